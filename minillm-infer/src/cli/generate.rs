@@ -1,0 +1,164 @@
+//! `minillm-infer generate`: continue a prompt.
+
+use std::io::{ErrorKind, Write};
+use std::path::PathBuf;
+use std::time::Instant;
+
+use minillm_model::checkpoint::Checkpoint;
+use serde_json::json;
+
+use super::{io_error, load};
+use crate::error::Result;
+use crate::generate::{FinishReason, Generated, Tokens, text, tokenizer};
+use crate::sampling::Sampling;
+
+/// Continue a prompt
+///
+/// Text goes to stdout as it is generated, rates to stderr.
+///
+///   minillm-infer generate runs/quickstart --prompt "Once upon a time"
+///   minillm-infer generate runs/quickstart --prompt "One day" --temperature 0 --json
+#[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
+pub struct Args {
+    /// A model directory, a checkpoint, or a run (its best checkpoint)
+    model: PathBuf,
+    /// The text to continue
+    #[arg(long, value_name = "TEXT", required_unless_present = "prompt_ids", conflicts_with = "prompt_ids")]
+    prompt: Option<String>,
+    /// The prompt as token ids, separated by commas
+    #[arg(long, value_name = "IDS", value_delimiter = ',')]
+    prompt_ids: Option<Vec<u32>>,
+    /// Stop after this many tokens
+    #[arg(long, value_name = "N", default_value_t = 200)]
+    max_new_tokens: usize,
+    /// 0 always takes the likeliest token; 1 draws from the model's own distribution
+    #[arg(long, value_name = "T", default_value_t = 0.8, allow_negative_numbers = true)]
+    temperature: f32,
+    /// Draw from the K likeliest tokens only
+    #[arg(long, value_name = "K")]
+    top_k: Option<usize>,
+    /// Draw from the likeliest tokens that together have probability P
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
+    top_p: Option<f32>,
+    /// Draw from the tokens at least P times as likely as the likeliest
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
+    min_p: Option<f32>,
+    /// Above 1: make tokens that were there before less likely
+    #[arg(long, value_name = "R", default_value_t = 1.0, allow_negative_numbers = true)]
+    repetition_penalty: f32,
+    /// Stop before this text; may be given several times
+    #[arg(long, value_name = "TEXT")]
+    stop: Vec<String>,
+    /// The same seed gives the same text
+    #[arg(long, value_name = "S", default_value_t = 0)]
+    seed: u64,
+    /// What to compute on: auto, or a name from `minillm-train devices`
+    #[arg(long, value_name = "D", default_value = "auto")]
+    device: String,
+    /// Print one JSON object at the end instead of text
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(args: &Args) -> Result<()> {
+    let (checkpoint, device) = load(&args.model, &args.device)?;
+    let prompt = match (&args.prompt_ids, &args.prompt) {
+        (Some(ids), _) => ids.clone(),
+        (None, Some(prompt)) => tokenizer(&checkpoint)?.encode(prompt)?,
+        (None, None) => Vec::new(), // clap asks for one of the two
+    };
+    let sampling = Sampling {
+        temperature: args.temperature,
+        top_k: args.top_k,
+        top_p: args.top_p,
+        min_p: args.min_p,
+        repetition_penalty: args.repetition_penalty,
+        seed: args.seed,
+    };
+    let tokens = Tokens::new(&checkpoint.model, &checkpoint.config, &device, &prompt, args.max_new_tokens, &sampling)?
+        .end_at(&checkpoint.end_ids);
+
+    let mut rates = Rates { start: Instant::now(), first_token: None };
+    let generated = if checkpoint.tokenizer.is_some() {
+        generate_text(args, &checkpoint, tokens, &mut rates)?
+    } else {
+        generate_ids(args, tokens, &mut rates)?
+    };
+    let (prefill, decode) = rates.finish(prompt.len(), generated.ids.len());
+    if args.json {
+        let object = json!({
+            "prompt_ids": prompt,
+            "ids": generated.ids,
+            "text": generated.text,
+            "finish_reason": generated.finish_reason.as_str(),
+            "prefill_tokens_per_second": prefill,
+            "decode_tokens_per_second": decode,
+        });
+        print(&format!("{object}\n"))?;
+    } else {
+        print("\n")?;
+    }
+    if generated.has_forgotten {
+        let context = checkpoint.config.max_position_embeddings;
+        tracing::warn!("the model sees {context} tokens at once; the beginning was forgotten on the way");
+    }
+    eprintln!("prompt {prefill:.0} tokens/s, generation {decode:.0} tokens/s");
+    Ok(())
+}
+
+fn generate_text(args: &Args, checkpoint: &Checkpoint, tokens: Tokens, rates: &mut Rates) -> Result<Generated> {
+    if let (Some(prompt), false) = (&args.prompt, args.json) {
+        print(prompt)?;
+    }
+    text(tokens, tokenizer(checkpoint)?, &args.stop, |piece| {
+        rates.token();
+        if args.json { Ok(()) } else { print(piece) }
+    })
+}
+
+/// Without a tokenizer, ids are all there is to print.
+fn generate_ids(args: &Args, mut tokens: Tokens, rates: &mut Rates) -> Result<Generated> {
+    while let Some(id) = tokens.next() {
+        let id = id?;
+        rates.token();
+        if !args.json {
+            print(&format!("{id} "))?;
+        }
+    }
+    Ok(Generated {
+        ids: tokens.generated().to_vec(),
+        text: String::new(),
+        finish_reason: tokens.finished().unwrap_or(FinishReason::Length),
+        has_forgotten: tokens.has_forgotten(),
+    })
+}
+
+/// Writes to stdout at once. A closed pipe (`| head`) is the reader's decision, not an error.
+fn print(text: &str) -> Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => std::process::exit(0),
+        done => done.map_err(io_error("write", "to stdout")),
+    }
+}
+
+/// The first token's time is the prompt's; the rest is generation.
+struct Rates {
+    start: Instant,
+    first_token: Option<Instant>,
+}
+
+impl Rates {
+    fn token(&mut self) {
+        self.first_token.get_or_insert_with(Instant::now);
+    }
+
+    /// Tokens per second of the prompt and of generation.
+    fn finish(&self, prompt_tokens: usize, new_tokens: usize) -> (f64, f64) {
+        let first = self.first_token.unwrap_or_else(Instant::now);
+        let prefill = prompt_tokens as f64 / first.duration_since(self.start).as_secs_f64().max(1e-9);
+        let decode = new_tokens.saturating_sub(1) as f64 / first.elapsed().as_secs_f64().max(1e-9);
+        (prefill, decode)
+    }
+}

@@ -1,0 +1,96 @@
+//! The program's verbs, one file each. stdout carries data, stderr everything else.
+
+pub mod generate;
+pub mod logits;
+pub mod score;
+
+use std::io::IsTerminal;
+use std::path::Path;
+use std::process::ExitCode;
+
+use burn::tensor::Device;
+use clap::{Parser, Subcommand};
+use minillm_model::checkpoint::{self, Checkpoint};
+use tracing_subscriber::EnvFilter;
+
+use crate::device;
+use crate::error::{Error, Result};
+
+/// Generates text with small GPT- and LLaMA-style language models, and measures them
+#[derive(Debug, Parser)]
+#[command(name = "minillm-infer", version, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    Generate(generate::Args),
+    Score(score::Args),
+    Logits(logits::Args),
+}
+
+/// Parses the command line and runs it; returns the program's exit code.
+pub fn main() -> ExitCode {
+    start_logging();
+    let done = match Cli::parse().verb {
+        Verb::Generate(args) => generate::run(&args),
+        Verb::Score(args) => score::run(&args),
+        Verb::Logits(args) => logits::run(&args),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            report(&error, error.hint());
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+/// Warnings go to stderr; `RUST_LOG` asks for more or less.
+pub fn start_logging() {
+    let filter = EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| EnvFilter::new("warn,minillm_model=info,minillm_infer=info,minillm_train=info"));
+    let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(colour)
+        .without_time()
+        .with_target(false)
+        .init();
+}
+
+/// Prints an error the way both programs do: what, why, and the way out.
+pub fn report(error: &dyn std::error::Error, hint: Option<&str>) {
+    eprintln!("error: {error}");
+    let mut source = error.source();
+    while let Some(cause) = source {
+        eprintln!("  caused by: {cause}");
+        source = cause.source();
+    }
+    if let Some(hint) = hint {
+        eprintln!("  hint: {hint}");
+    }
+}
+
+/// Opens `device` and loads the model that `path` means: a model directory, a checkpoint, or a run.
+pub fn load(path: &Path, device: &str) -> Result<(Checkpoint, Device)> {
+    let device = device::open(device)?.device;
+    let directory = locate(path)?;
+    Ok((checkpoint::load(&directory, &device)?, device))
+}
+
+fn locate(path: &Path) -> Result<std::path::PathBuf> {
+    let (directory, warnings) = checkpoint::locate::model_dir(path)?;
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
+    Ok(directory)
+}
+
+/// A file written under its final name, or an error with its path.
+fn io_error(action: &'static str, what: &'static str) -> impl FnOnce(std::io::Error) -> Error {
+    move |source| Error::Io { action, what, source }
+}

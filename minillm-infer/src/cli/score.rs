@@ -1,0 +1,61 @@
+//! `minillm-infer score`: how well a model predicts a text.
+
+use std::path::PathBuf;
+
+use fs_err as fs;
+use serde_json::json;
+
+use super::{io_error, load};
+use crate::error::Result;
+use crate::generate::tokenizer;
+use crate::score::score;
+
+/// Measure how well a model predicts a text: nats per token, perplexity, bits per byte
+///
+/// The text is one document. It is read in windows of the model's context; where the tokenizer has an end-of-text token, that
+/// comes first, so that the first token of the text is predicted too.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// A model directory, a checkpoint, or a run (its best checkpoint)
+    model: PathBuf,
+    /// A UTF-8 text file
+    #[arg(long, value_name = "TEXT")]
+    file: PathBuf,
+    /// What to compute on: auto, or a name from `minillm-train devices`
+    #[arg(long, value_name = "D", default_value = "auto")]
+    device: String,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(args: &Args) -> Result<()> {
+    let text = fs::read_to_string(&args.file).map_err(io_error("read", "the text"))?;
+    let (checkpoint, device) = load(&args.model, &args.device)?;
+    let tokenizer = tokenizer(&checkpoint)?;
+    let mut ids = tokenizer.encode(&text)?;
+    let mut bytes = text.len() as u64;
+    match tokenizer.end_of_text() {
+        Some(end_of_text) => ids.insert(0, end_of_text),
+        // The first token is given, not predicted.
+        None => bytes -= ids.first().map_or(Ok(0), |&id| tokenizer.decode(&[id]).map(|text| text.len() as u64))?,
+    }
+    let score = score(&checkpoint.model, &checkpoint.config, &device, &ids, bytes)?;
+    if args.json {
+        let object = json!({
+            "tokens": score.tokens,
+            "bytes": score.bytes,
+            "nats_per_token": score.nats_per_token(),
+            "perplexity": score.perplexity(),
+            "bits_per_byte": score.bits_per_byte(),
+        });
+        println!("{object}");
+    } else {
+        println!("tokens          {}", score.tokens);
+        println!("bytes           {}", score.bytes);
+        println!("nats per token  {:.4}", score.nats_per_token());
+        println!("perplexity      {:.3}", score.perplexity());
+        println!("bits per byte   {:.4}", score.bits_per_byte());
+    }
+    Ok(())
+}

@@ -1,0 +1,159 @@
+//! Backends: which are in this program, and opening one by name.
+//!
+//! Which backends exist is decided when the program is compiled, by features (`--features wgpu`); which of them is used
+//! is decided when it starts, by `--device NAME[:INDEX]`. Everything else in the project takes the `Device` it is given.
+
+use burn::tensor::{Device, DeviceType};
+
+use crate::error::{Error, Result};
+
+/// One backend: its name on the command line and in Cargo, and what it runs on.
+struct Backend {
+    name: &'static str,
+    description: &'static str,
+    /// Preferred by `auto`.
+    is_gpu: bool,
+    /// `None` where the backend is not compiled in.
+    kind: Option<fn() -> DeviceType>,
+}
+
+/// The value of a feature-gated `DeviceType`, or `None`.
+macro_rules! kind {
+    ($feature:literal, $variant:ident) => {{
+        #[cfg(feature = $feature)]
+        let kind: Option<fn() -> DeviceType> = Some(|| DeviceType::$variant);
+        #[cfg(not(feature = $feature))]
+        let kind: Option<fn() -> DeviceType> = None;
+        kind
+    }};
+}
+
+/// All backends that the project knows, in the order in which `auto` prefers them.
+fn backends() -> [Backend; 9] {
+    let backend = |name, description, is_gpu, kind| Backend { name, description, is_gpu, kind };
+    [
+        backend("cuda", "NVIDIA GPU through CUDA", true, kind!("cuda", Cuda)),
+        backend("rocm", "AMD GPU through ROCm", true, kind!("rocm", Rocm)),
+        backend("metal", "Apple GPU through Metal", true, kind!("metal", Metal)),
+        backend("vulkan", "any GPU through Vulkan and SPIR-V", true, kind!("vulkan", Vulkan)),
+        backend("wgpu", "any GPU through wgpu and WGSL", true, kind!("wgpu", Wgpu)),
+        backend("webgpu", "any GPU through wgpu and WGSL, pinned to WebGPU", true, kind!("webgpu", WebGpu)),
+        backend("tch", "LibTorch", false, kind!("tch", LibTorch)),
+        backend("flex", "CPU, pure Rust", false, kind!("flex", Flex)),
+        backend("ndarray", "CPU, pure Rust, Burn's older backend", false, kind!("ndarray", NdArray)),
+    ]
+}
+
+/// A device that can be opened.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// What `--device` takes: `wgpu:0`.
+    pub name: String,
+    /// The hardware as its driver calls it, or the backend in words.
+    pub description: String,
+    /// A GPU, or what a graphics driver offers as one.
+    pub is_gpu: bool,
+    /// A graphics driver that computes on the CPU (llvmpipe, WARP).
+    pub is_software: bool,
+    /// To compute on.
+    pub device: Device,
+}
+
+impl Found {
+    /// Threads among which a training batch is split. Burn's Rust backends run most operations on one thread, so they
+    /// get one for each core; LibTorch and GPUs use what they have by themselves.
+    pub fn training_threads(&self) -> usize {
+        if self.name == "flex" || self.name == "ndarray" {
+            std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+        } else {
+            1
+        }
+    }
+}
+
+/// Every device of every backend in this program, best first.
+pub fn list() -> Vec<Found> {
+    backends().iter().flat_map(devices_of).collect()
+}
+
+/// Names of the backends in this program, best first.
+pub fn compiled() -> Vec<&'static str> {
+    backends().iter().filter(|backend| backend.kind.is_some()).map(|backend| backend.name).collect()
+}
+
+/// Opens `auto`, `NAME` or `NAME:INDEX`. `auto` is the first real GPU, else the first CPU backend, else a graphics driver that
+/// computes on the CPU.
+pub fn open(name: &str) -> Result<Found> {
+    if name == "auto" {
+        let found = list();
+        let best = found
+            .iter()
+            .find(|found| found.is_gpu && !found.is_software)
+            .or_else(|| found.iter().find(|found| !found.is_gpu))
+            .or_else(|| found.first());
+        return best.cloned().ok_or_else(|| Error::Device {
+            name: name.to_owned(),
+            problem: format!("found nothing to compute on (backends in this program: {})", compiled().join(", ")),
+            hint: "build with the default features to have the CPU backend `flex`".to_owned(),
+        });
+    }
+    let (backend_name, index) = match name.split_once(':') {
+        Some((backend, index)) => (backend, index.parse::<usize>().ok()),
+        None => (name, Some(0)),
+    };
+    let backends = backends();
+    let Some(backend) = backends.iter().find(|backend| backend.name == backend_name) else {
+        let known: Vec<_> = backends.iter().map(|backend| backend.name).collect();
+        return Err(Error::Device {
+            name: name.to_owned(),
+            problem: "is not a backend".to_owned(),
+            hint: format!("known backends: {}", known.join(", ")),
+        });
+    };
+    if backend.kind.is_none() {
+        return Err(Error::Device {
+            name: name.to_owned(),
+            problem: "is not compiled into this program".to_owned(),
+            hint: format!("build it with `--features {}`; this program has: {}", backend.name, compiled().join(", ")),
+        });
+    }
+    let devices = devices_of(backend);
+    let count = devices.len();
+    index.and_then(|index| devices.into_iter().nth(index)).ok_or_else(|| Error::Device {
+        name: name.to_owned(),
+        problem: if count == 0 { "found no hardware".to_owned() } else { format!("does not exist; there are {count}") },
+        hint: if count == 0 {
+            "check that the driver is installed, or choose another device".to_owned()
+        } else {
+            format!("choose {backend_name}:0 to {backend_name}:{}", count - 1)
+        },
+    })
+}
+
+fn devices_of(backend: &Backend) -> Vec<Found> {
+    let Some(kind) = backend.kind else { return Vec::new() };
+    let devices = Device::enumerate(kind()).into_vec();
+    let many = devices.len() > 1 || backend.is_gpu;
+    devices
+        .into_iter()
+        .enumerate()
+        .map(|(index, device)| Found {
+            name: if many { format!("{}:{index}", backend.name) } else { backend.name.to_owned() },
+            description: hardware_name(&device).unwrap_or_else(|| backend.description.to_owned()),
+            is_gpu: backend.is_gpu,
+            // Burn's device type is opaque here; its debug form names wgpu's adapter kind.
+            is_software: backend.is_gpu && format!("{device:?}").contains("Cpu"),
+            device,
+        })
+        .collect()
+}
+
+#[cfg(any(feature = "wgpu", feature = "cuda", feature = "rocm"))]
+fn hardware_name(device: &Device) -> Option<String> {
+    device.identity().map(|identity| identity.name.to_string())
+}
+
+#[cfg(not(any(feature = "wgpu", feature = "cuda", feature = "rocm")))]
+fn hardware_name(_device: &Device) -> Option<String> {
+    None
+}

@@ -1,0 +1,250 @@
+//! Generation: one token in, one token out, until something says stop.
+//!
+//! ```text
+//! prompt -> logits of its last position -> choose a token -> feed it back -> ...
+//! ```
+//!
+//! The prompt runs through the model in one pass (prefill); after that the KV cache makes each further token cost one
+//! position. [`Tokens`] is that loop as an iterator of ids; [`text`] turns it into pieces of text. When the model's
+//! context is full, the older half is forgotten and the newer half runs through the model again.
+
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use minillm_model::checkpoint::Checkpoint;
+use minillm_model::config::ModelConfig;
+use minillm_model::decoder::LanguageModel;
+use minillm_model::kv_cache::KvCache;
+use minillm_model::layers::dropout::Dropout;
+use minillm_model::tokenizer::Tokenizer;
+
+use crate::decode_stream::DecodeStream;
+use crate::error::{Error, Result};
+use crate::sampling::{Sampler, Sampling};
+
+/// Why generation ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FinishReason {
+    /// The model produced a token that ends a text.
+    EndOfText,
+    /// One of the caller's stop texts appeared.
+    StopText,
+    /// As many tokens as asked for.
+    Length,
+}
+
+impl FinishReason {
+    /// The word in `generate --json`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::EndOfText => "end_of_text",
+            Self::StopText => "stop_text",
+            Self::Length => "length",
+        }
+    }
+}
+
+/// An iterator of generated token ids. The end-of-text token is the last one it gives, if it comes.
+pub struct Tokens<'a> {
+    model: &'a LanguageModel,
+    device: Device,
+    cache: KvCache,
+    sampler: Sampler,
+    /// Prompt and generated tokens.
+    ids: Vec<u32>,
+    /// The first one that the cache still knows; those from `first + cache.len()` on have not been through the model.
+    first: usize,
+    prompt_tokens: usize,
+    remaining: usize,
+    context: usize,
+    end_ids: Vec<u32>,
+    finished: Option<FinishReason>,
+}
+
+impl<'a> Tokens<'a> {
+    /// Starts after `prompt`. Fails if it is empty, longer than the context, or names an id past the vocabulary.
+    pub fn new(
+        model: &'a LanguageModel,
+        config: &ModelConfig,
+        device: &Device,
+        prompt: &[u32],
+        max_new_tokens: usize,
+        sampling: &Sampling,
+    ) -> Result<Self> {
+        check_prompt(config, prompt)?;
+        sampling.validate()?;
+        let context = config.max_position_embeddings;
+        let capacity = context.min(prompt.len().saturating_add(max_new_tokens));
+        Ok(Self {
+            model,
+            device: device.clone(),
+            cache: KvCache::new(config, 1, capacity, device),
+            sampler: sampling.sampler(),
+            ids: prompt.to_vec(),
+            first: 0,
+            prompt_tokens: prompt.len(),
+            remaining: max_new_tokens,
+            context,
+            end_ids: Vec::new(),
+            finished: None,
+        })
+    }
+
+    /// Ends after any of these tokens.
+    #[must_use]
+    pub fn end_at(mut self, end_ids: &[u32]) -> Self {
+        self.end_ids = end_ids.to_vec();
+        self
+    }
+
+    /// Why it ended; `None` while it has not.
+    pub fn finished(&self) -> Option<FinishReason> {
+        self.finished
+    }
+
+    /// What was generated so far.
+    pub fn generated(&self) -> &[u32] {
+        &self.ids[self.prompt_tokens..]
+    }
+
+    /// Whether the context was full and the beginning is forgotten.
+    pub fn has_forgotten(&self) -> bool {
+        self.first > 0
+    }
+
+    fn step(&mut self) -> Result<u32> {
+        if self.ids.len() - self.first > self.context {
+            self.first = self.ids.len() - self.context.div_ceil(2);
+            self.cache.clear();
+        }
+        let new = &self.ids[self.first + self.cache.len()..];
+        let ids = ids_tensor(new, &self.device); // [1, T]
+        let hidden = self.model.model.forward(ids, Some(&mut self.cache), &Dropout::off()); // [1, T, D]
+        let [_, t, _] = hidden.dims();
+        let logits = self.model.logits(hidden.narrow(1, t - 1, 1)); // [1, 1, V]: only the last position matters
+        let id = self.sampler.next(&read(logits), &self.ids)?;
+        self.ids.push(id);
+        Ok(id)
+    }
+}
+
+impl Iterator for Tokens<'_> {
+    type Item = Result<u32>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.finished.is_none() && self.remaining == 0 {
+            self.finished = Some(FinishReason::Length);
+        }
+        if self.finished.is_some() {
+            return None;
+        }
+        let step = self.step();
+        self.remaining -= 1;
+        if let Ok(id) = step
+            && self.end_ids.contains(&id)
+        {
+            self.finished = Some(FinishReason::EndOfText);
+        }
+        Some(step)
+    }
+}
+
+/// What a finished generation was.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Generated {
+    /// The new tokens.
+    pub ids: Vec<u32>,
+    /// Their text, up to the stop text if one appeared.
+    pub text: String,
+    /// Why it ended.
+    pub finish_reason: FinishReason,
+    /// Whether the context was full and the beginning was forgotten.
+    pub has_forgotten: bool,
+}
+
+/// Generates text, handing each piece to `write` as soon as it is certain. A stop text ends generation and is not
+/// written, nor is what might still become one.
+pub fn text(
+    mut tokens: Tokens<'_>,
+    tokenizer: &Tokenizer,
+    stop: &[String],
+    mut write: impl FnMut(&str) -> Result<()>,
+) -> Result<Generated> {
+    let mut stream = DecodeStream::new(tokenizer);
+    let mut text = String::new();
+    let mut written = 0;
+    let mut finish_reason = None;
+    while let Some(id) = tokens.next() {
+        if let Some(piece) = stream.push(id?)? {
+            text += &piece;
+        }
+        if let Some(at) = stop.iter().filter_map(|stop| text.find(stop.as_str())).min() {
+            text.truncate(at);
+            finish_reason = Some(FinishReason::StopText);
+            break;
+        }
+        let certain = text.len() - longest_stop_prefix(&text, stop);
+        if certain > written {
+            write(&text[written..certain])?;
+            written = certain;
+        }
+    }
+    if finish_reason.is_none() {
+        text += &stream.finish()?;
+    }
+    if text.len() > written {
+        write(&text[written..])?;
+    }
+    let finish_reason = finish_reason.or(tokens.finished()).unwrap_or(FinishReason::Length);
+    Ok(Generated { ids: tokens.generated().to_vec(), text, finish_reason, has_forgotten: tokens.has_forgotten() })
+}
+
+/// Length of the longest end of `text` with which one of the stop texts begins.
+fn longest_stop_prefix(text: &str, stop: &[String]) -> usize {
+    let overlap = |stop: &String| {
+        (1..stop.len()).rev().find(|&length| stop.is_char_boundary(length) && text.ends_with(&stop[..length]))
+    };
+    stop.iter().filter_map(overlap).max().unwrap_or(0)
+}
+
+/// The logits of every position of `ids`, without a cache: `[T, V]` in a row-major vector.
+pub fn logits(model: &LanguageModel, config: &ModelConfig, device: &Device, ids: &[u32]) -> Result<Vec<f32>> {
+    check_prompt(config, ids)?;
+    Ok(read(model.forward(ids_tensor(ids, device), None)))
+}
+
+/// The tokenizer of a checkpoint, or an error that says how to do without.
+pub fn tokenizer(checkpoint: &Checkpoint) -> Result<&Tokenizer> {
+    checkpoint.tokenizer.as_ref().ok_or_else(|| Error::Request {
+        problem: format!("`{}` has no tokenizer.json, so text means nothing to it", checkpoint.path.display()),
+        hint: "give token ids with --prompt-ids, or put the model's tokenizer.json there".to_owned(),
+    })
+}
+
+fn check_prompt(config: &ModelConfig, ids: &[u32]) -> Result<()> {
+    let request = |problem: String, hint: &str| Err(Error::Request { problem, hint: hint.to_owned() });
+    if ids.is_empty() {
+        return request(
+            "the prompt is empty".to_owned(),
+            "give at least one token: --prompt \"Once\" or --prompt-ids 0",
+        );
+    }
+    let context = config.max_position_embeddings;
+    if ids.len() > context {
+        let problem = format!("the prompt has {} tokens, but the model's context is {context}", ids.len());
+        return request(problem, "shorten the prompt");
+    }
+    if let Some(id) = ids.iter().find(|&&id| id as usize >= config.vocab_size) {
+        let problem = format!("token id {id} is past the vocabulary of {}", config.vocab_size);
+        return request(problem, "ids count from 0");
+    }
+    Ok(())
+}
+
+fn ids_tensor(ids: &[u32], device: &Device) -> Tensor<2, Int> {
+    let ids: Vec<i32> = ids.iter().map(|&id| id as i32).collect();
+    let length = ids.len();
+    Tensor::from_data(TensorData::new(ids, [1, length]), device)
+}
+
+fn read(tensor: Tensor<3>) -> Vec<f32> {
+    tensor.try_into_vec_as::<f32>().expect("a float tensor reads back as f32")
+}

@@ -1,0 +1,13 @@
+//! `minillm-infer`: text from a model.
+
+#![recursion_limit = "256"]
+
+use std::process::ExitCode;
+
+/// Burn allocates and frees a tensor for each operation; mimalloc keeps that cheap.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    minillm_infer::cli::main()
+}

@@ -1,0 +1,353 @@
+//! What a model is made of: four switches (norm, position, key/value heads, MLP), a few small ones, and sizes.
+//!
+//! GPT-2 and LLaMA differ in exactly these fields. A [`Preset`] fills the switches, [`ModelOptions`] (the `[model]`
+//! section of a configuration file) overrides any of them, and [`ModelConfig`] is the result with nothing left open.
+//! [`ModelConfig::validate`] is the only place that rejects an architecture; behind it every `forward` may assume that
+//! the sizes fit. Field names are Hugging Face's; the letters in the comments are explained in the crate's root.
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+
+/// How a vector is brought to a standard size before each sub-layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Norm {
+    /// Subtract the mean, divide by the standard deviation (GPT-2).
+    LayerNorm,
+    /// Divide by the root mean square (LLaMA).
+    RmsNorm,
+}
+
+/// How the model knows where a token stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Position {
+    /// One trained vector per position, added to the embedding (GPT-2).
+    Learned,
+    /// Queries and keys are rotated by an angle that grows with the position (LLaMA).
+    Rope,
+    /// Nothing: only the causal mask breaks the symmetry.
+    None,
+}
+
+/// What happens to each token by itself, between two attentions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mlp {
+    /// `down(gelu(up(x)))` with GELU's tanh form, as GPT-2 was trained.
+    Gelu,
+    /// The same with the exact GELU, through the error function.
+    GeluErf,
+    /// `down(silu(gate(x)) * up(x))` (LLaMA).
+    Swiglu,
+    /// `down(relu(up(x))^2)`.
+    Relu2,
+}
+
+/// Which of attention's four projections carry a bias; in TOML `false`, `true` or `"qkv"`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "BiasValue", into = "BiasValue")]
+pub enum AttentionBias {
+    /// No biases (LLaMA).
+    None,
+    /// Query, key and value, not the output (Qwen2).
+    Qkv,
+    /// All four (GPT-2).
+    All,
+}
+
+/// The two spellings of [`AttentionBias`] in a file.
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum BiasValue {
+    Flag(bool),
+    Only(QkvOnly),
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum QkvOnly {
+    Qkv,
+}
+
+impl From<BiasValue> for AttentionBias {
+    fn from(value: BiasValue) -> Self {
+        match value {
+            BiasValue::Flag(false) => Self::None,
+            BiasValue::Flag(true) => Self::All,
+            BiasValue::Only(QkvOnly::Qkv) => Self::Qkv,
+        }
+    }
+}
+
+impl From<AttentionBias> for BiasValue {
+    fn from(bias: AttentionBias) -> Self {
+        match bias {
+            AttentionBias::None => Self::Flag(false),
+            AttentionBias::All => Self::Flag(true),
+            AttentionBias::Qkv => Self::Only(QkvOnly::Qkv),
+        }
+    }
+}
+
+/// How rotary frequencies are stretched to contexts longer than the training's.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "rope_type", rename_all = "lowercase", deny_unknown_fields)]
+pub enum RopeScaling {
+    /// Every position divided by `factor` (position interpolation, arXiv:2306.15595).
+    Linear {
+        /// How many times longer the new context is.
+        factor: f64,
+    },
+    /// Slow pairs are interpolated, fast ones kept, those between blended (LLaMA 3.1).
+    Llama3 {
+        /// How many times longer the new context is.
+        factor: f64,
+        /// Pairs that turn fewer times than this over the original context are interpolated.
+        low_freq_factor: f64,
+        /// Pairs that turn more often than this over the original context are kept.
+        high_freq_factor: f64,
+        /// The context of the original training, in tokens.
+        original_max_position_embeddings: usize,
+    },
+}
+
+/// A complete architecture. Any combination of the switches trains and generates.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelConfig {
+    /// V: how many different tokens there are.
+    pub vocab_size: usize,
+    /// D: width of the residual stream.
+    pub hidden_size: usize,
+    /// F: width of the MLP.
+    pub intermediate_size: usize,
+    /// L: number of blocks.
+    pub num_hidden_layers: usize,
+    /// H: query heads.
+    pub num_attention_heads: usize,
+    /// K: key/value heads. K = H is multi-head attention, K = 1 multi-query, between them grouped-query.
+    pub num_key_value_heads: usize,
+    /// E: width of one head; usually D / H, but free.
+    pub head_dim: usize,
+    /// C: the longest sequence, in tokens.
+    pub max_position_embeddings: usize,
+    /// LayerNorm or RMSNorm.
+    pub norm: Norm,
+    /// Added to the variance or mean square before the root, so that a zero vector divides by something.
+    pub norm_eps: f64,
+    /// Learned, rotary or no positions.
+    pub position: Position,
+    /// Base of the rotary frequencies.
+    pub rope_theta: f64,
+    /// Change of the rotary frequencies for long contexts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rope_scaling: Option<RopeScaling>,
+    /// GELU, SwiGLU or squared ReLU.
+    pub mlp: Mlp,
+    /// Biases in attention.
+    pub attention_bias: AttentionBias,
+    /// Biases in the MLP.
+    pub mlp_bias: bool,
+    /// RMSNorm over each head's query and key (Qwen3).
+    pub qk_norm: bool,
+    /// The output matrix is the embedding matrix.
+    pub tie_word_embeddings: bool,
+    /// Share of values dropped in training after embedding, attention weights, attention and MLP (where GPT-2 drops).
+    pub dropout: f64,
+    /// Standard deviation of the initial weights.
+    pub initializer_range: f64,
+}
+
+/// A named filling of the switches.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Preset {
+    /// LayerNorm, learned positions, GELU, biases, tied embeddings.
+    Gpt2,
+    /// RMSNorm, rotary positions, SwiGLU, no biases.
+    #[default]
+    Llama,
+    /// LLaMA with normalised queries and keys.
+    Qwen3,
+}
+
+/// The `[model]` section: a preset and whatever differs from it. What is left out follows from the rest.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[allow(missing_docs)] // the fields of `ModelConfig`, each optional
+pub struct ModelOptions {
+    /// Where the switches start from.
+    pub preset: Preset,
+    pub vocab_size: Option<usize>,
+    pub hidden_size: Option<usize>,
+    pub intermediate_size: Option<usize>,
+    pub num_hidden_layers: Option<usize>,
+    pub num_attention_heads: Option<usize>,
+    pub num_key_value_heads: Option<usize>,
+    pub head_dim: Option<usize>,
+    pub max_position_embeddings: Option<usize>,
+    pub norm: Option<Norm>,
+    pub norm_eps: Option<f64>,
+    pub position: Option<Position>,
+    pub rope_theta: Option<f64>,
+    pub rope_scaling: Option<RopeScaling>,
+    pub mlp: Option<Mlp>,
+    pub attention_bias: Option<AttentionBias>,
+    pub mlp_bias: Option<bool>,
+    pub qk_norm: Option<bool>,
+    pub tie_word_embeddings: Option<bool>,
+    pub dropout: Option<f64>,
+    pub initializer_range: Option<f64>,
+}
+
+impl ModelOptions {
+    /// Fills what was left open: switches from the preset, sizes from one another. The vocabulary comes from the
+    /// tokenizer and the context from training, unless the options say otherwise.
+    pub fn resolve(&self, vocab_size: usize, context: usize) -> ModelConfig {
+        let gpt2 = self.preset == Preset::Gpt2;
+        let bias = if gpt2 { AttentionBias::All } else { AttentionBias::None };
+        let mlp = self.mlp.unwrap_or(if gpt2 { Mlp::Gelu } else { Mlp::Swiglu });
+        let hidden_size = self.hidden_size.unwrap_or(128);
+        let num_attention_heads = self.num_attention_heads.unwrap_or(4);
+        ModelConfig {
+            vocab_size: self.vocab_size.unwrap_or(vocab_size),
+            hidden_size,
+            intermediate_size: self.intermediate_size.unwrap_or(match mlp {
+                // SwiGLU has three matrices where GELU has two: 2/3 of the width gives the same parameters.
+                // Down to a multiple of 32, which matrix kernels like.
+                Mlp::Swiglu => (hidden_size * 8 / 3 / 32 * 32).max(1),
+                Mlp::Gelu | Mlp::GeluErf | Mlp::Relu2 => 4 * hidden_size,
+            }),
+            num_hidden_layers: self.num_hidden_layers.unwrap_or(4),
+            num_attention_heads,
+            num_key_value_heads: self.num_key_value_heads.unwrap_or(num_attention_heads),
+            head_dim: self.head_dim.unwrap_or(hidden_size / num_attention_heads.max(1)),
+            max_position_embeddings: self.max_position_embeddings.unwrap_or(context),
+            norm: self.norm.unwrap_or(if gpt2 { Norm::LayerNorm } else { Norm::RmsNorm }),
+            norm_eps: self.norm_eps.unwrap_or(1e-5),
+            position: self.position.unwrap_or(if gpt2 { Position::Learned } else { Position::Rope }),
+            rope_theta: self.rope_theta.unwrap_or(10_000.0),
+            rope_scaling: self.rope_scaling,
+            mlp,
+            attention_bias: self.attention_bias.unwrap_or(bias),
+            mlp_bias: self.mlp_bias.unwrap_or(gpt2),
+            qk_norm: self.qk_norm.unwrap_or(self.preset == Preset::Qwen3),
+            tie_word_embeddings: self.tie_word_embeddings.unwrap_or(gpt2),
+            dropout: self.dropout.unwrap_or(0.0),
+            initializer_range: self.initializer_range.unwrap_or(0.02),
+        }
+    }
+}
+
+impl ModelConfig {
+    /// The options that resolve to exactly this.
+    pub fn to_options(&self, preset: Preset) -> ModelOptions {
+        ModelOptions {
+            preset,
+            vocab_size: Some(self.vocab_size),
+            hidden_size: Some(self.hidden_size),
+            intermediate_size: Some(self.intermediate_size),
+            num_hidden_layers: Some(self.num_hidden_layers),
+            num_attention_heads: Some(self.num_attention_heads),
+            num_key_value_heads: Some(self.num_key_value_heads),
+            head_dim: Some(self.head_dim),
+            max_position_embeddings: Some(self.max_position_embeddings),
+            norm: Some(self.norm),
+            norm_eps: Some(self.norm_eps),
+            position: Some(self.position),
+            rope_theta: Some(self.rope_theta),
+            rope_scaling: self.rope_scaling,
+            mlp: Some(self.mlp),
+            attention_bias: Some(self.attention_bias),
+            mlp_bias: Some(self.mlp_bias),
+            qk_norm: Some(self.qk_norm),
+            tie_word_embeddings: Some(self.tie_word_embeddings),
+            dropout: Some(self.dropout),
+            initializer_range: Some(self.initializer_range),
+        }
+    }
+
+    /// Rejects what cannot be built, naming the field. Every model in this crate is made from a config that passed.
+    pub fn validate(&self) -> Result<()> {
+        // Above this a size is a typing error or a hostile file; it also keeps every product below in 64 bits.
+        const LARGEST: usize = 1 << 24;
+        for (field, value) in [
+            ("vocab_size", self.vocab_size),
+            ("hidden_size", self.hidden_size),
+            ("intermediate_size", self.intermediate_size),
+            ("num_hidden_layers", self.num_hidden_layers),
+            ("num_attention_heads", self.num_attention_heads),
+            ("num_key_value_heads", self.num_key_value_heads),
+            ("head_dim", self.head_dim),
+            ("max_position_embeddings", self.max_position_embeddings),
+        ] {
+            if value == 0 || value > LARGEST {
+                return invalid(field, format!("is {value}"), format!("choose a value from 1 to {LARGEST}"));
+            }
+        }
+        let (heads, kv_heads) = (self.num_attention_heads, self.num_key_value_heads);
+        if !heads.is_multiple_of(kv_heads) {
+            let divisors: Vec<_> = (1..=heads).filter(|k| heads.is_multiple_of(*k)).map(|k| k.to_string()).collect();
+            return invalid(
+                "num_key_value_heads",
+                format!("is {kv_heads}, which does not divide num_attention_heads = {heads}"),
+                format!("choose one of {}", divisors.join(", ")),
+            );
+        }
+        if self.head_dim * heads != self.hidden_size && self.head_dim == self.hidden_size / heads {
+            return invalid(
+                "num_attention_heads",
+                format!("is {heads}, which does not divide hidden_size = {}", self.hidden_size),
+                "choose a divisor of hidden_size, or set head_dim".to_owned(),
+            );
+        }
+        if self.position == Position::Rope && !self.head_dim.is_multiple_of(2) {
+            return invalid(
+                "head_dim",
+                format!("is {}, but rotary positions turn pairs of values", self.head_dim),
+                "choose an even head_dim, or another position".to_owned(),
+            );
+        }
+        for (field, value) in [("norm_eps", self.norm_eps), ("rope_theta", self.rope_theta)] {
+            if !(value.is_finite() && value > 0.0) {
+                return invalid(field, format!("is {value}"), "choose a positive number".to_owned());
+            }
+        }
+        if !(self.initializer_range.is_finite() && self.initializer_range >= 0.0) {
+            let problem = format!("is {}", self.initializer_range);
+            return invalid("initializer_range", problem, "0.02 is GPT-2's".to_owned());
+        }
+        if !(0.0..1.0).contains(&self.dropout) {
+            return invalid("dropout", format!("is {}", self.dropout), "choose a share from 0 to below 1".to_owned());
+        }
+        self.validate_rope_scaling()
+    }
+
+    fn validate_rope_scaling(&self) -> Result<()> {
+        let positive = |value: f64| value.is_finite() && value > 0.0;
+        let (good, hint) = match self.rope_scaling {
+            None => (true, ""),
+            Some(RopeScaling::Linear { factor }) => (positive(factor), "`factor` must be positive"),
+            Some(RopeScaling::Llama3 {
+                factor,
+                low_freq_factor,
+                high_freq_factor,
+                original_max_position_embeddings,
+            }) => (
+                positive(factor)
+                    && positive(low_freq_factor)
+                    && positive(high_freq_factor)
+                    && high_freq_factor > low_freq_factor
+                    && original_max_position_embeddings > 0,
+                "all must be positive, and `high_freq_factor` above `low_freq_factor`",
+            ),
+        };
+        if good { Ok(()) } else { invalid("rope_scaling", "has a factor out of range".to_owned(), hint.to_owned()) }
+    }
+}
+
+fn invalid(field: &'static str, problem: String, hint: String) -> Result<()> {
+    Err(Error::InvalidConfig { field, problem, hint })
+}

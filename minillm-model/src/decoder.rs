@@ -1,0 +1,108 @@
+//! The whole model: token ids in, a score for every possible next token out.
+//!
+//! ```text
+//! ids -> embedding (+ learned positions) -> L blocks -> norm -> output matrix -> logits
+//! ```
+//!
+//! A field's path is the name of its tensor in a Hugging Face LLaMA file: `model.layers.0.self_attn.q_proj.weight`.
+
+use burn::module::Initializer;
+use burn::module::Module;
+use burn::nn::{Embedding, EmbeddingConfig, Linear};
+use burn::tensor::{Device, Int, Tensor};
+
+use crate::block::Block;
+use crate::config::{ModelConfig, Position};
+use crate::error::Result;
+use crate::kv_cache::KvCache;
+use crate::layers::attention::causal_mask;
+use crate::layers::dropout::{Dropout, dropout};
+use crate::layers::rope::RotaryEmbedding;
+use crate::layers::{Norm, linear};
+
+/// Everything between token ids and the last hidden state.
+#[derive(Module, Debug)]
+pub struct Decoder {
+    /// One vector per token, `[V, D]`.
+    pub embed_tokens: Embedding,
+    /// One vector per position, `[C, D]`, where positions are learned.
+    pub embed_positions: Option<Embedding>,
+    /// The blocks, in order.
+    pub layers: Vec<Block>,
+    /// After the last block.
+    pub norm: Norm,
+    /// Angles shared by all blocks, where positions are rotary.
+    rope: Option<RotaryEmbedding>,
+}
+
+/// A decoder with its output matrix.
+#[derive(Module, Debug)]
+pub struct LanguageModel {
+    /// Ids to hidden states.
+    pub model: Decoder,
+    /// D -> V. `None` if tied: then the embedding matrix is used again (Press & Wolf 2017, arXiv:1608.05859).
+    pub lm_head: Option<Linear>,
+}
+
+impl LanguageModel {
+    /// The model of `config` with all matrices zero; [`init::initialize`](crate::init::initialize) or a checkpoint fills
+    /// them. Fails if the config cannot be built.
+    pub fn new(config: &ModelConfig, device: &Device) -> Result<Self> {
+        config.validate()?;
+        let (v, d) = (config.vocab_size, config.hidden_size);
+        let table = |rows| EmbeddingConfig::new(rows, d).with_initializer(Initializer::Zeros).init(device);
+        let model = Decoder {
+            embed_tokens: table(v),
+            embed_positions: (config.position == Position::Learned).then(|| table(config.max_position_embeddings)),
+            layers: (0..config.num_hidden_layers).map(|_| Block::new(config, device)).collect(),
+            norm: Norm::new(config, device),
+            rope: (config.position == Position::Rope).then(|| RotaryEmbedding::new(config, device)),
+        };
+        let lm_head = (!config.tie_word_embeddings).then(|| linear(d, v, false, device));
+        Ok(Self { model, lm_head })
+    }
+
+    /// Scores of every token as the next one, at every position given.
+    ///
+    /// # Shapes
+    /// - `ids`: `[B, T]` -> `[B, T, V]`; a cache, if given, holds the positions before these and grows by T.
+    pub fn forward(&self, ids: Tensor<2, Int>, cache: Option<&mut KvCache>) -> Tensor<3> {
+        self.logits(self.model.forward(ids, cache, &Dropout::off()))
+    }
+
+    /// The output matrix alone.
+    ///
+    /// # Shapes
+    /// - `hidden`: `[B, T, D]` -> `[B, T, V]`
+    pub fn logits(&self, hidden: Tensor<3>) -> Tensor<3> {
+        match &self.lm_head {
+            Some(lm_head) => lm_head.forward(hidden),
+            None => hidden.matmul(self.model.embed_tokens.weight.val().transpose().unsqueeze()),
+        }
+    }
+}
+
+impl Decoder {
+    /// # Shapes
+    /// - `ids`: `[B, T]` -> `[B, T, D]`
+    pub fn forward(&self, ids: Tensor<2, Int>, mut cache: Option<&mut KvCache>, drop: &Dropout) -> Tensor<3> {
+        let [_, t] = ids.dims();
+        let device = ids.device();
+        let start = cache.as_ref().map_or(0, |cache| cache.len());
+
+        let mut x = self.embed_tokens.forward(ids); // [B, T, D]
+        if let Some(embed_positions) = &self.embed_positions {
+            let positions = embed_positions.weight.val().narrow(0, start, t); // [T, D]
+            x = x + positions.unsqueeze(); // [B, T, D]
+        }
+        x = dropout(x, &drop.at(0));
+
+        // A single token may look at everything before it: there is nothing to hide.
+        let mask = (t > 1).then(|| causal_mask(t, start + t, &device)); // [T, S]
+        for (index, block) in self.layers.iter().enumerate() {
+            let layer_cache = cache.as_mut().map(|cache| cache.layer(index));
+            x = block.forward(x, self.rope.as_ref(), mask.as_ref(), layer_cache, &drop.at(index as u64 + 1));
+        }
+        self.norm.forward(x) // [B, T, D]
+    }
+}

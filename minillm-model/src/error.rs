@@ -1,0 +1,98 @@
+//! What can go wrong with a model's configuration, files and tokenizer.
+
+use std::path::PathBuf;
+
+/// Result with this crate's [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Every error names the file or the field it is about; [`Error::hint`] says what to do next.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A file or directory could not be read or written. The source names the path.
+    #[error("cannot {action} {what}")]
+    Io {
+        /// What was tried: "read", "write", "create".
+        action: &'static str,
+        /// What it was tried on, in words: "the weights".
+        what: &'static str,
+        /// The system's reason, with the path.
+        #[source]
+        source: std::io::Error,
+    },
+
+    /// A model configuration that cannot be built.
+    #[error("`{field}` {problem}")]
+    InvalidConfig {
+        /// The field of [`ModelConfig`](crate::config::ModelConfig).
+        field: &'static str,
+        /// What is wrong with its value, continuing the field's name.
+        problem: String,
+        /// The way out.
+        hint: String,
+    },
+
+    /// A file whose content is not what its format promises.
+    #[error("`{}`: {problem}", path.display())]
+    InvalidFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, naming the field or tensor.
+        problem: String,
+        /// The way out.
+        hint: String,
+    },
+
+    /// The tensors of a file are not those of the model.
+    #[error("`{}` does not hold this model's tensors{}", path.display(), list_tensors(missing, unexpected, wrong_shape))]
+    TensorMismatch {
+        /// The weights file.
+        path: PathBuf,
+        /// Parameters of the model that the file lacks.
+        missing: Vec<String>,
+        /// Tensors of the file that the model has no place for.
+        unexpected: Vec<String>,
+        /// Tensors of another shape, as `name: file [..], model [..]`.
+        wrong_shape: Vec<String>,
+    },
+
+    /// A tokenizer that could not be trained, read or used.
+    #[error("tokenizer: {problem}")]
+    Tokenizer {
+        /// What is wrong.
+        problem: String,
+        /// The way out.
+        hint: String,
+    },
+}
+
+impl Error {
+    /// What the user can do about it, if there is something to say beyond the message.
+    pub fn hint(&self) -> Option<&str> {
+        let hint = match self {
+            Self::Io { .. } => "",
+            Self::TensorMismatch { .. } => {
+                "config.json and the weights must come from the same model; see that neither was edited or replaced"
+            }
+            Self::InvalidConfig { hint, .. } | Self::InvalidFile { hint, .. } | Self::Tokenizer { hint, .. } => hint,
+        };
+        (!hint.is_empty()).then_some(hint)
+    }
+}
+
+fn list_tensors(missing: &[String], unexpected: &[String], wrong_shape: &[String]) -> String {
+    const SHOWN: usize = 5;
+    let mut text = String::new();
+    for (what, names) in
+        [("missing", missing), ("not part of the model", unexpected), ("of another shape", wrong_shape)]
+    {
+        if names.is_empty() {
+            continue;
+        }
+        let shown: Vec<_> = names.iter().take(SHOWN).map(|name| format!("`{name}`")).collect();
+        let rest = names.len().saturating_sub(SHOWN);
+        let rest = if rest > 0 { format!(" and {rest} more") } else { String::new() };
+        text += &format!("; {what}: {}{rest}", shown.join(", "));
+    }
+    text
+}

@@ -1,0 +1,146 @@
+//! Causal self-attention, with any number of key/value heads.
+//!
+//! ```text
+//! attention(q, k, v) = softmax(q k^T / sqrt(E) + causal mask) v
+//! ```
+//!
+//! Every query head looks through the keys of earlier tokens and brings back a mix of their values (Vaswani et al.
+//! 2017, arXiv:1706.03762). Grouped-query attention (GQA; Ainslie et al. 2023, arXiv:2305.13245) lets G = H / K query
+//! heads share one key/value head. What it saves is the KV cache, 2 L K E numbers a token, and the bandwidth of reading it:
+//!
+//! ```text
+//! MHA, K = H       GQA, 1 < K < H      MQA, K = 1 (Shazeer 2019, arXiv:1911.02150)
+//! q0 q1 q2 q3      q0 q1 q2 q3         q0 q1 q2 q3
+//!  |  |  |  |       \ /   \ /           \_ \ / _/
+//! k0 k1 k2 k3       k0    k1               k0
+//! ```
+
+use burn::module::Module;
+use burn::nn::Linear;
+use burn::tensor::activation::softmax;
+use burn::tensor::{Bool, Device, Tensor};
+
+use super::dropout::{Dropout, dropout};
+use super::linear;
+use super::rms_norm::RmsNorm;
+use super::rope::RotaryEmbedding;
+use crate::config::{AttentionBias, ModelConfig};
+use crate::kv_cache::LayerCache;
+
+/// Multi-head, grouped-query or multi-query attention: one field decides.
+#[derive(Module, Debug)]
+pub struct Attention {
+    /// D -> H E.
+    pub q_proj: Linear,
+    /// D -> K E.
+    pub k_proj: Linear,
+    /// D -> K E.
+    pub v_proj: Linear,
+    /// H E -> D.
+    pub o_proj: Linear,
+    /// Norm of each head's query, so that no score can grow without bound (Qwen3; Henry et al. 2020, arXiv:2010.04245).
+    pub q_norm: Option<RmsNorm>,
+    /// Norm of each head's key.
+    pub k_norm: Option<RmsNorm>,
+    num_attention_heads: usize,
+    num_key_value_heads: usize,
+    head_dim: usize,
+}
+
+impl Attention {
+    /// The attention of one block.
+    pub fn new(config: &ModelConfig, device: &Device) -> Self {
+        let (d, h, k, e) =
+            (config.hidden_size, config.num_attention_heads, config.num_key_value_heads, config.head_dim);
+        let qkv_bias = config.attention_bias != AttentionBias::None;
+        let output_bias = config.attention_bias == AttentionBias::All;
+        let head_norm = || config.qk_norm.then(|| RmsNorm::new(e, config.norm_eps, device));
+        Self {
+            q_proj: linear(d, h * e, qkv_bias, device),
+            k_proj: linear(d, k * e, qkv_bias, device),
+            v_proj: linear(d, k * e, qkv_bias, device),
+            o_proj: linear(h * e, d, output_bias, device),
+            q_norm: head_norm(),
+            k_norm: head_norm(),
+            num_attention_heads: h,
+            num_key_value_heads: k,
+            head_dim: e,
+        }
+    }
+
+    /// `mask` is true where a query may not look; `None` where all may be seen (one new token).
+    ///
+    /// # Shapes
+    /// - `x`: `[B, T, D]` -> `[B, T, D]`
+    /// - `mask`: `[T, S]`; the cache, if given, grows from S - T to S positions.
+    pub fn forward(
+        &self,
+        x: Tensor<3>,
+        rope: Option<&RotaryEmbedding>,
+        mask: Option<&Tensor<2, Bool>>,
+        cache: Option<&mut LayerCache>,
+        drop: &Dropout,
+    ) -> Tensor<3> {
+        let [b, t, _] = x.dims();
+        let (h, k, e) = (self.num_attention_heads, self.num_key_value_heads, self.head_dim);
+
+        // 1. Project, then bring the heads forward.
+        let query = self.q_proj.forward(x.clone()).reshape([b, t, h, e]).swap_dims(1, 2); // [B, H, T, E]
+        let key = self.k_proj.forward(x.clone()).reshape([b, t, k, e]).swap_dims(1, 2); // [B, K, T, E]
+        let value = self.v_proj.forward(x).reshape([b, t, k, e]).swap_dims(1, 2); // [B, K, T, E]
+
+        // 2. Bring queries and keys to one length, if the model does that.
+        let (query, key) = match (&self.q_norm, &self.k_norm) {
+            (Some(q_norm), Some(k_norm)) => (q_norm.forward(query), k_norm.forward(key)),
+            _ => (query, key),
+        };
+
+        // 3. Rotate by absolute position; in q k^T only the difference of positions survives.
+        let start = cache.as_ref().map_or(0, |cache| cache.len());
+        let (query, key) = match rope {
+            Some(rope) => (rope.apply(query, start), rope.apply(key, start)),
+            None => (query, key),
+        };
+
+        // 4. Remember, attend, merge the heads.
+        let (key, value) = match cache {
+            Some(cache) => cache.append(key, value), // [B, K, S, E]
+            None => (key, value),
+        };
+        let out = grouped_attention(query, key, value, mask, drop); // [B, H, T, E]
+        self.o_proj.forward(out.swap_dims(1, 2).reshape([b, t, h * e])) // [B, T, D]
+    }
+}
+
+/// Attention proper. The G query heads of a group are stacked as rows of one matrix over their shared keys, so keys and
+/// values are never repeated in memory.
+///
+/// # Shapes
+/// - `query`: `[B, H, T, E]`, `key` and `value`: `[B, K, S, E]`, `mask`: `[T, S]` -> `[B, H, T, E]`
+pub fn grouped_attention(
+    query: Tensor<4>,
+    key: Tensor<4>,
+    value: Tensor<4>,
+    mask: Option<&Tensor<2, Bool>>,
+    drop: &Dropout,
+) -> Tensor<4> {
+    let [b, h, t, e] = query.dims();
+    let [_, k, s, _] = key.dims();
+    let g = h / k;
+
+    let query = (query / (e as f64).sqrt()).reshape([b, k, g * t, e]); // [B, K, G T, E]
+    let mut scores = query.matmul(key.swap_dims(2, 3)).reshape([b, h, t, s]); // [B, H, T, S]
+    if let Some(mask) = mask {
+        scores = scores.mask_fill(mask.clone().unsqueeze(), f32::NEG_INFINITY);
+    }
+    let weights = dropout(softmax(scores, 3), drop); // [B, H, T, S]
+    weights.reshape([b, k, g * t, s]).matmul(value).reshape([b, h, t, e]) // [B, H, T, E]
+}
+
+/// True above the diagonal: query t, standing at position S - T + t, may not see keys after itself.
+///
+/// # Shapes
+/// - -> `[T, S]`
+pub fn causal_mask(t: usize, s: usize, device: &Device) -> Tensor<2, Bool> {
+    Tensor::<2, Bool>::tril_mask([t, s], (s - t) as i64, device)
+}

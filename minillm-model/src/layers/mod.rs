@@ -1,0 +1,86 @@
+//! The layers, one mechanism a file. LLaMA's choice first, GPT-2's beside it.
+
+pub mod attention;
+pub mod dropout;
+pub mod gelu_mlp;
+pub mod layer_norm;
+pub mod rms_norm;
+pub mod rope;
+pub mod swiglu;
+
+#[cfg(test)]
+mod tests;
+
+use burn::module::{Initializer, Module};
+use burn::nn::{Linear, LinearConfig};
+use burn::tensor::{Device, Tensor};
+
+use crate::config::{Mlp as MlpKind, ModelConfig, Norm as NormKind};
+use gelu_mlp::GeluMlp;
+use layer_norm::LayerNorm;
+use rms_norm::RmsNorm;
+use swiglu::Swiglu;
+
+/// The norm that the configuration chose.
+#[derive(Module, Debug)]
+pub enum Norm {
+    /// LLaMA's.
+    Rms(RmsNorm),
+    /// GPT-2's.
+    Layer(LayerNorm),
+}
+
+impl Norm {
+    /// A norm over the residual stream.
+    pub fn new(config: &ModelConfig, device: &Device) -> Self {
+        match config.norm {
+            NormKind::RmsNorm => Self::Rms(RmsNorm::new(config.hidden_size, config.norm_eps, device)),
+            NormKind::LayerNorm => {
+                Self::Layer(LayerNorm::new(config.hidden_size, config.norm_eps, config.mlp_bias, device))
+            }
+        }
+    }
+
+    /// # Shapes
+    /// - `x`: `[B, T, D]` -> `[B, T, D]`
+    pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+        match self {
+            Self::Rms(norm) => norm.forward(x),
+            Self::Layer(norm) => norm.forward(x),
+        }
+    }
+}
+
+/// The MLP that the configuration chose.
+#[derive(Module, Debug)]
+pub enum Mlp {
+    /// LLaMA's.
+    Swiglu(Swiglu),
+    /// GPT-2's, and squared ReLU in its place.
+    Gelu(GeluMlp),
+}
+
+impl Mlp {
+    /// The MLP of one block.
+    pub fn new(config: &ModelConfig, device: &Device) -> Self {
+        match config.mlp {
+            MlpKind::Swiglu => Self::Swiglu(Swiglu::new(config, device)),
+            MlpKind::Gelu | MlpKind::GeluErf | MlpKind::Relu2 => Self::Gelu(GeluMlp::new(config, device)),
+        }
+    }
+
+    /// # Shapes
+    /// - `x`: `[B, T, D]` -> `[B, T, D]`
+    pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+        match self {
+            Self::Swiglu(mlp) => mlp.forward(x),
+            Self::Gelu(mlp) => mlp.forward(x),
+        }
+    }
+}
+
+/// `x W + b` with weight `[input, output]`. Its values are set by [`init`](crate::init) or by a checkpoint; until then
+/// it is zero, which draws nothing from Burn's global generator.
+pub(crate) fn linear(input: usize, output: usize, bias: bool, device: &Device) -> Linear {
+    LinearConfig::new(input, output).with_bias(bias).with_initializer(Initializer::Zeros).init(device)
+}

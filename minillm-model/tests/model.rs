@@ -1,0 +1,210 @@
+//! Properties of whole models: every combination of the switches, the cache, initial values, the loss.
+
+use burn::module::Module;
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use minillm_model::checkpoint::hf_config::{self, Family};
+use minillm_model::checkpoint::weights;
+use minillm_model::config::{AttentionBias, Mlp, ModelConfig, ModelOptions, Norm, Position, Preset};
+use minillm_model::decoder::LanguageModel;
+use minillm_model::kv_cache::KvCache;
+use minillm_model::layers::dropout::Dropout;
+use minillm_model::loss::{IGNORED, summed_cross_entropy};
+use minillm_model::{init, parameters, stats};
+
+fn device() -> Device {
+    Device::flex()
+}
+
+fn base() -> ModelConfig {
+    let options = ModelOptions {
+        hidden_size: Some(16),
+        num_hidden_layers: Some(2),
+        num_attention_heads: Some(4),
+        ..ModelOptions::default()
+    };
+    options.resolve(23, 12)
+}
+
+fn model(config: &ModelConfig) -> LanguageModel {
+    init::initialize(LanguageModel::new(config, &device()).unwrap(), config, 5)
+}
+
+fn ids<const N: usize>(values: [i32; N]) -> Tensor<2, Int> {
+    Tensor::from_data(TensorData::new(values.to_vec(), [1, N]), &device())
+}
+
+/// Every combination of norm, position, key/value heads, MLP, biases, q/k norm and tying: 2 x 3 x 3 x 4 x 3 x 2 x 2 x 2.
+fn combinations() -> Vec<ModelConfig> {
+    let mut all = vec![base()];
+    let mut vary = |change: &dyn Fn(&ModelConfig) -> Vec<ModelConfig>| all = all.iter().flat_map(change).collect();
+    vary(&|c| [Norm::LayerNorm, Norm::RmsNorm].map(|norm| ModelConfig { norm, ..c.clone() }).to_vec());
+    vary(&|c| {
+        [Position::Learned, Position::Rope, Position::None]
+            .map(|position| ModelConfig { position, ..c.clone() })
+            .to_vec()
+    });
+    vary(&|c| [1, 2, 4].map(|num_key_value_heads| ModelConfig { num_key_value_heads, ..c.clone() }).to_vec());
+    vary(&|c| [Mlp::Gelu, Mlp::GeluErf, Mlp::Swiglu, Mlp::Relu2].map(|mlp| ModelConfig { mlp, ..c.clone() }).to_vec());
+    vary(&|c| {
+        [AttentionBias::None, AttentionBias::Qkv, AttentionBias::All]
+            .map(|attention_bias| ModelConfig { attention_bias, ..c.clone() })
+            .to_vec()
+    });
+    vary(&|c| [false, true].map(|mlp_bias| ModelConfig { mlp_bias, ..c.clone() }).to_vec());
+    vary(&|c| [false, true].map(|qk_norm| ModelConfig { qk_norm, ..c.clone() }).to_vec());
+    vary(&|c| [false, true].map(|tie_word_embeddings| ModelConfig { tie_word_embeddings, ..c.clone() }).to_vec());
+    all
+}
+
+#[test]
+fn every_combination_has_the_parameters_that_the_formulas_say() {
+    for config in combinations() {
+        let built = LanguageModel::new(&config, &device()).unwrap();
+        assert_eq!(built.num_params(), stats::parameters(&config).total(), "{config:?}");
+    }
+}
+
+#[test]
+fn every_combination_decodes_with_the_cache_as_without() {
+    let tokens = [3, 1, 4, 1, 5, 9, 2, 6];
+    for config in combinations() {
+        let model = model(&config);
+        let whole = model.forward(ids(tokens), None); // [1, 8, V]
+        let mut cache = KvCache::new(&config, 1, tokens.len(), &device());
+        // A prompt of three, then one token at a time.
+        let mut parts = vec![model.forward(ids([tokens[0], tokens[1], tokens[2]]), Some(&mut cache))];
+        parts.extend(tokens[3..].iter().map(|&id| model.forward(ids([id]), Some(&mut cache))));
+        let difference: f32 = (Tensor::cat(parts, 1) - whole).abs().max().into_scalar();
+        assert!(difference < 1e-5, "{difference} {config:?}"); // f32 sums in another order
+    }
+}
+
+#[test]
+fn every_combination_survives_its_files() {
+    let directory = tempfile::tempdir().unwrap();
+    for config in combinations() {
+        let model = model(&config);
+        let path = directory.path().join("model.safetensors");
+        weights::save(&path, &config, &model).unwrap();
+        let json = hf_config::to_json(&config, Some(2));
+        let read = hf_config::from_json(&directory.path().join("config.json"), &json).unwrap();
+        assert_eq!((&read.config, &read.end_ids), (&config, &vec![2]), "{json}");
+        let loaded = weights::load(&path, &read.config, &device()).unwrap();
+        let logits = |model: &LanguageModel| model.forward(ids([1, 2, 3]), None).into_data();
+        assert_eq!(logits(&loaded), logits(&model), "{config:?}");
+    }
+}
+
+#[test]
+fn presets_are_the_families_that_transformers_knows() {
+    for (preset, family) in
+        [(Preset::Gpt2, Family::Gpt2), (Preset::Llama, Family::Llama), (Preset::Qwen3, Family::Qwen3)]
+    {
+        let config = ModelOptions { preset, ..ModelOptions::default() }.resolve(23, 12);
+        assert_eq!(Family::of(&config), family);
+    }
+    let qwen2 = ModelConfig { attention_bias: AttentionBias::Qkv, ..base() };
+    assert_eq!(Family::of(&qwen2), Family::Qwen2);
+    let of_its_own = ModelConfig { mlp: Mlp::Relu2, ..base() };
+    assert_eq!(Family::of(&of_its_own), Family::MiniLlm);
+}
+
+#[test]
+fn a_later_token_changes_nothing_before_it() {
+    for config in [base(), ModelConfig { position: Position::None, ..base() }] {
+        let model = model(&config);
+        let logits = |tokens| model.forward(ids(tokens), None).narrow(1, 0, 4).into_data();
+        assert_eq!(logits([1, 2, 3, 4, 5]), logits([1, 2, 3, 4, 6]));
+    }
+}
+
+#[test]
+fn initial_values_follow_the_table() {
+    let options = ModelOptions {
+        preset: Preset::Gpt2,
+        hidden_size: Some(128),
+        num_hidden_layers: Some(8),
+        ..ModelOptions::default()
+    };
+    let config = options.resolve(500, 32);
+    let model = model(&config);
+    let deviation = |values: Tensor<2>| -> f32 { values.square().mean().sqrt().into_scalar() };
+    let block = &model.model.layers[3];
+    // 16,384 and more draws: the deviation is known to within 0.6 %.
+    let close = |got: f32, expected: f32| assert!((got / expected - 1.0).abs() < 0.03, "{got} {expected}");
+    close(deviation(model.model.embed_tokens.weight.val()), 0.02);
+    close(deviation(block.self_attn.q_proj.weight.val()), 0.02);
+    close(deviation(block.self_attn.o_proj.weight.val()), 0.02 / 16_f32.sqrt());
+    let bias: f32 = block.self_attn.q_proj.bias.as_ref().unwrap().val().abs().max().into_scalar();
+    assert_eq!(bias.to_bits(), 0.0_f32.to_bits());
+}
+
+#[test]
+fn initial_values_depend_on_seed_and_name_alone() {
+    let weight = |config: &ModelConfig, seed| {
+        let model = init::initialize(LanguageModel::new(config, &device()).unwrap(), config, seed);
+        model.model.layers[1].self_attn.k_proj.weight.val().into_data()
+    };
+    let more_layers = ModelConfig { num_hidden_layers: 3, ..base() };
+    assert_eq!(weight(&base(), 5), weight(&more_layers, 5));
+    assert_ne!(weight(&base(), 5), weight(&base(), 6));
+}
+
+#[test]
+fn a_fresh_model_knows_nothing() {
+    // ln(23) nats: all tokens equally likely, within what small random weights change.
+    let model = model(&base());
+    let hidden = model.model.forward(ids([1, 2, 3, 4]), None, &Dropout::off());
+    let loss: f32 = model.summed_loss(hidden, ids([2, 3, 4, 5])).into_scalar();
+    assert!((loss / 4.0 - 23_f32.ln()).abs() < 0.15, "{loss}");
+}
+
+#[test]
+fn loss_is_the_surprise_of_the_scored_targets() {
+    let logits = Tensor::<2>::from_floats([[0.0, 0.0], [1.0, 0.0], [5.0, 1.0]], &device());
+    let targets = Tensor::<1, Int>::from_ints([0, 1, IGNORED], &device());
+    let loss: f32 = summed_cross_entropy(logits, targets).into_scalar();
+    // ln 2 + ln(1 + e) = 0.693147 + 1.313262; the third row is not scored
+    assert!((loss - 2.006_409).abs() < 1e-5, "{loss}");
+}
+
+#[test]
+fn names_are_those_of_a_llama_file() {
+    let names: Vec<_> = parameters::list(&model(&base())).into_iter().map(|(name, _)| name).collect();
+    assert!(names.contains(&"model.layers.1.self_attn.q_proj.weight".to_owned()), "{names:?}");
+    assert!(names.contains(&"model.layers.0.post_attention_layernorm.weight".to_owned()), "{names:?}");
+    assert!(names.contains(&"model.layers.0.mlp.gate_proj.weight".to_owned()), "{names:?}");
+    assert!(names.contains(&"lm_head.weight".to_owned()), "{names:?}");
+}
+
+#[test]
+fn what_cannot_be_built_is_refused_by_field() {
+    let refused = |change: &dyn Fn(&mut ModelConfig)| {
+        let mut config = base();
+        change(&mut config);
+        config.validate().unwrap_err().to_string()
+    };
+    let message = refused(&|config| config.num_key_value_heads = 3);
+    assert_eq!(message, "`num_key_value_heads` is 3, which does not divide num_attention_heads = 4");
+    assert!(refused(&|config| config.vocab_size = 0).contains("`vocab_size`"));
+    assert!(refused(&|config| config.head_dim = 3).contains("`head_dim`"));
+    assert!(refused(&|config| config.norm_eps = f64::NAN).contains("`norm_eps`"));
+    assert!(refused(&|config| config.dropout = 1.0).contains("`dropout`"));
+    let uneven = ModelOptions { hidden_size: Some(30), num_attention_heads: Some(4), ..ModelOptions::default() };
+    let message = uneven.resolve(5, 8).validate().unwrap_err().to_string();
+    assert!(message.contains("`num_attention_heads` is 4, which does not divide hidden_size = 30"), "{message}");
+}
+
+#[test]
+fn a_file_that_does_not_fit_lists_what_is_wrong() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("model.safetensors");
+    weights::save(&path, &base(), &model(&base())).unwrap();
+    let other = ModelConfig { tie_word_embeddings: true, qk_norm: true, intermediate_size: 48, ..base() };
+    let message = weights::load(&path, &other, &device()).unwrap_err().to_string();
+    assert!(message.contains("q_norm.weight"), "{message}");
+    assert!(message.contains("mlp.down_proj.weight: file [16, 32], model [16, 48]"), "{message}");
+    let fewer = ModelConfig { num_hidden_layers: 1, ..base() };
+    let message = weights::load(&path, &fewer, &device()).unwrap_err().to_string();
+    assert!(message.contains("not part of the model: `model.layers.1."), "{message}");
+}

@@ -1,0 +1,123 @@
+//! `minillm-train bench`: how fast a configuration trains here.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use burn::tensor::Device;
+use minillm_infer::device;
+use minillm_model::decoder::LanguageModel;
+use minillm_model::{init, random, stats};
+use rand::RngExt;
+use serde_json::json;
+
+use crate::config::RunConfig;
+use crate::data::Batch;
+use crate::error::{Error, Result};
+use crate::optimizer::AdamW;
+use crate::step::{StepOptions, train_step};
+use crate::workers::Workers;
+
+/// Measure training speed on random tokens: full optimiser steps, no data needed
+///
+///   minillm-train bench configs/quickstart.toml --set model.vocab_size=1024
+#[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
+pub struct Args {
+    /// A configuration file, as in configs/
+    config: PathBuf,
+    /// Change a key of the file; may be given several times. `model.vocab_size` is needed, as there is no tokenizer
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// What to compute on: auto, or a name from `minillm-train devices`
+    #[arg(long, value_name = "D", default_value = "auto")]
+    device: String,
+    /// Measured steps
+    #[arg(long, value_name = "N", default_value_t = 50)]
+    steps: usize,
+    /// Steps before measuring: the first ones compile kernels and fill caches
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    warmup: usize,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(args: &Args) -> Result<()> {
+    let config = RunConfig::load(&args.config, &args.set)?;
+    let Some(vocab_size) = config.model.vocab_size else {
+        return Err(Error::Config {
+            origin: args.config.display().to_string(),
+            field: "model.vocab_size".to_owned(),
+            problem: "is not given, and bench trains no tokenizer".to_owned(),
+            hint: "add `--set model.vocab_size=1024`".to_owned(),
+        });
+    };
+    let found = device::open(&args.device)?;
+    let device = found.device.clone().autodiff();
+    let model_config = config.model.resolve(vocab_size, config.train.context);
+    let mut model = init::initialize(LanguageModel::new(&model_config, &device)?, &model_config, config.seed);
+    let mut optimizer = AdamW::new(&config.optimizer);
+    let workers = Workers::new(found.training_threads())?;
+
+    let (mut start, mut loss) = (Instant::now(), 0.0);
+    for step in 0..args.warmup + args.steps {
+        if step == args.warmup {
+            start = Instant::now();
+        }
+        let batch = random_batch(&config, vocab_size, step);
+        let options = StepOptions {
+            step: step + 1,
+            seed: config.seed,
+            dropout: model_config.dropout,
+            micro_batch_size: config.train.micro_batch_size(),
+            grad_clip: config.train.grad_clip,
+            learning_rate: config.optimizer.learning_rate,
+        };
+        let (moved, result) = train_step(model, &mut optimizer, &batch, &device, &workers, &options)?;
+        (model, loss) = (moved, result.loss);
+    }
+    wait_for(&device);
+    let seconds = start.elapsed().as_secs_f64();
+
+    let tokens = args.steps * config.train.batch_size * config.train.context;
+    let report = json!({
+        "tokens_per_second": tokens as f64 / seconds,
+        "ms_per_step": seconds * 1e3 / args.steps as f64,
+        "parameters": stats::parameters(&model_config).total(),
+        "peak_memory_bytes": peak_memory_bytes(),
+        "loss": loss,
+    });
+    if args.json {
+        println!("{report}");
+    } else {
+        println!("device             {} ({})", found.name, found.description);
+        for (name, value) in report.as_object().into_iter().flatten() {
+            println!("{name:<18} {value}");
+        }
+    }
+    Ok(())
+}
+
+fn random_batch(config: &RunConfig, vocab_size: usize, step: usize) -> Batch {
+    let (rows, context) = (config.train.batch_size, config.train.context);
+    let mut rng = random::stream(random::derive(config.seed, &[step as u64]), "bench");
+    let inputs: Vec<i32> = (0..rows * context).map(|_| rng.random_range(0..vocab_size as i32)).collect();
+    // Any fixed function of the input will do, so that the loss has something to fall on.
+    let targets = inputs.iter().map(|&id| ((i64::from(id) * 7 + 3) % vocab_size as i64) as i32).collect();
+    Batch { inputs, targets, rows, context }
+}
+
+/// Kernels may still be running when the last step returns.
+fn wait_for(device: &Device) {
+    if let Err(error) = device.sync() {
+        tracing::warn!("the device reports: {error}");
+    }
+}
+
+/// The largest resident size of this process so far, where the system tells.
+fn peak_memory_bytes() -> Option<u64> {
+    let status = fs_err::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kilobytes: u64 = line.trim().trim_end_matches("kB").trim().parse().ok()?;
+    Some(kilobytes * 1024)
+}

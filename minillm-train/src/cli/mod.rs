@@ -1,0 +1,91 @@
+//! The program's verbs, one file each. stdout carries data, stderr everything else.
+
+pub mod bench;
+pub mod devices;
+mod progress;
+pub mod tokenizer;
+pub mod train;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{Parser, Subcommand};
+use minillm_infer::cli::{report, start_logging};
+
+use crate::config::suggest;
+use crate::error::{Error, Result};
+
+/// Trains small GPT- and LLaMA-style language models
+#[derive(Debug, Parser)]
+#[command(name = "minillm-train", version, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    Train(train::Args),
+    Tokenizer(tokenizer::Args),
+    Bench(bench::Args),
+    Devices(devices::Args),
+}
+
+/// Parses the command line and runs it; returns the program's exit code.
+pub fn main() -> ExitCode {
+    start_logging();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage_error(&error),
+    };
+    let done = match cli.verb {
+        Verb::Train(args) => train::run(&args),
+        Verb::Tokenizer(args) => tokenizer::run(&args).map(|()| ExitCode::SUCCESS),
+        Verb::Bench(args) => bench::run(&args).map(|()| ExitCode::SUCCESS),
+        Verb::Devices(args) => {
+            devices::run(&args);
+            Ok(ExitCode::SUCCESS)
+        }
+    };
+    done.unwrap_or_else(|error| {
+        report(&error, error.hint());
+        ExitCode::from(error.exit_code())
+    })
+}
+
+/// clap's own message; for an unknown flag that names a configuration key, also how it is written here.
+fn usage_error(error: &clap::Error) -> ExitCode {
+    let _ = error.print(); // nothing can be said where stderr is closed
+    if let (ErrorKind::UnknownArgument, Some(ContextValue::String(flag))) =
+        (error.kind(), error.get(ContextKind::InvalidArg))
+    {
+        // clap cuts `--batch_size=32` at the `=`; the hint is better with the value.
+        let typed = std::env::args().find(|argument| argument.starts_with(flag)).unwrap_or_else(|| flag.clone());
+        if let Some(hint) = suggest(&typed) {
+            eprintln!("  hint: {hint}");
+        }
+    }
+    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
+}
+
+/// Where token files and downloads are kept: `MINILLM_CACHE`, else the system's place for caches.
+fn cache_dir() -> Result<PathBuf> {
+    let from = |variable: &str| std::env::var_os(variable).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let home = || std::env::home_dir().filter(|home| !home.as_os_str().is_empty());
+    let system = || {
+        if cfg!(windows) {
+            from("LOCALAPPDATA")
+        } else if cfg!(target_os = "macos") {
+            home().map(|home| home.join("Library").join("Caches"))
+        } else {
+            from("XDG_CACHE_HOME").or_else(|| home().map(|home| home.join(".cache")))
+        }
+    };
+    from("MINILLM_CACHE").or_else(|| system().map(|cache| cache.join("minillm"))).ok_or_else(|| Error::Config {
+        origin: "environment".to_owned(),
+        field: "MINILLM_CACHE".to_owned(),
+        problem: "is not set, and there is no home directory to keep caches in".to_owned(),
+        hint: "set MINILLM_CACHE to a directory".to_owned(),
+    })
+}

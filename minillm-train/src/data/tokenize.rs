@@ -1,0 +1,246 @@
+//! From text to a tokenizer and two token files (training, validation), each made once and kept in the cache.
+
+use std::path::{Path, PathBuf};
+
+use minillm_model::tokenizer::Tokenizer;
+use sha2::{Digest, Sha256};
+
+use super::Progress;
+use super::config::TokenizerConfig;
+use super::documents::Piece;
+use super::source::{Text, hex};
+use super::split::{Part, Parts, Split, Survey, empty};
+use super::token_file::{Identity, TokenFile, TokenFileWriter};
+use crate::error::{Error, Result};
+
+/// Text tokenized at a time by one thread.
+const BYTES_PER_THREAD: usize = 1 << 20;
+/// A tokenizer needs some fifty megabytes for a megabyte of text, which bounds how many threads fit in a gigabyte.
+const MAX_THREADS: usize = 4;
+
+/// Makes, or finds in the cache, what training needs of one text.
+pub struct Preparation<'a> {
+    text: &'a Text,
+    validation_fraction: f64,
+    cache_dir: &'a Path,
+    progress: &'a dyn Progress,
+    /// Filled on first use: with a full cache the text is hashed but not read as text.
+    survey: Option<Survey>,
+}
+
+impl<'a> Preparation<'a> {
+    /// Reads nothing yet.
+    pub fn new(text: &'a Text, validation_fraction: f64, cache_dir: &'a Path, progress: &'a dyn Progress) -> Self {
+        Self { text, validation_fraction, cache_dir, progress, survey: None }
+    }
+
+    /// The tokenizer that the configuration asks for. One made from the text is kept as `tokenizers/*.json`.
+    pub fn tokenizer(&mut self, config: &TokenizerConfig) -> Result<Tokenizer> {
+        let recipe = match config {
+            TokenizerConfig::File { path } => return Ok(Tokenizer::from_file(path)?),
+            TokenizerConfig::Char => "char 1".to_owned(),
+            TokenizerConfig::Bpe { vocab_size } => format!("bpe 1 {vocab_size} {}", self.validation_fraction),
+        };
+        let path = self.cached_tokenizer(&recipe);
+        if path.exists() {
+            match Tokenizer::from_file(&path) {
+                Ok(tokenizer) => return Ok(tokenizer),
+                Err(error) => tracing::warn!("making `{}` again: {error}", path.display()),
+            }
+        }
+        let tokenizer = if let TokenizerConfig::Bpe { vocab_size } = config {
+            self.train_bpe(*vocab_size)?
+        } else {
+            // All characters of the text, the held-out ones too: there is no token for a character never seen.
+            let survey = self.survey()?;
+            Tokenizer::char_level(&survey.alphabet, survey.documents > 1)?
+        };
+        save(&tokenizer, &path)?;
+        Ok(tokenizer)
+    }
+
+    /// The two parts of the text as tokens, from the cache if they are there and whole.
+    pub fn token_files(&mut self, tokenizer: &Tokenizer) -> Result<(TokenFile, TokenFile)> {
+        let dir = self.cache_dir.join("tokens");
+        let identities = [Part::Training, Part::Validation].map(|part| Identity {
+            text: self.text.fingerprint(),
+            tokenizer: Sha256::digest(tokenizer.fingerprint()).into(),
+            validation_fraction: self.validation_fraction,
+            part,
+        });
+        if let [Some(training), Some(validation)] = identities.map(|identity| open_cached(&dir, &identity)) {
+            return Ok((training, validation));
+        }
+        let documents = self.survey()?.documents;
+        let [training, validation] =
+            identities.map(|identity| TokenFileWriter::create(&dir, identity, tokenizer.vocab_size(), documents));
+        let mut writers = Writers { tokenizer, training: training?, validation: validation? };
+        let end_of_text = tokenizer.end_of_text().filter(|_| documents > 1);
+        if documents > 1 && end_of_text.is_none() {
+            tracing::warn!("the tokenizer has no `<|endoftext|>`: {documents} documents are joined without a mark");
+        }
+        self.write(&mut writers, end_of_text)?;
+        Ok((writers.training.publish(&dir)?, writers.validation.publish(&dir)?))
+    }
+
+    fn survey(&mut self) -> Result<&Survey> {
+        let survey = match self.survey.take() {
+            Some(survey) => survey,
+            None => Survey::new(self.text, self.progress)?,
+        };
+        Ok(self.survey.insert(survey))
+    }
+
+    fn split(&mut self) -> Result<Split> {
+        let (text, fraction) = (self.text, self.validation_fraction);
+        Split::new(text, self.survey()?, fraction)
+    }
+
+    /// Learns the merges from the training part alone, so that the held-out text stays unseen.
+    fn train_bpe(&mut self, vocab_size: usize) -> Result<Tokenizer> {
+        let parts = Parts::new(self.text, self.split()?, self.progress);
+        let training = parts.filter_map(|item| match item {
+            Ok((Part::Training, piece)) => Some(Ok(piece)),
+            Ok((Part::Validation, _)) => None,
+            Err(error) => Some(Err(error)),
+        });
+        train_bpe(self.text, training, vocab_size, self.progress)
+    }
+
+    /// Tokenizes the text in groups of pieces, a few threads side by side, and writes them in order.
+    fn write(&mut self, writers: &mut Writers<'_>, end_of_text: Option<u32>) -> Result<()> {
+        let threads = std::thread::available_parallelism().map_or(1, usize::from).min(MAX_THREADS);
+        let mut pieces = Parts::new(self.text, self.split()?, self.progress);
+        self.progress.start("tokenizing the text", self.text.size_bytes());
+        loop {
+            let (mut group, mut bytes) = (Vec::new(), 0);
+            while bytes < threads * BYTES_PER_THREAD
+                && let Some(piece) = pieces.next().transpose()?
+            {
+                bytes += piece.1.text.len();
+                group.push(piece);
+            }
+            if group.is_empty() {
+                break;
+            }
+            let tokens = encode(self.text, writers.tokenizer, &group, threads)?;
+            for ((part, piece), ids) in group.iter().zip(&tokens) {
+                writers.write(*part, piece, ids, end_of_text)?;
+            }
+        }
+        self.progress.finish();
+        Ok(())
+    }
+
+    fn cached_tokenizer(&self, recipe: &str) -> PathBuf {
+        let mut hash = Sha256::new();
+        hash.update(self.text.fingerprint());
+        hash.update(recipe);
+        self.cache_dir.join("tokenizers").join(format!("{}.json", hex(&hash.finalize()[..16])))
+    }
+}
+
+/// Trains a tokenizer on the `pieces` of a text.
+pub fn train_bpe(
+    text: &Text,
+    pieces: impl Iterator<Item = Result<Piece>> + Send,
+    vocab_size: usize,
+    progress: &dyn Progress,
+) -> Result<Tokenizer> {
+    progress.start("training the tokenizer", text.size_bytes());
+    let mut failure = Some(empty(text)); // until there is a piece
+    let texts = pieces.map_while(|piece| match piece {
+        Ok(piece) => {
+            failure = None;
+            Some(piece.text)
+        }
+        Err(error) => {
+            failure = Some(error);
+            None
+        }
+    });
+    let tokenizer = Tokenizer::train_bpe(vocab_size, texts);
+    progress.finish();
+    match failure {
+        Some(error) => Err(error),
+        None => Ok(tokenizer?),
+    }
+}
+
+/// Opens a token file that is there. A broken one counts as missing.
+fn open_cached(dir: &Path, identity: &Identity) -> Option<TokenFile> {
+    let path = identity.path(dir);
+    if !path.exists() {
+        return None;
+    }
+    TokenFile::open(&path, identity)
+        .inspect_err(|problem| tracing::warn!("tokenizing again, as `{}` cannot be used: {problem}", path.display()))
+        .ok()
+}
+
+/// Writes beside and renames, so that no half a tokenizer is ever found.
+fn save(tokenizer: &Tokenizer, path: &Path) -> Result<()> {
+    let cannot_write = |source| Error::Io { action: "write", what: "the tokenizer in the cache", source };
+    let dir = path.parent().unwrap_or(Path::new("."));
+    fs_err::create_dir_all(dir).map_err(cannot_write)?;
+    let part = tempfile::Builder::new().suffix(".part").tempfile_in(dir).map_err(cannot_write)?.into_temp_path();
+    fs_err::write(&part, tokenizer.to_json()).map_err(cannot_write)?;
+    part.persist(path).map_err(|error| cannot_write(error.error))
+}
+
+/// The ids of each piece. Threads take runs of pieces, so the result does not depend on their number.
+fn encode(text: &Text, tokenizer: &Tokenizer, pieces: &[(Part, Piece)], threads: usize) -> Result<Vec<Vec<u32>>> {
+    let encode_run = |run: &[(Part, Piece)]| -> Result<Vec<Vec<u32>>> {
+        run.iter()
+            .map(|(_, piece)| tokenizer.encode(&piece.text).map_err(|error| in_file(text, piece, &error)))
+            .collect()
+    };
+    let runs: Result<Vec<_>> = std::thread::scope(|scope| {
+        let run_length = pieces.len().div_ceil(threads);
+        let workers: Vec<_> = pieces.chunks(run_length).map(|run| scope.spawn(move || encode_run(run))).collect();
+        let join = |worker: std::thread::ScopedJoinHandle<'_, _>| {
+            worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        };
+        workers.into_iter().map(join).collect()
+    });
+    Ok(runs?.into_iter().flatten().collect())
+}
+
+fn in_file(text: &Text, piece: &Piece, error: &minillm_model::error::Error) -> Error {
+    Error::Data {
+        path: text.files[piece.file].path.clone(),
+        problem: format!("cannot be tokenized: {error}"),
+        hint: error.hint().unwrap_or("use a tokenizer made for this text: `tokenizer.kind = \"bpe\"`").into(),
+    }
+}
+
+/// The two files being written.
+struct Writers<'a> {
+    tokenizer: &'a Tokenizer,
+    training: TokenFileWriter,
+    validation: TokenFileWriter,
+}
+
+impl Writers<'_> {
+    fn write(&mut self, part: Part, piece: &Piece, ids: &[u32], end_of_text: Option<u32>) -> Result<()> {
+        let writer = match part {
+            Part::Training => &mut self.training,
+            Part::Validation => &mut self.validation,
+        };
+        if writer.is_empty()
+            && let Some(&first) = ids.first()
+        {
+            writer.set_first_token_bytes(bytes_of_first(self.tokenizer, first, &piece.text)?);
+        }
+        writer.push(ids, piece.text.len())?;
+        if piece.ends_document { writer.end_document(end_of_text) } else { Ok(()) }
+    }
+}
+
+/// UTF-8 bytes of `text` that its first token stands for.
+fn bytes_of_first(tokenizer: &Tokenizer, first: u32, text: &str) -> Result<usize> {
+    let decoded = tokenizer.decode(&[first])?;
+    // A byte-level token that is only a part of a character decodes to a replacement character. How large a part is not
+    // worth knowing: calling it one byte is at most two off, once in a whole text.
+    Ok(if text.starts_with(&decoded) { decoded.len() } else { 1 })
+}

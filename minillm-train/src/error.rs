@@ -1,0 +1,115 @@
+//! What can go wrong between a configuration file and a trained model.
+
+use std::path::PathBuf;
+
+/// Result with this crate's [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Every error names the file or the field it is about; [`Error::hint`] says what to do next and
+/// [`Error::exit_code`] with which code the program ends.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The model, its files or its tokenizer.
+    #[error(transparent)]
+    Model(#[from] minillm_model::error::Error),
+
+    /// Inference: devices, generation, scoring.
+    #[error(transparent)]
+    Infer(#[from] minillm_infer::error::Error),
+
+    /// A file or directory could not be read or written. The source names the path.
+    #[error("cannot {action} {what}")]
+    Io {
+        /// What was tried: "read", "write", "create".
+        action: &'static str,
+        /// What it was tried on, in words: "the training text".
+        what: &'static str,
+        /// The system's reason, with the path.
+        #[source]
+        source: std::io::Error,
+    },
+
+    /// A configuration that cannot be used as it stands.
+    #[error("{origin}: `{field}` {problem}")]
+    Config {
+        /// Where the value came from: a file's path, or `--set`.
+        origin: String,
+        /// The dotted key, `train.batch_size`.
+        field: String,
+        /// What is wrong, continuing the key's name.
+        problem: String,
+        /// The way out.
+        hint: String,
+    },
+
+    /// Text that cannot be trained on.
+    #[error("`{}`: {problem}", path.display())]
+    Data {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+        /// The way out.
+        hint: String,
+    },
+
+    /// A download that failed or brought something else than expected.
+    #[error("`{url}`: {problem}")]
+    Download {
+        /// The address.
+        url: String,
+        /// What went wrong.
+        problem: String,
+        /// The way out.
+        hint: String,
+    },
+
+    /// A checkpoint or run directory that cannot be used.
+    #[error("`{}`: {problem}", path.display())]
+    Run {
+        /// The run, checkpoint or file in it.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+        /// The way out.
+        hint: String,
+    },
+
+    /// A loss or gradient that is not a number. The last checkpoint is untouched.
+    #[error("step {step}: {what} is not finite")]
+    NotFinite {
+        /// The optimiser step, counted from 1.
+        step: usize,
+        /// "the loss", or the parameter whose gradient it is.
+        what: String,
+    },
+}
+
+impl Error {
+    /// What the user can do about it, if there is something to say beyond the message.
+    pub fn hint(&self) -> Option<&str> {
+        let hint = match self {
+            Self::Model(error) => return error.hint(),
+            Self::Infer(error) => return error.hint(),
+            Self::Io { .. } => "",
+            Self::NotFinite { .. } => {
+                "lower `optimizer.learning_rate`, or raise `schedule.warmup_steps`, and continue with --resume"
+            }
+            Self::Config { hint, .. }
+            | Self::Data { hint, .. }
+            | Self::Download { hint, .. }
+            | Self::Run { hint, .. } => hint,
+        };
+        (!hint.is_empty()).then_some(hint)
+    }
+
+    /// The program's exit code: 2 for wrong usage or configuration, otherwise 1.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Config { .. } | Self::Model(minillm_model::error::Error::InvalidConfig { .. }) => 2,
+            Self::Infer(error) => error.exit_code(),
+            _ => 1,
+        }
+    }
+}

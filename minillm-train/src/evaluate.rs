@@ -1,0 +1,43 @@
+//! How good the model is on text it has not seen: always the same text, all of it.
+
+use burn::tensor::Device;
+use minillm_infer::score::{Score, Window, window_nats};
+use minillm_model::decoder::LanguageModel;
+
+use crate::data::{Batch, ValidationData};
+use crate::workers::Workers;
+
+/// The validation split's score, and for `tales` what a perfect model's would be.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Evaluation {
+    /// Summed nats, tokens and bytes of the split.
+    pub score: Score,
+    /// Entropy of the split in nats per token, where it is known: no model can be better on average.
+    pub floor: Option<f64>,
+}
+
+impl Evaluation {
+    /// Nats per token above the floor.
+    pub fn gap(&self) -> Option<f64> {
+        self.floor.map(|floor| self.score.nats_per_token() - floor)
+    }
+}
+
+/// Scores the whole validation split, `rows` sequences at a time. `model` carries no autodiff.
+pub fn evaluate(
+    model: &LanguageModel,
+    device: &Device,
+    workers: &Workers,
+    validation: &ValidationData,
+    rows: usize,
+) -> Evaluation {
+    let rows_each = rows.div_ceil(workers.count());
+    let batches = validation.batches(rows_each).collect();
+    let nats = workers.map(batches, |batch: Batch| {
+        let window = Window { inputs: &batch.inputs, targets: &batch.targets, rows: batch.rows };
+        window_nats(model, device, window)
+    });
+    let tokens = validation.scored_tokens();
+    let score = Score { nats: nats.into_iter().sum(), tokens, bytes: validation.bytes() };
+    Evaluation { score, floor: validation.floor_nats().map(|floor| floor / tokens as f64) }
+}

@@ -1,0 +1,25 @@
+//! Text to weights: trains the models of `minillm-model`.
+//!
+//! Read [`trainer`] first: the loop, top to bottom. What it calls, in the order in which it calls it: [`data`] (text to
+//! batches; [`tales`] is the built-in corpus), [`schedule`] (how far to move), [`step`] (forward, backward, clip,
+//! [`optimizer`]), [`evaluate`], [`metrics`] (where the numbers go), [`checkpoint`] and [`run_dir`] (what is saved, and
+//! how it survives a crash). [`config`] is the file in which all of it is chosen.
+
+#![recursion_limit = "256"]
+
+pub mod checkpoint;
+pub mod cli;
+pub mod config;
+pub mod data;
+pub mod error;
+pub mod evaluate;
+pub mod interrupt;
+pub mod metrics;
+pub mod optimizer;
+pub mod publish;
+pub mod run_dir;
+pub mod schedule;
+pub mod step;
+pub mod tales;
+pub mod trainer;
+pub mod workers;

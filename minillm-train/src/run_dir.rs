@@ -1,0 +1,302 @@
+//! A run's directory: one trainer at a time, and never a file touched that a run did not write.
+//!
+//! ```text
+//! RUN/
+//!   .lock                  locked while a trainer lives; the system releases it, however the trainer ends
+//!   config.toml            the run's configuration
+//!   metrics.jsonl          and tensorboard/, samples/
+//!   checkpoint-000500/     a Hugging Face model directory with trainer/, see `checkpoint`
+//!   best.json              the best checkpoint: { "step": 500, "value": 1.47 }
+//! ```
+//!
+//! How a checkpoint gets there whole, and what a killed trainer leaves behind, is in [`publish`](crate::publish).
+
+use std::fs::TryLockError;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use fs_err as fs;
+use minillm_model::checkpoint::durable;
+use minillm_model::checkpoint::locate::{self, BEST_FILE, checkpoint_step, with_causes};
+use minillm_model::checkpoint::manifest::MANIFEST_FILE;
+
+use crate::error::{Error, Result};
+use crate::publish::{DELETING_PREFIX, SAVING_PREFIX};
+
+/// The resolved configuration of the run.
+pub const CONFIG_FILE: &str = "config.toml";
+/// One JSON object a line.
+pub const METRICS_FILE: &str = "metrics.jsonl";
+/// Event files for `TensorBoard`.
+pub const TENSORBOARD_FOLDER: &str = "tensorboard";
+/// A text per evaluation.
+pub const SAMPLES_FOLDER: &str = "samples";
+
+const LOCK_FILE: &str = ".lock";
+/// What Overwrite removes in the folders: these names begin ours, others are somebody else's.
+const OWN_IN_FOLDERS: [(&str, &str); 2] =
+    [(TENSORBOARD_FOLDER, "events.out.tfevents.minillm"), (SAMPLES_FOLDER, "step-")];
+
+/// What the user said about a directory that may hold a run already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OpenMode {
+    /// There must be no run.
+    New,
+    /// There must be one.
+    Resume,
+    /// If there is one, it is removed.
+    Overwrite,
+}
+
+/// A run's directory, locked for this trainer until dropped.
+#[derive(Debug)]
+pub struct RunDir {
+    path: PathBuf,
+    _lock: fs::File,
+}
+
+impl RunDir {
+    /// Opens `path` for one trainer, creating it and its parents if needed, and removes what a killed save left there.
+    ///
+    /// # Errors
+    /// A run where `mode` allows none, none where it needs one, another trainer at work there, or a path that cannot be
+    /// written. Nothing has been changed then.
+    pub fn open(path: &Path, mode: OpenMode) -> Result<Self> {
+        // Before anything is created: a refusal leaves no trace, and a directory that has no lock file yet and holds a
+        // `config.toml` belongs to somebody else.
+        let is_known = is_known_run(path);
+        check_mode(path, mode, is_known)?;
+        durable::create_directory(path).map_err(|error| unusable(path, &error))?;
+        let lock = lock(path)?;
+        // Again, now that no other trainer can change it.
+        check_mode(path, mode, is_known)?;
+        let run = Self { path: path.to_owned(), _lock: lock };
+        run.remove_strays()?;
+        if mode == OpenMode::Overwrite {
+            run.remove_run()?;
+        }
+        Ok(run)
+    }
+
+    /// The directory.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Removes what a killed trainer left half written or half deleted.
+    fn remove_strays(&self) -> Result<()> {
+        for entry in fs::read_dir(&self.path).map_err(clean_error)? {
+            let entry = entry.map_err(clean_error)?;
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            let step = name.strip_prefix(SAVING_PREFIX).or_else(|| name.strip_prefix(DELETING_PREFIX));
+            if step.is_some_and(|step| step.parse::<usize>().is_ok()) {
+                durable::remove_tree(&entry.path()).map_err(clean_error)?;
+            } else if name == format!(".{BEST_FILE}.part") {
+                fs::remove_file(entry.path()).map_err(clean_error)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes the run's own files. The lock file stays: it is ours now.
+    fn remove_run(&self) -> Result<()> {
+        for (step, path) in self.checkpoints()? {
+            self.delete(step, &path).map_err(clean_error)?;
+        }
+        for name in [BEST_FILE, METRICS_FILE, CONFIG_FILE] {
+            let path = self.path.join(name);
+            if path.is_file() {
+                fs::remove_file(path).map_err(clean_error)?;
+            }
+        }
+        for (folder, prefix) in OWN_IN_FOLDERS {
+            let folder = self.path.join(folder);
+            if !folder.is_dir() {
+                continue;
+            }
+            for entry in fs::read_dir(&folder).map_err(clean_error)? {
+                let entry = entry.map_err(clean_error)?;
+                if entry.file_name().to_string_lossy().starts_with(prefix) && entry.path().is_file() {
+                    fs::remove_file(entry.path()).map_err(clean_error)?;
+                }
+            }
+            let _ = fs::remove_dir(&folder); // stays if it holds somebody else's files
+        }
+        Ok(())
+    }
+}
+
+/// Whether a trainer has worked in `path`. A run that was copied may have lost its hidden lock file.
+fn is_known_run(path: &Path) -> bool {
+    path.join(LOCK_FILE).exists()
+        || locate::checkpoints(path).is_ok_and(|found| found.iter().any(|(_, path)| path.join(MANIFEST_FILE).exists()))
+}
+
+/// A name in `path` that only a run has, if there is one.
+fn evidence_of_run(path: &Path) -> Result<Option<String>> {
+    if !path.exists() {
+        return Ok(None);
+    }
+    for entry in fs::read_dir(path).map_err(|error| unusable(path, &error))? {
+        let name = entry.map_err(|error| unusable(path, &error))?.file_name();
+        let name = name.to_string_lossy();
+        if [CONFIG_FILE, METRICS_FILE, BEST_FILE].contains(&&*name) || checkpoint_step(&name).is_some() {
+            return Ok(Some(name.into_owned()));
+        }
+    }
+    Ok(None)
+}
+
+fn check_mode(path: &Path, mode: OpenMode, is_known: bool) -> Result<()> {
+    let refuse = |problem: &str, hint: &str| {
+        Err(Error::Run { path: path.to_owned(), problem: problem.to_owned(), hint: hint.to_owned() })
+    };
+    if path.exists() && !path.is_dir() {
+        return refuse("is a file; a run needs a directory", "choose another --out");
+    }
+    match (mode, evidence_of_run(path)?) {
+        (OpenMode::Resume, Some(_)) if is_known => Ok(()),
+        (OpenMode::Resume, _) => refuse(
+            "holds no run to resume",
+            "leave out --resume to begin one here, or give --out the directory of the run",
+        ),
+        (_, Some(name)) if !is_known => {
+            refuse(&format!("holds `{name}`, which no run of this program wrote"), "choose another --out")
+        }
+        (_, None) | (OpenMode::Overwrite, Some(_)) => Ok(()),
+        (OpenMode::New, Some(_)) => refuse(
+            "holds a run already",
+            "continue it with --resume, replace it with --overwrite, or choose another --out",
+        ),
+    }
+}
+
+/// Takes the lock for as long as the file stays open.
+fn lock(path: &Path) -> Result<fs::File> {
+    let file = fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(path.join(LOCK_FILE))
+        .map_err(|error| unusable(path, &error))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(Error::Run {
+            path: path.to_owned(),
+            problem: "is in use by another trainer".to_owned(),
+            hint: "wait until it has finished, or choose another --out".to_owned(),
+        }),
+        // Some network and cloud drives have no locks; training there must still be possible.
+        Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => {
+            tracing::warn!("`{}`: this drive has no file locks; start no second trainer there", path.display());
+            Ok(file)
+        }
+        Err(TryLockError::Error(error)) => Err(unusable(path, &error)),
+    }
+}
+
+fn unusable(path: &Path, error: &io::Error) -> Error {
+    Error::Run {
+        path: path.to_owned(),
+        problem: format!("cannot be used as a run's directory: {}", with_causes(error)),
+        hint: "choose a directory with --out that you may write to".to_owned(),
+    }
+}
+
+fn clean_error(source: io::Error) -> Error {
+    Error::Io { action: "remove", what: "old files of the run", source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::publish::tests::{names, run_of_two, steps};
+
+    fn refusal(path: &Path, mode: OpenMode) -> String {
+        let error = RunDir::open(path, mode).unwrap_err();
+        assert!(error.hint().is_some(), "{error}");
+        error.to_string()
+    }
+
+    #[test]
+    fn one_trainer_at_a_time() {
+        let (_folder, path) = run_of_two();
+        let first = RunDir::open(&path, OpenMode::Resume).unwrap();
+        for mode in [OpenMode::Resume, OpenMode::Overwrite] {
+            let text = refusal(&path, mode);
+            assert!(text.contains("one`: is in use by another trainer"), "{text}");
+        }
+        assert_eq!(steps(&first), [1, 2]);
+        drop(first);
+        RunDir::open(&path, OpenMode::Resume).unwrap();
+    }
+
+    #[test]
+    fn modes_are_held_to() {
+        let (folder, path) = run_of_two();
+        assert!(refusal(&path, OpenMode::New).contains("holds a run already"));
+        let empty = folder.path().join("empty");
+        assert!(refusal(&empty, OpenMode::Resume).contains("holds no run to resume"));
+        assert!(!empty.exists());
+        RunDir::open(&empty, OpenMode::Overwrite).unwrap();
+        RunDir::open(&empty, OpenMode::New).unwrap(); // nothing was trained there yet
+        assert!(refusal(&empty, OpenMode::Resume).contains("holds no run to resume"));
+
+        fs::remove_file(path.join(LOCK_FILE)).unwrap(); // as `cp -r RUN/* elsewhere` does
+        RunDir::open(&path, OpenMode::Resume).unwrap();
+    }
+
+    #[test]
+    fn overwriting_removes_the_run_and_nothing_else() {
+        let (_folder, path) = run_of_two();
+        for name in ["metrics.jsonl", "samples/step-000001.txt", "tensorboard/events.out.tfevents.minillm.000000"] {
+            fs::create_dir_all(path.join(name).parent().unwrap()).unwrap();
+            fs::write(path.join(name), "ours").unwrap();
+        }
+        for name in ["notes.txt", "samples/mine.txt", "checkpoint-500"] {
+            fs::write(path.join(name), "theirs").unwrap();
+        }
+        let run = RunDir::open(&path, OpenMode::Overwrite).unwrap();
+        assert_eq!(names(&path), [".lock", "checkpoint-500", "notes.txt", "samples"]);
+        assert_eq!(names(&path.join("samples")), ["mine.txt"]);
+        assert_eq!(run.newest_sound().unwrap(), None);
+    }
+
+    #[test]
+    fn a_directory_of_somebody_else_is_never_changed() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join(CONFIG_FILE), "mine").unwrap();
+        for mode in [OpenMode::New, OpenMode::Overwrite] {
+            assert!(refusal(folder.path(), mode).contains("`config.toml`, which no run of this program wrote"));
+        }
+        refusal(folder.path(), OpenMode::Resume);
+        assert_eq!(names(folder.path()), [CONFIG_FILE]);
+    }
+
+    #[test]
+    fn paths_that_cannot_be_a_run_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        fs::write(&file, "x").unwrap();
+        assert!(refusal(&file, OpenMode::New).contains("is a file"));
+        let text = refusal(&file.join("run"), OpenMode::New);
+        assert!(text.contains("cannot be used as a run's directory"), "{text}");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_read_only_directory_is_refused() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("run");
+        fs::create_dir(&path).unwrap();
+        fs::set_permissions(&path, PermissionsExt::from_mode(0o555)).unwrap();
+        if fs::write(path.join("probe"), "").is_err() {
+            // The administrator may write everywhere; for others this holds.
+            assert!(refusal(&path, OpenMode::New).contains("cannot be used as a run's directory"));
+        }
+        fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
+    }
+}

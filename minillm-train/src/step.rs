@@ -1,0 +1,124 @@
+//! One optimiser step: forward and backward over the micro-batches, clip, update.
+//!
+//! The loss of a step is the mean over the scored tokens of the *whole* batch. Each micro-batch contributes its summed loss
+//! divided by that common count, so that the gradients add up to those of one large batch, however it is split and
+//! however unevenly the padding falls.
+
+use std::ops::Range;
+
+use burn::module::Module;
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use minillm_model::decoder::LanguageModel;
+use minillm_model::layers::dropout::Dropout;
+use minillm_model::random::derive;
+
+use crate::data::Batch;
+use crate::error::{Error, Result};
+use crate::optimizer::{AdamW, Gradients};
+use crate::workers::Workers;
+
+/// What a step needs to know besides the batch.
+#[derive(Clone, Copy, Debug)]
+pub struct StepOptions {
+    /// The step about to be taken, counted from 1.
+    pub step: usize,
+    /// Where dropout's masks come from, with `step`.
+    pub seed: u64,
+    /// Share of values dropped.
+    pub dropout: f64,
+    /// Sequences per forward and backward pass.
+    pub micro_batch_size: usize,
+    /// Largest norm of all gradients together; 0 = no limit.
+    pub grad_clip: f64,
+    /// How far to move.
+    pub learning_rate: f64,
+}
+
+/// What a step was like.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct StepResult {
+    /// Mean over the scored tokens, in nats, before the update.
+    pub loss: f64,
+    /// Of all gradients together, before clipping.
+    pub grad_norm: f64,
+}
+
+/// Moves `model` by one step on `batch`. On a loss or gradient that is not finite nothing is updated.
+pub fn train_step(
+    model: LanguageModel,
+    optimizer: &mut AdamW,
+    batch: &Batch,
+    device: &Device,
+    workers: &Workers,
+    options: &StepOptions,
+) -> Result<(LanguageModel, StepResult)> {
+    let scored = batch.targets.iter().filter(|&&target| target >= 0).count().max(1);
+
+    // 1. Forward and backward, one micro-batch at a time; losses and gradients add up.
+    let mut gradients = Gradients::default();
+    let mut losses = Vec::new();
+    for first in (0..batch.rows).step_by(options.micro_batch_size) {
+        let rows = first..batch.rows.min(first + options.micro_batch_size);
+        let shares = shares(rows, workers.count());
+        let results = workers.map(shares, |rows| forward_backward(&model, batch, rows, scored, device, options));
+        for (loss, gradient) in results {
+            losses.push(loss);
+            gradients.add(gradient);
+        }
+    }
+
+    // 2. Read loss and norm in one transfer: the only time the device is waited for.
+    let loss = Tensor::cat(losses, 0).sum();
+    let read = Tensor::cat(vec![loss, gradients.norm()], 0).try_into_vec_as::<f32>();
+    let (loss, grad_norm) = match read.as_deref() {
+        Ok(&[loss, grad_norm]) => (f64::from(loss), f64::from(grad_norm)),
+        _ => (f64::NAN, f64::NAN), // the device failed: as good as not finite
+    };
+    let not_finite = |what: String| Err(Error::NotFinite { step: options.step, what });
+    if !loss.is_finite() {
+        return not_finite("the loss".to_owned());
+    }
+    if !grad_norm.is_finite() {
+        let name = gradients.first_not_finite().unwrap_or("the sum of all squares");
+        return not_finite(format!("the gradient of {name}"));
+    }
+
+    // 3. Clip by the global norm, so that the direction stays the same; then move.
+    if options.grad_clip > 0.0 && grad_norm > options.grad_clip {
+        gradients = gradients.scaled(options.grad_clip / grad_norm);
+    }
+    let model = optimizer.step(model, gradients, options.learning_rate);
+    Ok((model, StepResult { loss, grad_norm }))
+}
+
+/// Cuts rows into as many ranges as there are workers, or fewer.
+fn shares(rows: Range<usize>, workers: usize) -> Vec<Range<usize>> {
+    let share = rows.len().div_ceil(workers);
+    rows.clone().step_by(share).map(|first| first..rows.end.min(first + share)).collect()
+}
+
+/// Loss and gradients of some rows, as their share of the whole batch's.
+fn forward_backward(
+    model: &LanguageModel,
+    batch: &Batch,
+    rows: Range<usize>,
+    scored: usize,
+    device: &Device,
+    options: &StepOptions,
+) -> (Tensor<1>, Gradients) {
+    let tokens = rows.start * batch.context..rows.end * batch.context;
+    let tensor = |ids: &[i32]| {
+        let data = TensorData::new(ids[tokens.clone()].to_vec(), [rows.len(), batch.context]);
+        Tensor::<2, Int>::from_data(data, device) // [B, T]
+    };
+    // One seed per sequence, so that the masks do not depend on the split either.
+    let seeds = rows.clone().map(|row| derive(options.seed, &[options.step as u64, row as u64]));
+    let drop = Dropout::new(options.dropout, seeds.collect());
+
+    // The same weights as leaves of a graph of their own: workers share no tape.
+    let model = model.valid().train();
+    let hidden = model.model.forward(tensor(&batch.inputs), None, &drop); // [B, T, D]
+    let loss = model.summed_loss(hidden, tensor(&batch.targets)) / scored as f64; // [1]
+    let gradients = Gradients::collect(&model, loss.backward());
+    (loss.inner(), gradients)
+}

@@ -1,0 +1,109 @@
+//! A probabilistic grammar in which every tale has exactly one derivation.
+//!
+//! `words.txt` lists the words, `plots.txt` the rules; both open with how they are written, and [`notation`](super)
+//! reads them. A rule tells one of its alternatives, drawn by weight. A slot draws a word at its first mention in a tale
+//! and copies it at every later one: the copy follows with certainty, so it costs a perfect model nothing, but only a
+//! model that looks back can know it.
+//!
+//! To be read as well as told, a choice must show in the text at once. So an alternative is chosen by its *head*: its
+//! beginning, with the words known by then, up to the first thing that is drawn. No head may begin with another one.
+//!
+//! ```text
+//! {hero.He} looked {spot}, but ...      head: "She looked "          if the hero is Fern, and `spot` not yet drawn
+//! First {hero.he} looked {spot}, ...    head: "First she looked "
+//! ```
+
+use super::choices::Choices;
+
+/// Words that can fill the same slots.
+pub struct List {
+    /// The names of the forms, in the order of each word's.
+    pub forms: Vec<String>,
+    /// The words, each in all its forms.
+    pub words: Vec<Vec<String>>,
+}
+
+/// One of the texts that a rule can tell.
+pub struct Alternative {
+    /// Its share among the rule's alternatives.
+    pub weight: u32,
+    /// Its text.
+    pub pieces: Vec<Piece>,
+}
+
+/// A part of a text. Lists, slots, forms and rules are numbered by their place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Piece {
+    /// As it stands.
+    Text(String),
+    /// A word in a form: drawn if it is the slot's first mention, else copied.
+    Slot { slot: usize, form: usize },
+    /// What the rule tells.
+    Rule(usize),
+}
+
+/// Words and rules.
+pub struct Grammar {
+    /// The words.
+    pub lists: Vec<List>,
+    /// The list that fills each slot.
+    pub slots: Vec<usize>,
+    /// Each rule's alternatives. A tale is what the first rule tells, and a rule calls only later ones, so tales end.
+    pub rules: Vec<Vec<Alternative>>,
+}
+
+impl Grammar {
+    /// Tells a tale as `choices` has it. `None`: a reader's text fits no tale.
+    pub fn tell(&self, choices: &mut impl Choices) -> Option<()> {
+        self.tell_rule(0, &mut vec![None; self.slots.len()], choices)
+    }
+
+    /// Tells what a rule tells. `known` holds the word of every slot mentioned so far.
+    fn tell_rule(&self, rule: usize, known: &mut [Option<usize>], choices: &mut impl Choices) -> Option<()> {
+        let alternatives = &self.rules[rule];
+        let heads: Vec<(String, &[Piece])> = alternatives.iter().map(|a| self.head(&a.pieces, known)).collect();
+        let options: Vec<_> = alternatives.iter().zip(&heads).map(|(a, (head, _))| (a.weight, head.as_str())).collect();
+        let (_, rest) = heads[choices.choose(&options)?];
+        for piece in rest {
+            match piece {
+                Piece::Rule(rule) => self.tell_rule(*rule, known, choices)?,
+                Piece::Slot { slot, form } if known[*slot].is_none() => {
+                    known[*slot] = Some(self.draw(*slot, *form, known, choices)?);
+                }
+                _ => {
+                    choices.choose(&[(1, self.certain(piece, known)?)])?;
+                }
+            }
+        }
+        Some(())
+    }
+
+    /// The beginning of a text that is certain, and the pieces that follow.
+    fn head<'a>(&'a self, pieces: &'a [Piece], known: &[Option<usize>]) -> (String, &'a [Piece]) {
+        let certain: Vec<&str> = pieces.iter().map_while(|piece| self.certain(piece, known)).collect();
+        (certain.concat(), &pieces[certain.len()..])
+    }
+
+    /// What a piece says, if no choice is needed.
+    fn certain<'a>(&'a self, piece: &'a Piece, known: &[Option<usize>]) -> Option<&'a str> {
+        match piece {
+            Piece::Text(text) => Some(text),
+            Piece::Slot { slot, form } => known[*slot].map(|word| self.words(*slot)[word][*form].as_str()),
+            Piece::Rule(_) => None,
+        }
+    }
+
+    /// Draws a slot's word. All are equally likely, but for those of the same list that the tale has used.
+    fn draw(&self, slot: usize, form: usize, known: &[Option<usize>], choices: &mut impl Choices) -> Option<usize> {
+        let words = self.words(slot);
+        let same_list = (0..known.len()).filter(|&other| self.slots[other] == self.slots[slot]);
+        let used: Vec<usize> = same_list.filter_map(|other| known[other]).collect();
+        let free: Vec<usize> = (0..words.len()).filter(|word| !used.contains(word)).collect();
+        let options: Vec<_> = free.iter().map(|&word| (1, words[word][form].as_str())).collect();
+        Some(free[choices.choose(&options)?])
+    }
+
+    fn words(&self, slot: usize) -> &[Vec<String>] {
+        &self.lists[self.slots[slot]].words
+    }
+}

@@ -1,0 +1,281 @@
+//! The training loop.
+//!
+//! ```text
+//! until max_steps:
+//!     batch -> train_step            forward, backward, clip, AdamW
+//!     every log.every_steps:         record loss, norm, rate
+//!     every eval.every_steps:        score the validation text, write a sample
+//!     every checkpoint.every_steps:  publish a checkpoint; also when the validation loss is the best so far
+//! ```
+//!
+//! What a step does is a pure function of the configuration, the seed and the step, so a run that was stopped and resumed
+//! goes through the same weights as one that never stopped.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use burn::module::Module;
+use burn::tensor::Device;
+use fs_err as fs;
+use minillm_infer::device::Found;
+use minillm_infer::generate::{Tokens, text};
+use minillm_infer::sampling::Sampling;
+use minillm_model::config::ModelConfig;
+use minillm_model::decoder::LanguageModel;
+use minillm_model::init;
+use minillm_model::random::derive;
+
+use crate::checkpoint::{self, Best, State};
+use crate::config::RunConfig;
+use crate::data::Corpus;
+use crate::error::{Error, Result};
+use crate::evaluate::{Evaluation, evaluate};
+use crate::interrupt::{Interrupt, Signal};
+use crate::metrics::console::Console;
+use crate::metrics::jsonl::Jsonl;
+use crate::metrics::tensorboard::TensorBoard;
+use crate::metrics::{Metrics, Record, Sink, tag};
+use crate::optimizer::AdamW;
+use crate::run_dir::{METRICS_FILE, RunDir, SAMPLES_FOLDER, TENSORBOARD_FOLDER};
+use crate::schedule::learning_rate;
+use crate::step::{StepOptions, StepResult, train_step};
+use crate::workers::Workers;
+
+/// A run in progress.
+pub struct Trainer {
+    config: RunConfig,
+    model_config: ModelConfig,
+    corpus: Corpus,
+    run: RunDir,
+    /// With autodiff.
+    device: Device,
+    workers: Workers,
+    model: LanguageModel,
+    optimizer: AdamW,
+    state: State,
+    metrics: Metrics,
+    console: Console,
+}
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outcome {
+    /// The last checkpoint.
+    pub checkpoint: PathBuf,
+    /// Steps taken, resumed ones included.
+    pub steps: usize,
+    /// The last evaluation of this session, if there was one.
+    pub evaluation: Option<Evaluation>,
+    /// The best evaluation of the run.
+    pub best: Option<Best>,
+    /// The signal that ended it early.
+    pub interrupted: Option<Signal>,
+}
+
+impl Trainer {
+    /// Sets up a run: a new model, or with `resume_from` the one in that checkpoint.
+    pub fn new(
+        config: &RunConfig,
+        corpus: Corpus,
+        run: RunDir,
+        found: &Found,
+        resume_from: Option<PathBuf>,
+    ) -> Result<Self> {
+        let device = found.device.clone().autodiff();
+        let model_config = config.model.resolve(corpus.tokenizer.vocab_size(), config.train.context);
+        let mut optimizer = AdamW::new(&config.optimizer);
+        let (model, state) = match &resume_from {
+            None => {
+                let model = LanguageModel::new(&model_config, &device)?;
+                let state = State::new(config.seed, corpus.fingerprint.clone());
+                (init::initialize(model, &model_config, config.seed), state)
+            }
+            Some(directory) => {
+                let state = checkpoint::load_state(directory)?;
+                if state.data_fingerprint != corpus.fingerprint {
+                    return Err(Error::Run {
+                        path: directory.clone(),
+                        problem: "was trained on another text or with another tokenizer".to_owned(),
+                        hint: "restore the text, or start a new run with another --out".to_owned(),
+                    });
+                }
+                let model = checkpoint::load(directory, &model_config, &state, &device, &mut optimizer)?;
+                (model, state)
+            }
+        };
+        let console = Console::stderr(state.step, config.train.max_steps);
+        let json_lines = run.path().join(METRICS_FILE);
+        let json_lines = match resume_from {
+            Some(_) => Jsonl::resume(&json_lines, state.step)?,
+            None => Jsonl::create(&json_lines)?,
+        };
+        let tensor_board = TensorBoard::create(&run.path().join(TENSORBOARD_FOLDER), state.step)?;
+        let metrics = Metrics::new().with(json_lines).with(tensor_board).with(console.clone());
+        Ok(Self {
+            config: config.clone(),
+            model_config,
+            corpus,
+            run,
+            device,
+            workers: Workers::new(found.training_threads())?,
+            model,
+            optimizer,
+            state,
+            metrics,
+            console,
+        })
+    }
+
+    /// The architecture, with the vocabulary filled in.
+    pub fn model_config(&self) -> &ModelConfig {
+        &self.model_config
+    }
+
+    /// Trains until `train.max_steps`, or until `interrupt` asks to stop.
+    pub fn run(mut self, interrupt: &Interrupt) -> Result<Outcome> {
+        let max_steps = self.config.train.max_steps;
+        let mut outcome = Outcome {
+            checkpoint: self.run.path().to_owned(),
+            steps: self.state.step,
+            evaluation: None,
+            best: self.state.best,
+            interrupted: None,
+        };
+        let (mut since, mut tokens_before) = (Instant::now(), self.state.tokens);
+        while self.state.step < max_steps && outcome.interrupted.is_none() {
+            // one optimiser step
+            let rate = self.learning_rate();
+            let result = self.step(rate)?;
+            let step = self.state.step;
+            let is_last = step == max_steps;
+            let is_due = |every: usize| is_last || step.is_multiple_of(every);
+
+            // report
+            self.metrics.step(step);
+            if is_due(self.config.log.every_steps) {
+                let tokens = self.state.tokens - tokens_before;
+                self.report(result, rate, tokens as f64 / since.elapsed().as_secs_f64())?;
+                (since, tokens_before) = (Instant::now(), self.state.tokens);
+            }
+
+            // evaluate
+            let mut is_best = false;
+            if is_due(self.config.eval.every_steps) {
+                let before = Instant::now();
+                let evaluation = self.evaluate()?;
+                is_best = self.keep_best(&evaluation);
+                outcome.evaluation = Some(evaluation);
+                since += before.elapsed(); // evaluation is not training time
+            }
+
+            // save
+            outcome.interrupted = interrupt.requested();
+            if is_due(self.config.checkpoint.every_steps) || is_best || outcome.interrupted.is_some() {
+                let before = Instant::now();
+                outcome.checkpoint = self.save()?;
+                since += before.elapsed();
+            }
+        }
+        self.metrics.flush()?;
+        (outcome.steps, outcome.best) = (self.state.step, self.state.best);
+        Ok(outcome)
+    }
+
+    fn learning_rate(&self) -> f64 {
+        let RunConfig { schedule, optimizer, train, .. } = &self.config;
+        learning_rate(schedule, optimizer.learning_rate, self.state.step, train.max_steps)
+    }
+
+    fn step(&mut self, learning_rate: f64) -> Result<StepResult> {
+        let batch = self.corpus.train.batch(self.state.step)?;
+        let options = StepOptions {
+            step: self.state.step + 1,
+            seed: self.config.seed,
+            dropout: self.model_config.dropout,
+            micro_batch_size: self.config.train.micro_batch_size(),
+            grad_clip: self.config.train.grad_clip,
+            learning_rate,
+        };
+        // Cloning a model copies handles, not weights; on an error this one is still whole.
+        let model = self.model.clone();
+        let (model, result) = train_step(model, &mut self.optimizer, &batch, &self.device, &self.workers, &options)?;
+        self.model = model;
+        self.state.step += 1;
+        self.state.tokens += batch.targets.iter().filter(|&&target| target >= 0).count() as u64;
+        Ok(result)
+    }
+
+    fn report(&mut self, result: StepResult, learning_rate: f64, tokens_per_second: f64) -> Result<()> {
+        let record = Record::new(self.state.step, self.state.tokens)
+            .with(tag::TRAIN_LOSS, result.loss)
+            .with(tag::TRAIN_GRAD_NORM, result.grad_norm)
+            .with(tag::TRAIN_LR, learning_rate)
+            .with(tag::TRAIN_TOKENS_PER_SECOND, tokens_per_second);
+        self.metrics.record(&record)
+    }
+
+    fn evaluate(&mut self) -> Result<Evaluation> {
+        let model = self.model.valid();
+        let device = self.device.clone().without_autodiff();
+        let rows = self.config.train.micro_batch_size();
+        let evaluation = evaluate(&model, &device, &self.workers, &self.corpus.validation, rows);
+        let loss = evaluation.score.nats_per_token();
+        if !loss.is_finite() {
+            return Err(Error::NotFinite { step: self.state.step, what: "the validation loss".to_owned() });
+        }
+        let mut record = Record::new(self.state.step, self.state.tokens)
+            .with(tag::VAL_LOSS, loss)
+            .with(tag::VAL_BITS_PER_BYTE, evaluation.score.bits_per_byte());
+        if let (Some(floor), Some(gap)) = (evaluation.floor, evaluation.gap()) {
+            record = record.with(tag::VAL_FLOOR, floor).with(tag::VAL_GAP, gap);
+        }
+        self.metrics.record(&record)?;
+        if self.config.eval.sample_tokens > 0 {
+            self.sample(&model, &device)?;
+        }
+        Ok(evaluation)
+    }
+
+    /// Writes a little text, to the terminal and to the run's `samples`.
+    fn sample(&self, model: &LanguageModel, device: &Device) -> Result<()> {
+        let tokenizer = &self.corpus.tokenizer;
+        // A text begins after the end of another; without that token, a new line is the next best beginning.
+        let prompt = match tokenizer.end_of_text() {
+            Some(id) => vec![id],
+            None => tokenizer.encode("\n").unwrap_or_else(|_| vec![0]),
+        };
+        let seed = derive(self.config.seed, &[self.state.step as u64]);
+        let sampling = Sampling { temperature: 0.8, seed, ..Sampling::default() };
+        let count = self.config.eval.sample_tokens;
+        let end: Vec<u32> = tokenizer.end_of_text().into_iter().collect();
+        let tokens = Tokens::new(model, &self.model_config, device, &prompt, count, &sampling)?.end_at(&end);
+        let sample = text(tokens, tokenizer, &[], |_| Ok(()))?.text;
+
+        self.console.print(&format!("  | {}", sample.trim().replace('\n', "\n  | ")));
+        let folder = self.run.path().join(SAMPLES_FOLDER);
+        let write = || -> std::io::Result<()> {
+            fs::create_dir_all(&folder)?;
+            fs::write(folder.join(format!("step-{:06}.txt", self.state.step)), sample + "\n")
+        };
+        write().map_err(|source| Error::Io { action: "write", what: "a sample", source })
+    }
+
+    /// Notes an evaluation better than all before.
+    fn keep_best(&mut self, evaluation: &Evaluation) -> bool {
+        let value = evaluation.score.nats_per_token();
+        let is_best = self.state.best.is_none_or(|best| value < best.value);
+        if is_best {
+            self.state.best = Some(Best { step: self.state.step, value });
+        }
+        is_best
+    }
+
+    fn save(&mut self) -> Result<PathBuf> {
+        // First the metrics: after a crash none up to the checkpoint's step may be missing.
+        self.metrics.flush()?;
+        let Self { model_config, model, corpus, optimizer, state, .. } = &*self;
+        self.run.publish(state.step, self.config.checkpoint.keep_last, state.best, |directory| {
+            checkpoint::save(directory, model_config, model, &corpus.tokenizer, optimizer, state)
+        })
+    }
+}

@@ -1,0 +1,81 @@
+//! Several CPU cores on one step: each takes some of the sequences through the whole model.
+//!
+//! Burn's Rust backends run most operations on one thread and split only large matrix products, which leaves cores idle
+//! in a small model. Splitting the *batch* keeps every core busy from the embedding to the loss, and nothing has to be
+//! handed over in between. Each worker is a thread pool of one, so that the operations inside it do not split again.
+
+use std::panic::resume_unwind;
+use std::thread;
+
+use rayon::{ThreadPool, ThreadPoolBuilder};
+
+use crate::error::{Error, Result};
+
+/// Threads that each run whole tasks. Results do not depend on timing, but sums over the tasks do depend on how many
+/// tasks there are, so a run repeats bit for bit on the same number of workers.
+pub struct Workers {
+    pools: Vec<ThreadPool>,
+}
+
+impl Workers {
+    /// `count` of them; with one, everything runs on the caller's thread, whose operations may split as they like.
+    pub fn new(count: usize) -> Result<Self> {
+        let pool = || ThreadPoolBuilder::new().num_threads(1).build();
+        let pools = if count > 1 { (0..count).map(|_| pool()).collect() } else { Ok(Vec::new()) };
+        let failed =
+            |error| Error::Io { action: "start", what: "the worker threads", source: std::io::Error::other(error) };
+        Ok(Self { pools: pools.map_err(failed)? })
+    }
+
+    /// How many tasks run at once.
+    pub fn count(&self) -> usize {
+        self.pools.len().max(1)
+    }
+
+    /// Runs `task` on every item; results come in the order of the items.
+    pub fn map<T: Send, R: Send>(&self, items: Vec<T>, task: impl Fn(T) -> R + Sync) -> Vec<R> {
+        if self.pools.is_empty() || items.len() == 1 {
+            return items.into_iter().map(task).collect();
+        }
+        let task = &task;
+        // Items in turn: worker w gets w, w + count, ...
+        let mut queues: Vec<Vec<(usize, T)>> = self.pools.iter().map(|_| Vec::new()).collect();
+        for (index, item) in items.into_iter().enumerate() {
+            queues[index % self.pools.len()].push((index, item));
+        }
+        let mut results = thread::scope(|scope| {
+            let run = |(pool, queue): (&'_ ThreadPool, Vec<(usize, T)>)| {
+                pool.install(|| queue.into_iter().map(|(index, item)| (index, task(item))).collect::<Vec<_>>())
+            };
+            let started: Vec<_> = self.pools.iter().zip(queues).map(|work| scope.spawn(move || run(work))).collect();
+            // A worker's panic is the caller's.
+            started
+                .into_iter()
+                .flat_map(|worker| worker.join().unwrap_or_else(|panic| resume_unwind(panic)))
+                .collect::<Vec<_>>()
+        });
+        results.sort_by_key(|(index, _)| *index);
+        results.into_iter().map(|(_, result)| result).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_come_in_order() {
+        for count in [1, 2, 3] {
+            let workers = Workers::new(count).unwrap();
+            assert_eq!(workers.count(), count);
+            assert_eq!(workers.map((0..7).collect(), |i| i * i), [0, 1, 4, 9, 16, 25, 36]);
+            assert_eq!(workers.map(Vec::<u8>::new(), |i| i), []);
+        }
+    }
+
+    #[test]
+    fn operations_inside_a_worker_do_not_split_again() {
+        let workers = Workers::new(2).unwrap();
+        assert_eq!(workers.map(vec![(), ()], |()| rayon::current_num_threads()), [1, 1]);
+    }
+}

@@ -1,0 +1,40 @@
+//! One architecture, any backend: the same losses and the same greedy text wherever it runs.
+
+mod common;
+
+use common::{Bench, all_devices, infer};
+
+#[test]
+fn every_backend_trains_and_generates_alike() {
+    let bench = Bench::new();
+    let devices = all_devices();
+    let run = |device: &String| format!("run-{}", device.replace(':', "-"));
+    for device in &devices {
+        bench.train(
+            &run(device),
+            &["--device", device, "--set", "train.max_steps=20", "--set", "schedule.decay_steps=60"],
+        );
+    }
+    // `flex` is always there; it is the reference.
+    let reference = bench.losses("run-flex");
+    assert_eq!(reference.len(), 20);
+    assert!(reference[19] < reference[0], "{reference:?}");
+    for device in &devices {
+        for (step, (got, expected)) in bench.losses(&run(device)).iter().zip(&reference).enumerate() {
+            assert!((got / expected - 1.0).abs() < 1e-3, "{device}, step {}: {got}, flex {expected}", step + 1);
+        }
+    }
+    let text = |device: &String| {
+        let output = std::process::Command::new(infer())
+            .args(["generate", "run-flex", "--prompt", "line ", "--temperature", "0", "--max-new-tokens", "8"])
+            .args(["--device", device])
+            .current_dir(bench.path())
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{device}: {}", common::stderr(&output));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    for device in &devices {
+        assert_eq!(text(device), text(&"flex".to_owned()), "{device}");
+    }
+}

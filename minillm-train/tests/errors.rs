@@ -1,0 +1,117 @@
+//! What a user gets wrong ends with the documented code and a message that names file, field and way out; never a panic.
+
+mod common;
+
+use common::{Bench, stderr};
+
+/// Runs `train` and checks exit code and message. Everything in `parts` must be there.
+fn refused(bench: &Bench, arguments: &[&str], code: i32, parts: &[&str]) {
+    let output = bench.command(&[&["train"], arguments].concat()).env("RUST_BACKTRACE", "1").output().unwrap();
+    let message = stderr(&output);
+    assert_eq!(output.status.code(), Some(code), "{arguments:?}: {message}");
+    assert!(!message.contains("panicked"), "{arguments:?}: {message}");
+    assert!(output.stdout.is_empty(), "stdout is for data");
+    for part in parts {
+        assert!(message.contains(part), "{arguments:?} lacks `{part}`:\n{message}");
+    }
+}
+
+#[test]
+fn a_misspelt_key() {
+    let bench = Bench::new();
+    bench.write("wrong.toml", "[train]\nmax_stepps = 5\n");
+    refused(&bench, &["wrong.toml"], 2, &["wrong.toml", "train.max_stepps", "hint:", "max_steps"]);
+    refused(&bench, &["tiny.toml", "--set", "train.batchsize=5"], 2, &["--set", "train.batchsize", "train.batch_size"]);
+    refused(&bench, &["tiny.toml", "--batch_size=32"], 2, &["--batch_size", "--set train.batch_size=32"]);
+}
+
+#[test]
+fn a_missing_file() {
+    let bench = Bench::new();
+    refused(&bench, &["nowhere.toml"], 2, &["nowhere.toml"]);
+    refused(&bench, &["tiny.toml", "--set", "data.files=[\"nowhere.txt\"]"], 1, &["nowhere.txt", "hint:"]);
+}
+
+#[test]
+fn an_architecture_that_cannot_be_built() {
+    let bench = Bench::new();
+    refused(&bench, &["tiny.toml", "--set", "model.num_attention_heads=5"], 2, &["num_attention_heads", "hint:"]);
+    refused(
+        &bench,
+        &["tiny.toml", "--set", "model.num_key_value_heads=3"],
+        2,
+        &["num_key_value_heads", "which does not divide num_attention_heads = 4", "choose one of 1, 2, 4"],
+    );
+}
+
+#[test]
+fn a_device_that_is_not_there() {
+    let bench = Bench::new();
+    refused(&bench, &["tiny.toml", "--device", "cuda"], 2, &["`cuda`", "not compiled", "--features cuda"]);
+    refused(&bench, &["tiny.toml", "--device", "gpu"], 2, &["`gpu`", "known backends", "flex"]);
+    refused(&bench, &["tiny.toml", "--device", "flex:7"], 2, &["`flex:7`", "hint:"]);
+}
+
+#[test]
+fn text_that_cannot_be_trained_on() {
+    let bench = Bench::new();
+    bench.write("empty.txt", "");
+    refused(&bench, &["tiny.toml", "--set", "data.files=[\"empty.txt\"]"], 1, &["empty.txt", "hint:"]);
+    bench.write("short.txt", "too short");
+    refused(&bench, &["tiny.toml", "--set", "data.files=[\"short.txt\"]"], 1, &["short.txt", "hint:"]);
+    fs_err::write(bench.path().join("bytes.txt"), [0xff, 0xfe, 0x00]).unwrap();
+    refused(&bench, &["tiny.toml", "--set", "data.files=[\"bytes.txt\"]"], 1, &["bytes.txt", "UTF-8", "hint:"]);
+}
+
+#[test]
+fn a_corrupt_checkpoint() {
+    let bench = Bench::new();
+    bench.train("run", &["--set", "train.max_steps=2"]);
+    let checkpoint = bench.path().join("run/checkpoint-000002");
+    fs_err::write(checkpoint.join("model.safetensors"), b"not a model").unwrap();
+    refused(&bench, &["tiny.toml", "--out", "run", "--resume"], 1, &["model.safetensors", "hint:"]);
+}
+
+#[test]
+fn an_out_that_cannot_be_written() {
+    let bench = Bench::new();
+    bench.write("a-file", "");
+    refused(&bench, &["tiny.toml", "--out", "a-file/run"], 1, &["a-file"]);
+    refused(&bench, &["tiny.toml", "--out", "a-file"], 1, &["a-file"]);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_read_only_out() {
+    use std::os::unix::fs::PermissionsExt;
+    let bench = Bench::new();
+    let out = bench.path().join("run");
+    fs_err::create_dir(&out).unwrap();
+    fs_err::set_permissions(&out, std::fs::Permissions::from_mode(0o555)).unwrap();
+    if fs_err::write(out.join("probe"), "").is_ok() {
+        return; // the superuser may write anyway
+    }
+    refused(&bench, &["tiny.toml", "--out", "run"], 1, &["run", "ermission"]);
+}
+
+#[test]
+fn a_loss_that_explodes_stops_the_run_and_keeps_the_last_checkpoint() {
+    let bench = Bench::new();
+    bench.train("run", &["--set", "train.max_steps=2"]);
+    let before = bench.state("run", 2);
+    let explode = [
+        "tiny.toml",
+        "--out",
+        "other",
+        "--set",
+        "optimizer.learning_rate=1e30",
+        "--set",
+        "train.grad_clip=0",
+        "--set",
+        "checkpoint.every_steps=1",
+        "--set",
+        "optimizer.weight_decay=0",
+    ];
+    refused(&bench, &explode, 1, &["step ", "not finite", "optimizer.learning_rate"]);
+    assert!(bench.state("run", 2) == before);
+}

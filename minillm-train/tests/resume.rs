@@ -1,0 +1,201 @@
+//! Stopping and resuming anywhere changes nothing, and a killed run loses at most what it had not saved.
+
+mod common;
+
+use std::time::Duration;
+
+use common::{Bench, cpu_devices, stderr};
+
+/// The 2,900 characters give about 163 windows of 16 tokens for training: 32 steps of 5 make an epoch, and step 33 lies
+/// across its end.
+const STOPS: [usize; 7] = [1, 7, 10, 11, 32, 33, 34];
+
+#[test]
+fn resuming_anywhere_equals_going_straight() {
+    for device in cpu_devices() {
+        let bench = Bench::new();
+        bench.train("straight", &["--device", device]);
+        for stop in STOPS {
+            let out = format!("stopped-{stop}");
+            bench.train(&out, &["--device", device, "--set", &format!("train.max_steps={stop}")]);
+            bench.train(&out, &["--device", device, "--resume"]);
+            assert!(bench.state("straight", 60) == bench.state(&out, 60), "{device}: stopped after step {stop}");
+            assert_eq!(bench.losses("straight"), bench.losses(&out), "{device}: stopped after step {stop}");
+        }
+    }
+}
+
+#[test]
+fn the_same_run_twice_gives_the_same_bits() {
+    for device in cpu_devices() {
+        let bench = Bench::new();
+        let short = ["--device", device, "--set", "train.max_steps=12"];
+        bench.train("one", &short);
+        bench.train("two", &short);
+        assert!(bench.state("one", 12) == bench.state("two", 12), "{device}");
+        bench.train("other-seed", &[&short[..], &["--set", "seed=12"]].concat());
+        assert!(bench.state("one", 12)[0] != bench.state("other-seed", 12)[0], "{device}");
+    }
+}
+
+#[test]
+fn the_split_into_micro_batches_changes_rounding_only() {
+    let bench = Bench::new();
+    bench.train("whole", &["--set", "train.micro_batch_size=5", "--set", "train.max_steps=12"]);
+    let whole = bench.losses("whole");
+    for size in [1, 2, 3] {
+        let out = format!("split-{size}");
+        bench.train(&out, &["--set", &format!("train.micro_batch_size={size}"), "--set", "train.max_steps=12"]);
+        for (a, b) in whole.iter().zip(bench.losses(&out)) {
+            // f32 sums in another order, amplified over twelve steps
+            assert!((a - b).abs() < 1e-4 * a, "micro-batches of {size}: {a} {b}");
+        }
+    }
+}
+
+/// `MINILLM_KILLS` asks for more kills than the default.
+#[test]
+fn a_killed_run_resumes() {
+    let kills: usize = std::env::var("MINILLM_KILLS").ok().and_then(|count| count.parse().ok()).unwrap_or(6);
+    let bench = Bench::new();
+    let every_step =
+        ["--set", "checkpoint.every_steps=1", "--set", "train.max_steps=100000", "--set", "schedule.decay_steps=60"];
+    bench.train(
+        "run",
+        &["--set", "checkpoint.every_steps=1", "--set", "train.max_steps=2", "--set", "schedule.decay_steps=60"],
+    );
+    let mut last_step = 2;
+    for kill in 0..kills {
+        let arguments = [&["train", "tiny.toml", "--out", "run", "--resume"], &every_step[..]].concat();
+        let mut child = bench.command(&arguments).stderr(std::process::Stdio::null()).spawn().unwrap();
+        // Spread over start, training and saving: 150 ms to 1.15 s.
+        std::thread::sleep(Duration::from_millis(150 + (kill as u64 * 377) % 1000));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let step = newest_step(&bench);
+        assert!(step >= last_step, "kill {kill}: {last_step} -> {step}");
+        last_step = step;
+    }
+    assert!(last_step > 2, "no run got anywhere before it was killed");
+    let stop = format!("train.max_steps={}", last_step + 1);
+    bench.train(
+        "run",
+        &["--resume", "--set", "checkpoint.every_steps=1", "--set", &stop, "--set", "schedule.decay_steps=60"],
+    );
+    // What the killed run became is what a run that nobody killed becomes.
+    bench.train("quiet", &["--set", &stop, "--set", "schedule.decay_steps=60"]);
+    let weights = |out: &str| bench.state(out, last_step + 1)[0].1.clone();
+    assert!(weights("run") == weights("quiet"));
+}
+
+fn newest_step(bench: &Bench) -> usize {
+    let steps = fs_err::read_dir(bench.path().join("run"))
+        .unwrap()
+        .filter_map(|entry| entry.unwrap().file_name().to_string_lossy().strip_prefix("checkpoint-")?.parse().ok());
+    steps.max().unwrap_or(0)
+}
+
+#[test]
+fn a_damaged_checkpoint_is_passed_over() {
+    let bench = Bench::new();
+    bench.train("run", &["--set", "checkpoint.every_steps=4", "--set", "train.max_steps=12"]);
+    let weights = bench.path().join("run/checkpoint-000012/model.safetensors");
+    let mut bytes = fs_err::read(&weights).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs_err::write(&weights, bytes).unwrap();
+    let output = bench.train("run", &["--resume"]);
+    assert!(stderr(&output).contains("model.safetensors"), "{}", stderr(&output));
+    bench.train("straight", &[]);
+    assert!(bench.state("straight", 60) == bench.state("run", 60));
+}
+
+#[test]
+fn what_may_not_change_on_resume_is_named() {
+    let bench = Bench::new();
+    bench.train("run", &["--set", "train.max_steps=2"]);
+    let refused = |change: &str| {
+        let output =
+            bench.command(&["train", "tiny.toml", "--out", "run", "--resume", "--set", change]).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{change}");
+        stderr(&output)
+    };
+    for change in
+        ["train.batch_size=6", "model.hidden_size=64", "seed=12", "optimizer.beta2=0.9", "tokenizer.kind=\"bpe\""]
+    {
+        let field = change.split('=').next().unwrap();
+        let message = refused(change);
+        assert!(message.contains(&format!("`{field}`")), "{change}: {message}");
+    }
+    // The text changed under the run.
+    bench.write("text.txt", &"another text altogether, with the same letters\n".repeat(60));
+    let output = bench.command(&["train", "tiny.toml", "--out", "run", "--resume"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("another text"), "{}", stderr(&output));
+}
+
+#[cfg(unix)]
+#[test]
+fn an_interrupt_saves_and_says_how_to_go_on() {
+    for (signal, code) in [("INT", 130), ("TERM", 143)] {
+        let bench = Bench::new();
+        let arguments = [
+            "train",
+            "tiny.toml",
+            "--out",
+            "run",
+            "--set",
+            "train.max_steps=100000",
+            "--set",
+            "schedule.decay_steps=60",
+        ];
+        let child = bench.command(&arguments).stderr(std::process::Stdio::piped()).spawn().unwrap();
+        // Until it trains: the metrics have a line.
+        let metrics = bench.path().join("run/metrics.jsonl");
+        for _ in 0..600 {
+            std::thread::sleep(Duration::from_millis(50));
+            if fs_err::metadata(&metrics).is_ok_and(|file| file.len() > 0) || bench.path().join("run/samples").exists()
+            {
+                break;
+            }
+        }
+        std::process::Command::new("kill").args([&format!("-{signal}"), &child.id().to_string()]).status().unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(code), "{}", stderr(&output));
+        assert!(stderr(&output).contains("--resume"), "{}", stderr(&output));
+        let step = newest_step(&bench);
+        bench.train("quiet", &["--set", &format!("train.max_steps={step}"), "--set", "schedule.decay_steps=60"]);
+        assert!(bench.state("run", step)[0] == bench.state("quiet", step)[0], "step {step}");
+    }
+}
+
+#[test]
+fn two_trainers_do_not_share_a_run() {
+    let bench = Bench::new();
+    let arguments =
+        ["train", "tiny.toml", "--out", "run", "--set", "train.max_steps=100000", "--set", "schedule.decay_steps=60"];
+    let mut first = bench.command(&arguments).stderr(std::process::Stdio::null()).spawn().unwrap();
+    for _ in 0..200 {
+        std::thread::sleep(Duration::from_millis(50));
+        if bench.path().join("run/metrics.jsonl").exists() {
+            break;
+        }
+    }
+    for mode in ["--resume", "--overwrite"] {
+        let output = bench.command(&["train", "tiny.toml", "--out", "run", mode]).output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+        assert!(stderr(&output).contains("run"), "{}", stderr(&output));
+    }
+    first.kill().unwrap();
+    first.wait().unwrap();
+}
+
+#[test]
+fn an_existing_run_is_not_overwritten_by_accident() {
+    let bench = Bench::new();
+    bench.train("run", &["--set", "train.max_steps=2"]);
+    let output = bench.command(&["train", "tiny.toml", "--out", "run"]).output().unwrap();
+    assert_ne!(output.status.code(), Some(0));
+    assert!(stderr(&output).contains("--resume") && stderr(&output).contains("--overwrite"), "{}", stderr(&output));
+    bench.train("run", &["--set", "train.max_steps=2", "--overwrite"]);
+}
