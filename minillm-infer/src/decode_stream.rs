@@ -1,78 +1,104 @@
 //! Text from tokens as they come, never splitting a character.
 //!
-//! The bytes of one character may lie in several tokens, and what a token says may depend on the one before it (a
-//! tokenizer may drop the space in front of a text's first word). So a few tokens are kept as context: the new text is
-//! what decoding (context + new tokens) adds to decoding the context alone, as soon as it does not end in the middle of
-//! a character.
+//! A token spells bytes, and the bytes of one character may lie in several tokens. So what is handed out ends where a
+//! character ends; the one to three bytes of a character that has begun wait for the rest:
+//!
+//! ```text
+//! tokens    "caf"  C3   A9   "!"
+//! text      "caf"  -    "é"  "!"
+//! ```
 
 use minillm_model::tokenizer::Tokenizer;
 
 use crate::error::Result;
 
-/// What an unfinished character decodes to.
-const REPLACEMENT: char = '\u{fffd}';
-
-/// A character is at most four bytes, so at most four tokens: after these many a replacement is no longer a beginning.
-const LONGEST_CHARACTER_TOKENS: usize = 4;
-
-/// Decodes a stream of tokens.
+/// Decodes a stream of tokens. All that it hands out, put together, is what [`Tokenizer::decode`] gives for all ids.
 #[derive(Clone, Debug)]
 pub struct DecodeStream<'a> {
     tokenizer: &'a Tokenizer,
-    /// Tokens already written, kept as context, then tokens not yet written.
-    ids: Vec<u32>,
-    /// How many of them are context.
-    context: usize,
+    /// The beginning of a character: at most three bytes, between calls.
+    pending: Vec<u8>,
+    /// Whether the next byte is the first of the text, where some tokenizers drop a space.
+    is_at_start: bool,
 }
 
 impl<'a> DecodeStream<'a> {
     /// At the beginning of a text.
     pub fn new(tokenizer: &'a Tokenizer) -> Self {
-        Self { tokenizer, ids: Vec::new(), context: 0 }
+        Self { tokenizer, pending: Vec::new(), is_at_start: true }
     }
 
-    /// Takes a token; returns the text that is certain now.
-    pub fn push(&mut self, id: u32) -> Result<Option<String>> {
-        self.ids.push(id);
-        let is_waiting = self.ids.len() - self.context < LONGEST_CHARACTER_TOKENS;
-        let (known, whole) = self.decode()?;
-        if whole.ends_with(REPLACEMENT) && is_waiting {
-            return Ok(None);
+    /// Behind `prompt`: the first word keeps its space, unless the prompt spells nothing. Fails for an id that no token
+    /// has.
+    pub fn after(tokenizer: &'a Tokenizer, prompt: &[u32]) -> Result<Self> {
+        let mut is_at_start = true;
+        for &id in prompt {
+            is_at_start &= tokenizer.spelling(id)?.is_empty();
         }
-        // The tokens just written become the context of the next.
-        self.ids.drain(..self.context);
-        self.context = self.ids.len();
-        Ok(new_text(&known, &whole))
+        Ok(Self { is_at_start, ..Self::new(tokenizer) })
     }
 
-    /// What is left at the end: an unfinished character becomes U+FFFD.
+    /// Takes a token; returns the text that is certain now, if there is any. Fails for an id that no token has.
+    pub fn push(&mut self, id: u32) -> Result<Option<String>> {
+        let mut bytes = self.tokenizer.spelling(id)?;
+        if self.is_at_start && !bytes.is_empty() {
+            self.is_at_start = false;
+            if self.tokenizer.drops_first_space() {
+                bytes = bytes.strip_prefix(b" ").unwrap_or(bytes);
+            }
+        }
+        self.pending.extend_from_slice(bytes);
+        let text = self.take(self.pending.len() - unfinished_bytes(&self.pending));
+        Ok(Some(text).filter(|text| !text.is_empty()))
+    }
+
+    /// What is left at the end: a character that was not finished becomes U+FFFD. Another text may follow.
     pub fn finish(&mut self) -> Result<String> {
-        let (known, whole) = self.decode()?;
-        self.ids.clear();
-        self.context = 0;
-        Ok(new_text(&known, &whole).unwrap_or_default())
+        self.is_at_start = true;
+        Ok(self.take(self.pending.len()))
     }
 
-    /// Text of the context, and of the context with the new tokens.
-    fn decode(&self) -> Result<(String, String)> {
-        Ok((self.tokenizer.decode(&self.ids[..self.context])?, self.tokenizer.decode(&self.ids)?))
+    fn take(&mut self, length: usize) -> String {
+        let text = String::from_utf8_lossy(&self.pending[..length]).into_owned();
+        self.pending.drain(..length);
+        text
     }
 }
 
-fn new_text(known: &str, whole: &str) -> Option<String> {
-    whole.strip_prefix(known).filter(|text| !text.is_empty()).map(str::to_owned)
+/// How many bytes at the end begin a character that more bytes could still finish.
+fn unfinished_bytes(bytes: &[u8]) -> usize {
+    let tail = bytes.utf8_chunks().last().map_or(&[][..], |chunk| chunk.invalid());
+    // No `error_len`: there is no error but the early end.
+    let is_beginning = std::str::from_utf8(tail).is_err_and(|error| error.error_len().is_none());
+    if is_beginning { tail.len() } else { 0 }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::LazyLock;
+
     use proptest::prelude::*;
 
     use super::*;
 
     /// Bytes only: every character beyond ASCII is spread over several tokens.
-    fn bytes() -> Tokenizer {
-        Tokenizer::train_bpe(257, std::iter::empty()).unwrap()
-    }
+    static BYTES: LazyLock<Tokenizer> = LazyLock::new(|| Tokenizer::train_bpe(257, std::iter::empty()).unwrap());
+
+    /// With tokens that end, and begin, in the middle of a character.
+    static LEARNED: LazyLock<Tokenizer> = LazyLock::new(|| {
+        let texts = ["abc abc é é 👋 abc\n\nfed", "fed fed abc 👋👋 ä ö"];
+        Tokenizer::train_bpe(285, texts.iter().cycle().take(20).map(|text| (*text).to_owned())).unwrap()
+    });
+
+    /// Drops the first space, as Llama's do: tokens `<s>`, `▁`, `a`, `▁b`.
+    static LLAMA: LazyLock<Tokenizer> = LazyLock::new(|| {
+        let json = r#"{"added_tokens": [{"id": 0, "content": "<s>", "single_word": false, "lstrip": false,
+            "rstrip": false, "normalized": false, "special": true}],
+            "decoder": {"type": "Sequence", "decoders": [{"type": "Replace", "pattern": {"String": "▁"}, "content": " "},
+                {"type": "Fuse"}, {"type": "Strip", "content": " ", "start": 1, "stop": 0}]},
+            "model": {"type": "BPE", "vocab": {"<s>": 0, "▁": 1, "a": 2, "▁b": 3}, "merges": []}}"#;
+        Tokenizer::from_json(json).unwrap()
+    });
 
     fn streamed(tokenizer: &Tokenizer, ids: &[u32]) -> Vec<String> {
         let mut stream = DecodeStream::new(tokenizer);
@@ -83,33 +109,56 @@ mod tests {
 
     #[test]
     fn a_character_comes_whole() {
-        let tokenizer = bytes();
+        let tokenizer = &*BYTES;
         let ids = tokenizer.encode("aé👋").unwrap();
         assert_eq!(ids.len(), 7);
-        assert_eq!(streamed(&tokenizer, &ids), ["a", "é", "👋", ""]);
+        assert_eq!(streamed(tokenizer, &ids), ["a", "é", "👋", ""]);
     }
 
     #[test]
     fn an_unfinished_character_is_replaced_at_the_end() {
-        let tokenizer = bytes();
+        let tokenizer = &*BYTES;
         let ids = tokenizer.encode("a👋").unwrap();
-        assert_eq!(streamed(&tokenizer, &ids[..3]).concat(), "a\u{fffd}");
+        assert_eq!(streamed(tokenizer, &ids[..3]), ["a", "\u{fffd}"]);
+    }
+
+    #[test]
+    fn what_cannot_become_a_character_does_not_wait() {
+        let tokenizer = &*BYTES;
+        let continuation = tokenizer.encode("👋").unwrap()[1];
+        let mut stream = DecodeStream::new(tokenizer);
+        assert_eq!(stream.push(continuation).unwrap().unwrap(), "\u{fffd}");
+        assert!(stream.pending.is_empty());
+        assert!(stream.push(9_999).is_err());
+    }
+
+    #[test]
+    fn the_first_space_goes_only_at_the_beginning() {
+        let tokenizer = &*LLAMA;
+        assert_eq!(streamed(tokenizer, &[0, 3, 3, 1, 2]).concat(), "b b a");
+        assert_eq!(streamed(tokenizer, &[1, 3]).concat(), " b");
+        for (prompt, text) in [(&[][..], "b"), (&[0], "b"), (&[0, 2], " b")] {
+            assert_eq!(DecodeStream::after(tokenizer, prompt).unwrap().push(3).unwrap().unwrap(), text);
+        }
     }
 
     proptest! {
         #[test]
-        fn nothing_is_lost_or_doubled(text in "\\PC{0,30}") {
-            let tokenizer = bytes();
-            let ids = tokenizer.encode(&text).unwrap();
-            prop_assert_eq!(streamed(&tokenizer, &ids).concat(), text);
+        fn nothing_is_lost_or_doubled(text in any::<String>()) {
+            for tokenizer in [&*BYTES, &*LEARNED] {
+                let ids = tokenizer.encode(&text).unwrap();
+                prop_assert_eq!(&streamed(tokenizer, &ids).concat(), &text);
+            }
         }
 
         #[test]
-        fn tokens_of_a_learned_vocabulary_too(text in "[a-f é👋\\n]{0,40}") {
-            let texts = ["abc abc é é 👋 abc\n\nfed", "fed fed abc 👋👋"];
-            let tokenizer = Tokenizer::train_bpe(280, texts.iter().cycle().take(20).map(|t| (*t).to_owned())).unwrap();
-            let ids = tokenizer.encode(&text).unwrap();
-            prop_assert_eq!(streamed(&tokenizer, &ids).concat(), text);
+        fn any_ids_stream_as_they_decode(
+            wide in prop::collection::vec(0_u32..257, 0..40),
+            narrow in prop::collection::vec(0_u32..4, 0..20),
+        ) {
+            for (tokenizer, ids) in [(&*BYTES, &wide), (&*LEARNED, &wide), (&*LLAMA, &narrow)] {
+                prop_assert_eq!(streamed(tokenizer, ids).concat(), tokenizer.decode(ids).unwrap());
+            }
         }
     }
 }

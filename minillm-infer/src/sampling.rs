@@ -51,7 +51,7 @@ impl Sampling {
 
     /// A sampler at the first token.
     pub fn sampler(&self) -> Sampler {
-        Sampler { sampling: self.clone(), drawn: 0 }
+        Sampler { sampling: self.clone(), chosen: 0 }
     }
 }
 
@@ -59,28 +59,31 @@ fn check(is_good: bool, option: &str, value: &dyn std::fmt::Display, hint: &str)
     if is_good {
         return Ok(());
     }
-    Err(Error::Request { problem: format!("{option} is {value}"), hint: hint.to_owned() })
+    Err(Error::Request { problem: format!("`{option}` is {value}"), hint: hint.to_owned() })
 }
 
 /// Chooses one token after the other. What it draws for the n-th is a pure function of the seed and n.
 #[derive(Clone, Debug)]
 pub struct Sampler {
     sampling: Sampling,
-    drawn: u64,
+    /// How many tokens it has chosen.
+    chosen: u64,
 }
 
 impl Sampler {
-    /// Chooses from the logits of the next token, given the tokens before it. Fails if a logit is NaN or none is left.
+    /// Chooses from the logits of the next token, given the tokens before it (prompt included). Fails if a logit is NaN or
+    /// infinitely large, or if none is left.
     pub fn next(&mut self, logits: &[f32], previous: &[u32]) -> Result<u32> {
-        let mut logits = logits.to_vec();
-        let likeliest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        if !likeliest.is_finite() || logits.iter().any(|logit| logit.is_nan()) {
+        if !largest(logits).is_finite() || logits.iter().any(|logit| logit.is_nan()) {
             return Err(Error::Request {
                 problem: "the model's logits are not finite".to_owned(),
-                hint: "the weights are damaged, or the device computes wrongly: try --device flex".to_owned(),
+                hint: "the weights are damaged, or the device computes wrongly: try `--device flex`".to_owned(),
             });
         }
+        let mut logits = logits.to_vec();
         penalise_repetition(&mut logits, previous, self.sampling.repetition_penalty);
+        let position = self.chosen;
+        self.chosen += 1;
         if self.sampling.temperature == 0.0 {
             return Ok(argmax(&logits));
         }
@@ -94,13 +97,12 @@ impl Sampler {
         if let Some(p) = self.sampling.min_p {
             keep_min_p(&mut logits, p);
         }
-        let mut rng = ChaCha8Rng::seed_from_u64(derive(self.sampling.seed, &[self.drawn]));
-        self.drawn += 1;
+        let mut rng = ChaCha8Rng::seed_from_u64(derive(self.sampling.seed, &[position]));
         Ok(draw(&logits, rng.random::<f64>()))
     }
 }
 
-/// The largest logit; of equal ones the lowest id.
+/// The largest logit's id; of equal ones the lowest.
 pub fn argmax(logits: &[f32]) -> u32 {
     let mut best = 0;
     for (id, logit) in logits.iter().enumerate() {
@@ -111,21 +113,27 @@ pub fn argmax(logits: &[f32]) -> u32 {
     best as u32
 }
 
-/// Divides positive logits of tokens already there by `penalty`, multiplies negative ones by it.
+/// Divides positive logits of tokens already there by `penalty`, multiplies negative ones by it. Once, however often a
+/// token was there.
 pub fn penalise_repetition(logits: &mut [f32], previous: &[u32], penalty: f32) {
     let mut seen = previous.to_vec();
     seen.sort_unstable();
-    seen.dedup(); // once, however often it was there
+    seen.dedup();
     for id in seen {
-        if let Some(logit) = logits.get_mut(id as usize) {
-            *logit = if *logit > 0.0 { *logit / penalty } else { *logit * penalty };
+        if let Some(logit) = logits.get_mut(id as usize).filter(|logit| logit.is_finite()) {
+            let penalised = if *logit > 0.0 { *logit / penalty } else { *logit * penalty };
+            *logit = penalised.clamp(f32::MIN, f32::MAX); // an extreme penalty must not make it infinite
         }
     }
 }
 
-/// Divides by the temperature.
+/// Divides by the temperature, after taking the largest logit off all: that changes no probability, and however small
+/// the temperature is, nothing becomes infinitely large.
 pub fn scale(logits: &mut [f32], temperature: f32) {
-    logits.iter_mut().for_each(|logit| *logit /= temperature);
+    let largest = largest(logits);
+    for logit in logits {
+        *logit = (*logit - largest) / temperature;
+    }
 }
 
 /// Rules out all but the k largest; ties with the k-th stay.
@@ -142,10 +150,12 @@ pub fn keep_top_k(logits: &mut [f32], k: usize) {
 /// Rules out the unlikeliest that together have at most probability 1 - p. The likeliest always stays.
 pub fn keep_top_p(logits: &mut [f32], p: f32) {
     let probabilities = softmax(logits);
-    let mut order: Vec<_> = (0..logits.len()).collect();
-    order.sort_by(|&a, &b| logits[a].total_cmp(&logits[b]).then(b.cmp(&a))); // unlikeliest first; of equal ones the highest id
+    let mut left: Vec<_> = (0..logits.len()).filter(|&id| logits[id] > f32::NEG_INFINITY).collect();
+    // Unlikeliest first; of equal ones the highest id.
+    left.sort_unstable_by(|&a, &b| logits[a].total_cmp(&logits[b]).then(b.cmp(&a)));
+    left.pop();
     let mut sum = 0.0;
-    for &id in &order[..order.len() - 1] {
+    for id in left {
         sum += probabilities[id];
         if sum > 1.0 - f64::from(p) {
             break;
@@ -156,34 +166,36 @@ pub fn keep_top_p(logits: &mut [f32], p: f32) {
 
 /// Rules out what is less likely than `p` times the likeliest.
 pub fn keep_min_p(logits: &mut [f32], p: f32) {
-    let likeliest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let smallest = likeliest + p.ln();
+    let smallest = largest(logits) + p.ln();
     rule_out(logits, |logit| logit < smallest);
 }
 
-fn rule_out(logits: &mut [f32], is_out: impl Fn(f32) -> bool) {
-    logits.iter_mut().filter(|logit| is_out(**logit)).for_each(|logit| *logit = f32::NEG_INFINITY);
-}
-
-/// Probabilities, in f64 so that the sum of a large vocabulary is exact enough to draw from.
-fn softmax(logits: &[f32]) -> Vec<f64> {
-    let likeliest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let weights: Vec<_> = logits.iter().map(|logit| f64::from(logit - likeliest).exp()).collect();
-    let sum: f64 = weights.iter().sum();
-    weights.into_iter().map(|weight| weight / sum).collect()
-}
-
-/// The token at `point`, from 0 to below 1, of all probabilities laid end to end.
-fn draw(logits: &[f32], point: f64) -> u32 {
-    let probabilities = softmax(logits);
+/// The token at `point`, from 0 to below 1, of all probabilities laid end to end in the order of their ids.
+pub fn draw(logits: &[f32], point: f64) -> u32 {
     let mut sum = 0.0;
-    for (id, probability) in probabilities.iter().enumerate() {
+    for (id, probability) in softmax(logits).into_iter().enumerate() {
         sum += probability;
         if point < sum {
             return id as u32;
         }
     }
     argmax(logits) // rounding left the sum a hair below `point`
+}
+
+fn rule_out(logits: &mut [f32], is_out: impl Fn(f32) -> bool) {
+    logits.iter_mut().filter(|logit| is_out(**logit)).for_each(|logit| *logit = f32::NEG_INFINITY);
+}
+
+fn largest(logits: &[f32]) -> f32 {
+    logits.iter().copied().fold(f32::NEG_INFINITY, f32::max)
+}
+
+/// Probabilities, in f64 so that the sum over a large vocabulary is exact enough to draw from.
+fn softmax(logits: &[f32]) -> Vec<f64> {
+    let largest = f64::from(largest(logits));
+    let weights: Vec<_> = logits.iter().map(|&logit| (f64::from(logit) - largest).exp()).collect();
+    let sum: f64 = weights.iter().sum();
+    weights.into_iter().map(|weight| weight / sum).collect()
 }
 
 #[cfg(test)]
@@ -217,12 +229,46 @@ mod tests {
         let mut logits = [2.0, -2.0, 1.0];
         penalise_repetition(&mut logits, &[0, 1, 0, 77], 2.0);
         assert_eq!(logits.map(|logit| (logit * 10.0) as i32), [10, -40, 10]);
+        let mut logits = [2.0, -2.0, OUT];
+        penalise_repetition(&mut logits, &[0, 1, 2], f32::MIN_POSITIVE);
+        assert_eq!((logits[0] > 1e37, logits[0].is_finite(), logits[2]), (true, true, OUT));
+    }
+
+    #[test]
+    fn temperature_changes_the_distances_alone() {
+        let mut logits = [1.0, 3.0, OUT];
+        scale(&mut logits, 0.5);
+        assert_eq!(logits.map(|logit| logit.max(-99.0) as i32), [-4, 0, -99]);
+        scale(&mut logits, f32::MIN_POSITIVE);
+        assert_eq!(softmax(&logits).iter().map(|p| *p as i32).collect::<Vec<_>>(), [0, 1, 0]);
+    }
+
+    #[test]
+    fn ties_stay_in_top_k_and_min_p_and_go_from_the_highest_id_in_top_p() {
+        let tied = |filter: &dyn Fn(&mut [f32])| {
+            let mut logits = [0.0; 4];
+            filter(&mut logits);
+            logits.map(|logit| logit == 0.0)
+        };
+        assert_eq!(tied(&|logits| keep_top_k(logits, 2)), [true; 4]);
+        assert_eq!(tied(&|logits| keep_min_p(logits, 1.0)), [true; 4]);
+        assert_eq!(tied(&|logits| keep_top_p(logits, 0.5)), [true, true, false, false]);
+    }
+
+    #[test]
+    fn a_draw_is_a_point_on_all_probabilities_laid_end_to_end() {
+        let logits = [0.25_f32, 0.0, 0.5, 0.25].map(f32::ln);
+        for (point, id) in [(0.0, 0), (0.249, 0), (0.251, 2), (0.749, 2), (0.751, 3), (1.0 - f64::EPSILON, 3)] {
+            assert_eq!(draw(&logits, point), id);
+        }
     }
 
     #[test]
     fn greedy_takes_the_lowest_of_equal_ones() {
         let mut sampler = Sampling { temperature: 0.0, ..Sampling::default() }.sampler();
         assert_eq!(sampler.next(&[1.0, 3.0, 3.0, 2.0], &[]).unwrap(), 1);
+        let mut sampler = Sampling { temperature: 0.0, repetition_penalty: 2.0, ..Sampling::default() }.sampler();
+        assert_eq!(sampler.next(&[1.0, 3.0, 3.0, 2.0], &[1]).unwrap(), 2);
     }
 
     #[test]
@@ -248,12 +294,21 @@ mod tests {
         };
         assert_eq!(drawn(3), drawn(3));
         assert_ne!(drawn(3), drawn(4));
+        // The twentieth draw does not depend on what was drawn from before.
+        let mut sampler = Sampling { seed: 3, ..Sampling::default() }.sampler();
+        for _ in 0..19 {
+            sampler.next(&[1.0], &[0]).unwrap();
+        }
+        assert_eq!(sampler.next(&logits, &[]).unwrap(), drawn(3)[19]);
     }
 
     #[test]
     fn logits_that_are_no_numbers_are_an_error() {
-        for logits in [[f32::NAN, 1.0], [OUT, OUT], [f32::INFINITY, 1.0]] {
-            assert!(Sampling::default().sampler().next(&logits, &[]).is_err());
+        for logits in [&[f32::NAN, 1.0][..], &[1.0, f32::NAN], &[OUT, OUT], &[f32::INFINITY, 1.0], &[]] {
+            for temperature in [0.0, 1.0] {
+                let mut sampler = Sampling { temperature, ..Sampling::default() }.sampler();
+                assert!(sampler.next(logits, &[]).unwrap_err().to_string().contains("not finite"));
+            }
         }
     }
 
@@ -268,7 +323,7 @@ mod tests {
             (Sampling { min_p: Some(0.0), ..base.clone() }, "--min-p"),
             (Sampling { repetition_penalty: 0.0, ..base.clone() }, "--repetition-penalty"),
         ] {
-            assert!(sampling.validate().unwrap_err().to_string().contains(option));
+            assert!(sampling.validate().unwrap_err().to_string().starts_with(&format!("`{option}` is")));
         }
         assert!(base.validate().is_ok());
     }

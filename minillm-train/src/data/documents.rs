@@ -371,6 +371,18 @@ mod tests {
     }
 
     #[test]
+    fn separators_are_found_wherever_the_reading_stops() {
+        let text = "a\r\n<|endoftext|>\n\nb <|endoftext|>\n<|endoftext|>c<|endoftext";
+        for step in 1..20 {
+            let mut cutter = Cutter::default();
+            text.as_bytes().chunks(step).for_each(|part| cutter.push(std::str::from_utf8(part).unwrap()).unwrap());
+            cutter.end_document();
+            let pieces: Vec<_> = cutter.ready.iter().map(|piece| piece.text.as_str()).collect();
+            assert_eq!(pieces, ["a", "b ", "c<|endoftext"], "{step} bytes at a time");
+        }
+    }
+
+    #[test]
     fn a_json_line_is_a_document() {
         let lines = br#"{"id": 1, "text": "a\nb\n"}
 

@@ -96,7 +96,10 @@ mod http {
     use std::io::{Read, Write};
     use std::time::Duration;
 
-    use super::{Digest, Error, Path, Progress, Result, Sha256, cannot_write, hex};
+    use sha2::{Digest, Sha256};
+
+    use super::super::{Progress, watch};
+    use super::{Error, Path, Result, cannot_write, hex};
 
     /// Downloads to a temporary file beside `path`, and renames it if its hash is the `expected` one.
     pub fn fetch(url: &str, path: &Path, expected: Option<&str>, progress: &dyn Progress) -> Result<()> {
@@ -115,22 +118,22 @@ mod http {
             .new_agent();
         let response = agent.get(url).call().map_err(|error| failed(format!("cannot be downloaded: {error}")))?;
         let body = response.into_body();
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        progress.start(&format!("downloading {name}"), body.content_length().unwrap_or(0));
+        let (name, total) = (path.file_name().unwrap_or_default().to_string_lossy(), body.content_length());
 
         // Removed when it goes out of scope, unless it is renamed before.
         let mut part = tempfile::Builder::new().suffix(".part").tempfile_in(dir).map_err(cannot_write)?;
         let (mut body, mut hash, mut buffer) = (body.into_reader(), Sha256::new(), vec![0; 1 << 16]);
-        loop {
-            let n = body.read(&mut buffer).map_err(|error| failed(format!("broke off: {error}")))?;
-            if n == 0 {
-                break;
+        watch(progress, &format!("downloading {name}"), total.unwrap_or(0), || {
+            loop {
+                let n = body.read(&mut buffer).map_err(|error| failed(format!("broke off: {error}")))?;
+                if n == 0 {
+                    return Ok(());
+                }
+                hash.update(&buffer[..n]);
+                part.write_all(&buffer[..n]).map_err(cannot_write)?;
+                progress.advance(n as u64);
             }
-            hash.update(&buffer[..n]);
-            part.write_all(&buffer[..n]).map_err(cannot_write)?;
-            progress.advance(n as u64);
-        }
-        progress.finish();
+        })?;
 
         let found = hex(&hash.finalize());
         if let Some(expected) = expected

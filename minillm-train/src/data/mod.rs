@@ -82,6 +82,14 @@ impl Progress for Silent {
     fn finish(&self) {}
 }
 
+/// Shows `work` as in progress, also if it fails.
+fn watch<T>(progress: &dyn Progress, what: &str, total: u64, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    progress.start(what, total);
+    let result = work();
+    progress.finish();
+    result
+}
+
 /// Finds or downloads the text, makes its tokenizer and tokens or finds them in `cache_dir`, and sets up the batches.
 ///
 /// Writes nothing outside `cache_dir`. Errors name the file or field: text that is missing, empty, not UTF-8 or shorter
@@ -267,8 +275,13 @@ mod tests {
     fn a_text_becomes_batches_and_the_second_time_comes_from_the_cache() {
         let text = "Ein Text mit Ümläuten, 100 Zeichen. ".repeat(10);
         let place = Place::with(&text);
+        let tokens = place.0.path().join("cache").join("tokens");
+        fs_err::create_dir_all(&tokens).unwrap();
+        fs_err::write(tokens.join("left-by-a-killed-process.part"), "").unwrap();
         let (corpus, did) = place.prepare(&place.config(), &SHAPE).unwrap();
         assert_eq!(did, ["checking the text", "reading the text", "tokenizing the text"]);
+        let names = fs_err::read_dir(tokens).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        assert_eq!(names.filter(|name| !name.ends_with(".tokens")).collect::<Vec<_>>(), [".lock"]);
         assert_eq!(corpus.train.tokens(), Some(324));
         assert_eq!(corpus.validation.scored_tokens(), 35);
         let tail: String = text.chars().skip(325).collect();

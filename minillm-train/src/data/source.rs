@@ -9,7 +9,7 @@ use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
 use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
 use sha2::{Digest, Sha256};
 
-use super::Progress;
+use super::{Progress, watch};
 use crate::error::{Error, Result};
 
 /// Read at a time while hashing, decompressing and decoding.
@@ -78,10 +78,8 @@ impl Text {
             kind_of(path)?; // a wrong name is found before gigabytes are hashed
             size_bytes += open(path)?.metadata().map_err(cannot_read)?.len();
         }
-        progress.start("checking the text", size_bytes);
-        let files = paths.iter().map(|path| TextFile::new(path, progress)).collect::<Result<_>>();
-        progress.finish();
-        Ok(Self { files: files? })
+        let hash_all = || paths.iter().map(|path| TextFile::new(path, progress)).collect::<Result<_>>();
+        Ok(Self { files: watch(progress, "checking the text", size_bytes, hash_all)? })
     }
 
     /// SHA-256 over all that decides which text is read: the bytes of every file and what its name says about them.

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use super::Progress;
 use super::documents::{Documents, Piece};
 use super::source::Text;
+use super::{Progress, watch};
 use crate::error::{Error, Result};
 
 /// What one reading of the whole text finds out.
@@ -21,19 +21,20 @@ pub struct Survey {
 impl Survey {
     /// Reads the text once. A text without a document is an error.
     pub fn new(text: &Text, progress: &dyn Progress) -> Result<Self> {
-        progress.start("reading the text", text.size_bytes());
         let (mut documents, mut characters) = (0, 0);
         // One flag for each code point: a set would be looked up for every character of the text.
         let mut occurs = vec![false; char::MAX as usize + 1];
-        for piece in Documents::new(text, progress) {
-            let piece = piece?;
-            documents += u64::from(piece.ends_document);
-            for character in piece.text.chars() {
-                occurs[character as usize] = true;
-                characters += 1;
-            }
-        }
-        progress.finish();
+        watch(progress, "reading the text", text.size_bytes(), || {
+            Documents::new(text, progress).try_for_each(|piece| {
+                let piece = piece?;
+                documents += u64::from(piece.ends_document);
+                for character in piece.text.chars() {
+                    occurs[character as usize] = true;
+                    characters += 1;
+                }
+                Ok(())
+            })
+        })?;
         if documents == 0 {
             return Err(empty(text));
         }

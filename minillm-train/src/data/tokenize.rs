@@ -1,16 +1,18 @@
 //! From text to a tokenizer and two token files (training, validation), each made once and kept in the cache.
 
+use std::fs::TryLockError;
 use std::path::{Path, PathBuf};
 
+use fs_err::File;
 use minillm_model::tokenizer::Tokenizer;
 use sha2::{Digest, Sha256};
 
-use super::Progress;
 use super::config::TokenizerConfig;
 use super::documents::Piece;
 use super::source::{Text, hex};
 use super::split::{Part, Parts, Split, Survey, empty};
 use super::token_file::{Identity, TokenFile, TokenFileWriter};
+use super::{Progress, watch};
 use crate::error::{Error, Result};
 
 /// Text tokenized at a time by one thread.
@@ -68,6 +70,12 @@ impl<'a> Preparation<'a> {
             validation_fraction: self.validation_fraction,
             part,
         });
+        let opened = identities.map(|identity| TokenFile::open(&identity.path(&dir), &identity).ok());
+        if let [Some(training), Some(validation)] = opened {
+            return Ok((training, validation));
+        }
+        let _lock = lock(&dir)?;
+        // While this process waited, another may have written them.
         if let [Some(training), Some(validation)] = identities.map(|identity| open_cached(&dir, &identity)) {
             return Ok((training, validation));
         }
@@ -79,7 +87,7 @@ impl<'a> Preparation<'a> {
         if documents > 1 && end_of_text.is_none() {
             tracing::warn!("the tokenizer has no `<|endoftext|>`: {documents} documents are joined without a mark");
         }
-        self.write(&mut writers, end_of_text)?;
+        watch(self.progress, "tokenizing the text", self.text.size_bytes(), || self.write(&mut writers, end_of_text))?;
         Ok((writers.training.publish(&dir)?, writers.validation.publish(&dir)?))
     }
 
@@ -111,7 +119,6 @@ impl<'a> Preparation<'a> {
     fn write(&mut self, writers: &mut Writers<'_>, end_of_text: Option<u32>) -> Result<()> {
         let threads = std::thread::available_parallelism().map_or(1, usize::from).min(MAX_THREADS);
         let mut pieces = Parts::new(self.text, self.split()?, self.progress);
-        self.progress.start("tokenizing the text", self.text.size_bytes());
         loop {
             let (mut group, mut bytes) = (Vec::new(), 0);
             while bytes < threads * BYTES_PER_THREAD
@@ -121,15 +128,13 @@ impl<'a> Preparation<'a> {
                 group.push(piece);
             }
             if group.is_empty() {
-                break;
+                return Ok(());
             }
             let tokens = encode(self.text, writers.tokenizer, &group, threads)?;
             for ((part, piece), ids) in group.iter().zip(&tokens) {
                 writers.write(*part, piece, ids, end_of_text)?;
             }
         }
-        self.progress.finish();
-        Ok(())
     }
 
     fn cached_tokenizer(&self, recipe: &str) -> PathBuf {
@@ -147,7 +152,6 @@ pub fn train_bpe(
     vocab_size: usize,
     progress: &dyn Progress,
 ) -> Result<Tokenizer> {
-    progress.start("training the tokenizer", text.size_bytes());
     let mut failure = Some(empty(text)); // until there is a piece
     let texts = pieces.map_while(|piece| match piece {
         Ok(piece) => {
@@ -159,12 +163,36 @@ pub fn train_bpe(
             None
         }
     });
-    let tokenizer = Tokenizer::train_bpe(vocab_size, texts);
-    progress.finish();
-    match failure {
-        Some(error) => Err(error),
-        None => Ok(tokenizer?),
+    let tokenizer =
+        watch(progress, "training the tokenizer", text.size_bytes(), || Ok(Tokenizer::train_bpe(vocab_size, texts)?));
+    // A text that could not be read to its end is the cause of whatever else went wrong.
+    failure.map_or(tokenizer, Err)
+}
+
+/// Lets one process at a time write to `dir`, for as long as the file is open, and removes what a killed one left.
+fn lock(dir: &Path) -> Result<Option<File>> {
+    let cannot_write = |source| Error::Io { action: "write", what: "to the cache", source };
+    fs_err::create_dir_all(dir).map_err(cannot_write)?;
+    let lock = File::create(dir.join(".lock")).map_err(cannot_write)?;
+    let locked = match lock.file().try_lock() {
+        Ok(()) => true,
+        Err(TryLockError::WouldBlock) => {
+            tracing::info!("waiting for another process that writes to `{}`", dir.display());
+            lock.file().lock().is_ok()
+        }
+        // Some network file systems have no locks. Files are published whole even so; only nothing is cleaned up.
+        Err(TryLockError::Error(_)) => false,
+    };
+    if !locked {
+        return Ok(None);
     }
+    for entry in fs_err::read_dir(dir).map_err(cannot_write)? {
+        let path = entry.map_err(cannot_write)?.path();
+        if path.extension().is_some_and(|extension| extension == "part") {
+            fs_err::remove_file(path).map_err(cannot_write)?;
+        }
+    }
+    Ok(Some(lock))
 }
 
 /// Opens a token file that is there. A broken one counts as missing.

@@ -1,6 +1,6 @@
 //! A probabilistic grammar in which every tale has exactly one derivation.
 //!
-//! `words.txt` lists the words, `plots.txt` the rules; both open with how they are written, and [`notation`](super)
+//! `words.txt` lists the words, `plots.txt` the rules; both open with how they are written, and `notation`
 //! reads them. A rule tells one of its alternatives, drawn by weight. A slot draws a word at its first mention in a tale
 //! and copies it at every later one: the copy follows with certainty, so it costs a perfect model nothing, but only a
 //! model that looks back can know it.
@@ -105,5 +105,85 @@ impl Grammar {
 
     fn words(&self, slot: usize) -> &[Vec<String>] {
         &self.lists[self.slots[slot]].words
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::super::choices::Reader;
+    use super::super::notation;
+    use super::*;
+
+    const WORDS: &str = "pet other (many)\n  owl/owls; cat/cats; cow/cows\nname (he)\n  Ann; Eve | she\n  Bob | he\n";
+    const PLOTS: &str = "[tale]
+3 My friend {name} has {pet.a}. {end}
+1 No, {name} has two {pet.many} and {other.a}. {end}
+[end]
+2 Now {name.he} {name} is glad.
+1 {name.He} likes the {pet}.
+1 The {pet} likes {name}, {colour}
+[colour]
+1 red {other.A}.
+5 blue {other}.
+";
+
+    /// Walks through all derivations in order: `path` holds, for every choice so far, the option and their number.
+    #[derive(Default)]
+    struct Walker {
+        path: Vec<(usize, usize)>,
+        depth: usize,
+        text: String,
+        probability: f64,
+    }
+
+    impl Walker {
+        /// Goes on to the next derivation. `false`: there is none.
+        fn advance(&mut self) -> bool {
+            while self.path.pop_if(|(option, count)| *option + 1 == *count).is_some() {}
+            self.path.last_mut().map(|(option, _)| *option += 1).is_some()
+        }
+    }
+
+    impl Choices for Walker {
+        fn choose(&mut self, options: &[(u32, &str)]) -> Option<usize> {
+            if self.depth == self.path.len() {
+                self.path.push((0, options.len()));
+            }
+            let chosen = self.path[self.depth].0;
+            self.depth += 1;
+            self.text.push_str(options[chosen].1);
+            let total: u32 = options.iter().map(|(weight, _)| weight).sum();
+            self.probability *= f64::from(options[chosen].0) / f64::from(total);
+            Some(chosen)
+        }
+    }
+
+    #[test]
+    fn the_probabilities_of_all_tales_sum_to_one_and_no_tale_is_made_twice() {
+        let grammar = notation::read(WORDS, PLOTS).unwrap();
+        let mut tales = BTreeMap::new();
+        let mut walker = Walker { probability: 1.0, ..Walker::default() };
+        loop {
+            grammar.tell(&mut walker).unwrap();
+            let mut reader = Reader::new(&walker.text);
+            grammar.tell(&mut reader).unwrap();
+            assert!(reader.rest.is_empty() && ((-reader.nats).exp() - walker.probability).abs() < 1e-12);
+            assert!(tales.insert(std::mem::take(&mut walker.text), walker.probability).is_none());
+            (walker.depth, walker.probability) = (0, 1.0);
+            if !walker.advance() {
+                break;
+            }
+        }
+        // 3 names, 3 pets, 1 + 1 + 2 * 2 ends, the last with another pet; or that is drawn before the end.
+        assert_eq!(tales.len(), 3 * 3 * (1 + 1 + 2 * 2) + 3 * 3 * 2 * (1 + 1 + 2));
+        assert!((tales.values().sum::<f64>() - 1.0).abs() < 1e-12);
+        for (text, probability) in [
+            ("My friend Ann has an owl. She likes the owl.", 3.0 / 4.0 / 9.0 / 4.0),
+            ("No, Bob has two cows and a cat. The cow likes Bob, red A cat.", 1.0 / 4.0 / 18.0 / 4.0 / 6.0),
+        ] {
+            assert!((tales[text] - probability).abs() < 1e-12, "{text}");
+        }
     }
 }

@@ -1,0 +1,128 @@
+//! The program as its user sees it: data on stdout, messages on stderr, the documented exit codes.
+
+#![allow(missing_docs)]
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use minillm_infer::device;
+use minillm_model::config::ModelOptions;
+use minillm_model::decoder::LanguageModel;
+use minillm_model::tokenizer::Tokenizer;
+use minillm_model::{checkpoint, init};
+use tempfile::TempDir;
+
+/// A directory with an untrained model over the characters of "abc é\n".
+fn model() -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let tokenizer = Tokenizer::char_level(&"abc é\n".chars().collect::<BTreeSet<_>>(), false).unwrap();
+    let options = ModelOptions { hidden_size: Some(16), num_hidden_layers: Some(1), ..ModelOptions::default() };
+    let config = options.resolve(tokenizer.vocab_size(), 16);
+    let device = device::open("flex").unwrap().device;
+    let model = init::initialize(LanguageModel::new(&config, &device).unwrap(), &config, 1);
+    checkpoint::save(folder.path(), &config, &model, &tokenizer).unwrap();
+    folder
+}
+
+fn run(folder: &Path, arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_minillm-infer"));
+    command.arg(arguments[0]).arg(folder).args(&arguments[1..]).env("RUST_BACKTRACE", "1");
+    command.output().unwrap()
+}
+
+fn stdout(output: &Output) -> String {
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn refused(folder: &Path, arguments: &[&str], code: i32, part: &str) {
+    let output = run(folder, arguments);
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{arguments:?}: {message}");
+    assert!(message.contains(part) && !message.contains("panicked"), "{arguments:?}: {message}");
+    assert!(output.stdout.is_empty(), "{arguments:?}");
+}
+
+#[test]
+fn generate_writes_text_and_json() {
+    let folder = model();
+    let text = stdout(&run(folder.path(), &["generate", "--prompt", "ab", "--max-new-tokens", "40", "--seed", "3"]));
+    assert!(text.starts_with("ab"));
+    assert_eq!(text.trim_end_matches('\n').chars().count().max(42), 42, "40 characters past a context of 16: {text:?}");
+    let again = stdout(&run(folder.path(), &["generate", "--prompt", "ab", "--max-new-tokens", "40", "--seed", "3"]));
+    assert_eq!(text, again);
+
+    let json = stdout(&run(folder.path(), &["generate", "--prompt", "ab", "--max-new-tokens", "5", "--json"]));
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["prompt_ids"], serde_json::json!([2, 3]));
+    assert_eq!(json["ids"].as_array().unwrap().len(), 5);
+    assert_eq!(json["finish_reason"], "length");
+    assert!(json["prefill_tokens_per_second"].is_number() && json["decode_tokens_per_second"].is_number());
+}
+
+#[test]
+fn generation_stops_before_a_stop_text() {
+    let folder = model();
+    let free = stdout(&run(folder.path(), &["generate", "--prompt-ids", "2", "--max-new-tokens", "30", "--json"]));
+    let free: serde_json::Value = serde_json::from_str(&free).unwrap();
+    let text = free["text"].as_str().unwrap();
+    let stop: String = text.chars().skip(4).take(2).collect();
+    let stopped = stdout(&run(
+        folder.path(),
+        &["generate", "--prompt-ids", "2", "--max-new-tokens", "30", "--json", "--stop", &stop],
+    ));
+    let stopped: serde_json::Value = serde_json::from_str(&stopped).unwrap();
+    assert_eq!(stopped["finish_reason"], "stop_text");
+    assert_eq!(stopped["text"].as_str().unwrap(), &text[..text.find(&stop).unwrap()]);
+}
+
+#[test]
+fn score_of_an_untrained_model_is_that_of_guessing() {
+    let folder = model();
+    let text = folder.path().join("text.txt");
+    fs_err::write(&text, "abc é\n".repeat(20)).unwrap();
+    let json = stdout(&run(folder.path(), &["score", "--file", text.to_str().unwrap(), "--json"]));
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    // Six characters, seven bytes; the first character is given.
+    assert_eq!((json["tokens"].as_u64(), json["bytes"].as_u64()), (Some(119), Some(139)));
+    let nats = json["nats_per_token"].as_f64().unwrap();
+    assert!((nats - 6_f64.ln()).abs() < 0.1, "{nats}");
+    let bits = json["bits_per_byte"].as_f64().unwrap();
+    assert!((bits - nats * 119.0 / 139.0 / std::f64::consts::LN_2).abs() < 1e-9);
+    assert!((json["perplexity"].as_f64().unwrap() - nats.exp()).abs() < 1e-9);
+}
+
+#[test]
+fn logits_are_written_for_other_programs() {
+    let folder = model();
+    let out = folder.path().join("logits.safetensors");
+    stdout(&run(folder.path(), &["logits", "--ids", "1,2,3", "--out", out.to_str().unwrap()]));
+    let tensors = checkpoint::weights::read(&out).unwrap();
+    assert_eq!(tensors["logits"].shape, [3, 6]);
+}
+
+#[test]
+fn requests_that_cannot_be_met_say_why() {
+    let folder = model();
+    let here = folder.path();
+    refused(here, &["generate", "--prompt", ""], 2, "the prompt is empty");
+    refused(here, &["generate", "--prompt-ids", "99"], 2, "token id 99 is past the vocabulary of 6");
+    refused(here, &["generate", "--prompt", &"a".repeat(17)], 2, "the prompt has 17 tokens");
+    refused(here, &["generate", "--prompt", "xyz"], 1, "'x' is not in the vocabulary");
+    refused(here, &["generate", "--prompt", "a", "--temperature", "-1"], 2, "--temperature");
+    refused(here, &["generate", "--prompt", "a", "--top-p", "0"], 2, "--top-p");
+    refused(here, &["generate", "--prompt", "a", "--device", "tpu"], 2, "`tpu`");
+    refused(here, &["generate"], 2, "--prompt");
+    refused(here, &["score", "--file", "nowhere.txt"], 1, "nowhere.txt");
+    refused(&here.join("nowhere"), &["generate", "--prompt", "a"], 1, "nowhere");
+}
+
+#[test]
+fn without_a_tokenizer_ids_still_work() {
+    let folder = model();
+    fs_err::remove_file(folder.path().join("tokenizer.json")).unwrap();
+    refused(folder.path(), &["generate", "--prompt", "a"], 2, "--prompt-ids");
+    let ids = stdout(&run(folder.path(), &["generate", "--prompt-ids", "2", "--max-new-tokens", "3"]));
+    assert_eq!(ids.split_whitespace().count(), 3);
+}

@@ -1,0 +1,129 @@
+//! Learning itself: one batch by heart with every switch, dropout that matters, micro-batches that do not.
+
+#![allow(missing_docs)]
+
+use burn::tensor::Device;
+use minillm_infer::device;
+use minillm_model::config::{AttentionBias, Mlp, ModelConfig, ModelOptions, Norm, Position, Preset};
+use minillm_model::decoder::LanguageModel;
+use minillm_model::init;
+use minillm_train::config::OptimizerConfig;
+use minillm_train::data::Batch;
+use minillm_train::optimizer::AdamW;
+use minillm_train::step::{StepOptions, train_step};
+use minillm_train::workers::Workers;
+
+const OPTIONS: StepOptions = StepOptions {
+    step: 1,
+    seed: 3,
+    dropout: 0.0,
+    micro_batch_size: 4,
+    grad_clip: 1.0,
+    learning_rate: 1e-2,
+};
+
+fn batch() -> Batch {
+    let (rows, context) = (4, 8);
+    let id = |i: i32| (i * i * 7 + i * 3) % 11;
+    let inputs = (0..rows * context).map(id).collect();
+    let targets = (0..rows * context).map(|i| if i % 8 == 7 { -1 } else { id(i + 1) }).collect();
+    Batch { inputs, targets, rows: rows as usize, context: context as usize }
+}
+
+fn config() -> ModelConfig {
+    let options = ModelOptions { hidden_size: Some(32), num_hidden_layers: Some(1), ..ModelOptions::default() };
+    options.resolve(11, 8)
+}
+
+fn device() -> Device {
+    device::open("flex").unwrap().device.autodiff()
+}
+
+/// Losses of `steps` steps on the same batch.
+fn losses(config: &ModelConfig, options: StepOptions, workers: usize, steps: usize) -> Vec<f64> {
+    let device = device();
+    let workers = Workers::new(workers).unwrap();
+    let mut model = init::initialize(LanguageModel::new(config, &device).unwrap(), config, 1);
+    let mut optimizer = AdamW::new(&OptimizerConfig::default());
+    let step = |step| {
+        let options = StepOptions { step, ..options };
+        let (moved, result) = train_step(model.clone(), &mut optimizer, &batch(), &device, &workers, &options).unwrap();
+        model = moved;
+        result.loss
+    };
+    (1..=steps).map(step).collect()
+}
+
+#[test]
+fn every_switch_learns_a_batch_by_heart() {
+    let variants = [
+        config(),
+        ModelConfig { norm: Norm::LayerNorm, ..config() },
+        ModelConfig { position: Position::Learned, ..config() },
+        ModelConfig { position: Position::None, ..config() },
+        ModelConfig { num_key_value_heads: 2, ..config() },
+        ModelConfig { num_key_value_heads: 1, ..config() },
+        ModelConfig { mlp: Mlp::Gelu, ..config() },
+        ModelConfig { mlp: Mlp::GeluErf, ..config() },
+        ModelConfig { mlp: Mlp::Relu2, ..config() },
+        ModelConfig { attention_bias: AttentionBias::Qkv, ..config() },
+        ModelConfig { attention_bias: AttentionBias::All, mlp_bias: true, ..config() },
+        ModelConfig { qk_norm: true, ..config() },
+        ModelConfig { tie_word_embeddings: true, ..config() },
+        ModelConfig { head_dim: 4, ..config() },
+        ModelOptions { preset: Preset::Gpt2, hidden_size: Some(32), ..ModelOptions::default() }.resolve(11, 8),
+    ];
+    for variant in variants {
+        let losses = losses(&variant, OPTIONS, 1, 120);
+        assert!(losses[0] > 2.0, "{variant:?}: {losses:?}");
+        assert!(losses[119] < 0.1, "{}, {variant:?}", losses[119]);
+    }
+}
+
+#[test]
+fn neither_workers_nor_micro_batches_change_the_loss() {
+    for dropout in [0.0, 0.2] {
+        let options = StepOptions { dropout, ..OPTIONS };
+        let whole = losses(&config(), options, 1, 10);
+        for (micro_batch_size, workers) in [(1, 1), (3, 1), (4, 2), (4, 3), (3, 2)] {
+            let split = losses(&config(), StepOptions { micro_batch_size, ..options }, workers, 10);
+            for (a, b) in whole.iter().zip(&split) {
+                // f32 sums in another order, amplified over ten steps of a large learning rate
+                assert!((a - b).abs() < 1e-3 * a, "{micro_batch_size} rows, {workers} workers: {whole:?} {split:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_same_workers_give_the_same_bits() {
+    assert_eq!(losses(&config(), OPTIONS, 2, 10), losses(&config(), OPTIONS, 2, 10));
+}
+
+#[test]
+fn dropout_slows_learning_by_heart() {
+    let with = losses(&config(), StepOptions { dropout: 0.5, ..OPTIONS }, 1, 60);
+    let without = losses(&config(), OPTIONS, 1, 60);
+    assert!(with[59] > 2.0 * without[59], "{} {}", with[59], without[59]);
+}
+
+#[test]
+fn the_first_step_moves_by_the_learning_rate() {
+    // AdamW's first update is lr * g / (|g| + eps): every weight with a gradient moves by lr, and matrices also decay.
+    let device = device();
+    let config = config();
+    let model = init::initialize(LanguageModel::new(&config, &device).unwrap(), &config, 1);
+    let before = model.model.norm.clone();
+    let mut optimizer = AdamW::new(&OptimizerConfig::default());
+    let workers = Workers::new(1).unwrap();
+    let (model, result) = train_step(model, &mut optimizer, &batch(), &device, &workers, &OPTIONS).unwrap();
+    assert!(result.grad_norm > 0.0);
+    let (minillm_model::layers::Norm::Rms(before), minillm_model::layers::Norm::Rms(after)) = (before, model.model.norm)
+    else {
+        panic!("the config says rmsnorm")
+    };
+    let moved = (after.weight.val() - before.weight.val()).abs().try_into_vec_as::<f32>().unwrap();
+    for value in moved {
+        assert!((value - 1e-2).abs() < 1e-5, "{value}");
+    }
+}

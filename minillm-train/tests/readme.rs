@@ -1,0 +1,109 @@
+//! The README's commands are promises: each is run, in order, in one folder.
+//!
+//! Blocks marked ```` ```sh ```` are commands. `cargo run ... -p PROGRAM ... --` becomes the program that was built for
+//! the tests; training is cut to two steps. Commands for a backend that is not in this build are only parsed.
+
+mod common;
+
+use std::process::Command;
+
+use common::{Bench, infer, root, stderr};
+
+#[test]
+fn the_commands_of_the_readme_work() {
+    let readme = fs_err::read_to_string(root().join("README.md")).unwrap();
+    let bench = Bench::new();
+    copy_configs(&bench);
+    // The text that the README tells the reader to bring.
+    bench.write("input.txt", &"First Citizen:\nBefore we proceed any further, hear me speak.\n\n".repeat(200));
+    let mut count = 0;
+    for line in commands(&readme) {
+        let Some(program) = line.strip_prefix("cargo run ") else {
+            assert!(is_known_tool(&line), "what is `{line}`?");
+            continue;
+        };
+        let (build, arguments) = program.split_once(" -- ").unwrap_or_else(|| panic!("no ` -- ` in `{line}`"));
+        let mut words = shell_words(arguments);
+        if words[0] == "train" {
+            words.extend(["--set", "train.max_steps=2", "--set", "schedule.warmup_steps=0"].map(str::to_owned));
+            words.extend(["--set", "eval.sample_tokens=4"].map(str::to_owned));
+            if !words.contains(&"--resume".to_owned()) {
+                words.push("--overwrite".to_owned());
+            }
+        }
+        if words.iter().any(|word| word.contains("shakespeare")) && words[0] == "train" {
+            words.extend(["--set", "data.files=[\"input.txt\"]"].map(str::to_owned));
+        }
+        if let Some(feature) = needs_feature(build)
+            && !minillm_infer::device::compiled().contains(&feature.as_str())
+        {
+            println!("not in this build: {line}");
+            continue;
+        }
+        let mut command = match build {
+            _ if build.contains("minillm-infer") => Command::new(infer()),
+            _ => bench.command(&[]),
+        };
+        let output = command.args(&words).current_dir(bench.path()).output().unwrap();
+        assert!(output.status.success(), "{line}\n{}", stderr(&output));
+        count += 1;
+    }
+    assert!(count >= 5, "the README's quick start alone has more commands than {count}");
+}
+
+fn copy_configs(bench: &Bench) {
+    fs_err::create_dir(bench.path().join("configs")).unwrap();
+    for entry in fs_err::read_dir(root().join("configs")).unwrap() {
+        let path = entry.unwrap().path();
+        fs_err::copy(&path, bench.path().join("configs").join(path.file_name().unwrap())).unwrap();
+    }
+}
+
+/// Lines of the ```` ```sh ```` blocks, continued ones joined, comments left out.
+fn commands(readme: &str) -> Vec<String> {
+    let mut commands = Vec::new();
+    let mut is_inside = false;
+    let mut pending = String::new();
+    for line in readme.lines() {
+        match line.trim() {
+            "```sh" => is_inside = true,
+            "```" => is_inside = false,
+            line if is_inside && !line.is_empty() && !line.starts_with('#') => {
+                let line = line.split("   #").next().unwrap_or(line).trim();
+                pending += line.strip_suffix('\\').unwrap_or(line);
+                if !line.ends_with('\\') {
+                    commands.push(std::mem::take(&mut pending));
+                }
+            }
+            _ => {}
+        }
+    }
+    commands
+}
+
+/// What the README shows and this test does not run: the test itself, and tools that bring a Python of their own.
+fn is_known_tool(line: &str) -> bool {
+    ["git clone", "cd ", "cargo test", "cargo build", "python ", "pip install", "tools/", "tensorboard"]
+        .iter()
+        .any(|tool| line.starts_with(tool))
+}
+
+fn needs_feature(build: &str) -> Option<String> {
+    let feature = build.split("--features ").nth(1)?.split([' ', ',']).next()?;
+    Some(feature.to_owned())
+}
+
+/// Splits at spaces outside double quotes.
+fn shell_words(text: &str) -> Vec<String> {
+    let mut words = vec![String::new()];
+    let mut is_quoted = false;
+    for character in text.chars() {
+        match character {
+            '"' => is_quoted = !is_quoted,
+            ' ' if !is_quoted => words.push(String::new()),
+            other => words.last_mut().unwrap().push(other),
+        }
+    }
+    words.retain(|word| !word.is_empty());
+    words
+}
