@@ -21,7 +21,7 @@ use minillm_model::tokenizer::Tokenizer;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::optimizer::AdamW;
+use crate::optimizer::ModelOptimizer;
 
 const FOLDER: &str = "trainer";
 const OPTIMIZER_FILE: &str = "optimizer.safetensors";
@@ -70,7 +70,7 @@ pub fn save(
     config: &ModelConfig,
     model: &LanguageModel,
     tokenizer: &Tokenizer,
-    optimizer: &AdamW,
+    optimizer: &ModelOptimizer,
     state: &State,
 ) -> Result<()> {
     model_files::save(directory, config, model, tokenizer)?;
@@ -105,7 +105,7 @@ pub fn load(
     config: &ModelConfig,
     state: &State,
     device: &Device,
-    optimizer: &mut AdamW,
+    optimizer: &mut ModelOptimizer,
 ) -> Result<LanguageModel> {
     let model = weights::load(&directory.join(model_files::WEIGHTS_FILE), config, device)?;
     let moments = directory.join(FOLDER).join(OPTIMIZER_FILE);

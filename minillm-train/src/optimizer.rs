@@ -1,28 +1,37 @@
-//! AdamW with its state kept under the parameters' names.
+//! AdamW, and Muon beside it, with their memories kept under the parameters' names.
 //!
 //! ```text
+//! AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101):
 //! m = beta1 m + (1 - beta1) g          running mean of the gradient
 //! v = beta2 v + (1 - beta2) g^2        running mean of its square
 //! w = w (1 - lr decay) - lr m' / (sqrt(v') + eps)      m', v': divided by 1 - beta^t
+//!
+//! Muon (Jordan et al. 2024), for a block's matrices:
+//! m = beta m + g
+//! W = W (1 - lr decay) - lr 0.2 sqrt(max(rows, columns)) orthogonal(m)      all singular values of m set to about 1
 //! ```
 //!
-//! The rule is Burn's (Loshchilov & Hutter 2019, arXiv:1711.05101). What is ours is around it: decay touches only
-//! tensors of two or more dimensions (matrices and embeddings; a norm's weight should stay near one), the gradients are
-//! clipped by their *global* norm, and the moments are stored by parameter name, because Burn's own optimiser knows
-//! them by random ids that no checkpoint of weights keeps.
+//! AdamW moves every number by about the learning rate; Muon every *direction* of a matrix, also those in which the
+//! gradient is weak. The rules are Burn's. What is ours is around them: decay touches only tensors of two or more
+//! dimensions (matrices and embeddings; a norm's weight should stay near one), the gradients are clipped by their
+//! *global* norm, and the memories are stored by parameter name, because Burn's own optimiser knows them by random ids
+//! that no checkpoint of weights keeps.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use burn::module::Param;
-use burn::optim::{AdamW as Rule, AdamWConfig, AdamWState, AdaptiveMomentumState, Optimizer};
+use burn::optim::decay::WeightDecayConfig;
+use burn::optim::momentum::MomentumState;
+use burn::optim::{AdamW, AdamWConfig, AdamWState, AdaptiveMomentumState, Optimizer};
+use burn::optim::{AdjustLrFn, Muon, MuonConfig, MuonState, RecordState, StateSink};
 use burn::tensor::{Device, Gradients as Tape, Tensor, TensorData};
 use minillm_model::checkpoint::weights::{self, HostTensor, HostTensors};
 use minillm_model::decoder::LanguageModel;
 use minillm_model::error::Error as ModelError;
 use minillm_model::parameters::{self, ParameterMapper, ParameterVisitor};
 
-use crate::config::OptimizerConfig;
+use crate::config::{OptimizerConfig, OptimizerKind};
 use crate::error::Result;
 
 /// Gradients by parameter name, each flattened to one dimension.
@@ -78,34 +87,63 @@ impl Gradients {
     }
 }
 
-/// `AdamW` and its moments.
-pub struct AdamW {
+/// The rules and what they remember of every parameter.
+pub struct ModelOptimizer {
     /// For tensors of two or more dimensions.
-    decayed: Rule,
+    decayed: AdamW,
     /// For vectors.
-    plain: Rule,
-    moments: BTreeMap<String, Moments>,
+    plain: AdamW,
+    /// For the matrices of the blocks, if the configuration chose it.
+    muon: Option<Muon>,
+    memories: BTreeMap<String, Memory>,
 }
 
-/// The running means of one parameter.
+/// What a rule remembers of one parameter.
 #[derive(Clone)]
-struct Moments {
-    /// Of the parameter, as kept in memory.
-    shape: Vec<usize>,
-    state: AdamWState<1>,
+enum Memory {
+    /// Flattened: the rule works element by element.
+    AdamW { shape: Vec<usize>, state: AdamWState<1> },
+    Muon { state: MuonState<2> },
 }
 
-impl AdamW {
-    /// With moments at zero.
+impl Memory {
+    /// The tensors in it, by the ends of their names in the file; each has the parameter's shape.
+    fn tensors(&self) -> Vec<(&'static str, HostTensor)> {
+        match self {
+            Self::AdamW { shape, state } => {
+                let host = |moment| HostTensor { shape: shape.clone(), ..weights::to_host("", moment) };
+                vec![("exp_avg", host(&state.momentum.moment_1)), ("exp_avg_sq", host(&state.momentum.moment_2))]
+            }
+            Self::Muon { state } => {
+                // Burn keeps this tensor private; flattening a state is its way out.
+                let mut sink = StateSink::default();
+                state.state_flatten("", &mut sink);
+                let buffer = sink.tensors.into_iter().map(|(_, data)| {
+                    let shape = data.shape().to_vec();
+                    HostTensor { shape, values: data.try_into_vec::<f32>().expect("a float tensor reads back as f32") }
+                });
+                buffer.map(|tensor| ("momentum_buffer", tensor)).collect()
+            }
+        }
+    }
+}
+
+impl ModelOptimizer {
+    /// Before the first step, with nothing to remember.
     pub fn new(config: &OptimizerConfig) -> Self {
-        let rule = AdamWConfig::new()
+        let adam_w = AdamWConfig::new()
             .with_beta_1(config.beta1 as f32)
             .with_beta_2(config.beta2 as f32)
             .with_epsilon(config.epsilon as f32);
+        let decay = config.weight_decay as f32;
+        let muon = MuonConfig::new()
+            .with_weight_decay(Some(WeightDecayConfig::new(decay)))
+            .with_adjust_lr_fn(AdjustLrFn::MatchRmsAdamW);
         Self {
-            decayed: rule.clone().with_weight_decay(config.weight_decay as f32).build(),
-            plain: rule.with_weight_decay(0.0).build(),
-            moments: BTreeMap::new(),
+            decayed: adam_w.clone().with_weight_decay(decay).build(),
+            plain: adam_w.with_weight_decay(0.0).build(),
+            muon: (config.kind == OptimizerKind::Muon).then(|| muon.build()),
+            memories: BTreeMap::new(),
         }
     }
 
@@ -114,43 +152,69 @@ impl AdamW {
         parameters::map(model, &mut Update { optimizer: self, gradients: gradients.0, learning_rate })
     }
 
-    /// Writes the moments: `NAME.exp_avg` (m) and `NAME.exp_avg_sq` (v), named as PyTorch names them.
-    pub fn save(&self, path: &Path) -> Result<()> {
-        let mut tensors = HostTensors::new();
-        for (name, Moments { shape, state }) in &self.moments {
-            let AdaptiveMomentumState { moment_1, moment_2, .. } = &state.momentum;
-            for (suffix, moment) in [("exp_avg", moment_1), ("exp_avg_sq", moment_2)] {
-                let HostTensor { values, .. } = weights::to_host("", moment);
-                tensors.insert(format!("{name}.{suffix}"), HostTensor { shape: shape.clone(), values });
-            }
-        }
-        Ok(weights::write(path, &tensors)?)
+    /// Whether Muon moves the parameter. It orthogonalises a matrix between two hidden states; rows of an embedding or of
+    /// the output matrix are tokens, which have nothing to be orthogonal to.
+    fn is_muons(&self, name: &str, dimensions: usize) -> bool {
+        self.muon.is_some() && dimensions == 2 && name.contains(".layers.")
     }
 
-    /// Reads the moments of `model` as they were after `steps` steps.
+    /// Writes `NAME.exp_avg` and `NAME.exp_avg_sq` (`AdamW`'s m and v) or `NAME.momentum_buffer` (Muon's), as PyTorch
+    /// names them.
+    pub fn save(&self, path: &Path) -> Result<()> {
+        let tensors = self.memories.iter().flat_map(|(name, memory)| {
+            memory.tensors().into_iter().map(move |(suffix, tensor)| (format!("{name}.{suffix}"), tensor))
+        });
+        Ok(weights::write(path, &tensors.collect())?)
+    }
+
+    /// Reads what was remembered of `model` after `steps` steps.
     pub fn load(&mut self, path: &Path, model: &LanguageModel, device: &Device, steps: usize) -> Result<()> {
-        let mut tensors = weights::read(path)?;
-        let (mut missing, mut wrong_shape) = (Vec::new(), Vec::new());
+        let mut file = MemoryFile { tensors: weights::read(path)?, missing: Vec::new(), wrong_shape: Vec::new() };
         for (name, shape) in parameters::list(model) {
-            let mut take = |suffix: &str| {
-                let full_name = format!("{name}.{suffix}");
-                match tensors.remove(&full_name) {
-                    None => missing.push(full_name),
-                    Some(tensor) if tensor.shape != shape => {
-                        wrong_shape.push(format!("{full_name}: file {:?}, model {shape:?}", tensor.shape));
-                    }
-                    Some(tensor) => {
-                        let length = tensor.values.len();
-                        return Some(Tensor::<1>::from_data(TensorData::new(tensor.values, [length]), device));
-                    }
+            let memory = if self.is_muons(&name, shape.len()) {
+                file.take(&name, "momentum_buffer", &shape).map(|tensor| {
+                    let velocity = Tensor::from_data(TensorData::new(tensor.values, shape), device);
+                    Memory::Muon { state: MuonState::new(MomentumState::new(velocity)) }
+                })
+            } else {
+                let moments = (file.take(&name, "exp_avg", &shape), file.take(&name, "exp_avg_sq", &shape));
+                let flat = |tensor: HostTensor| Tensor::<1>::from_data(tensor.values.as_slice(), device);
+                if let (Some(moment_1), Some(moment_2)) = moments {
+                    let (moment_1, moment_2) = (flat(moment_1), flat(moment_2));
+                    let momentum = AdaptiveMomentumState { time: steps, moment_1, moment_2, max_moment_2: None };
+                    Some(Memory::AdamW { shape, state: AdamWState { momentum } })
+                } else {
+                    None
                 }
-                None
             };
-            if let (Some(moment_1), Some(moment_2)) = (take("exp_avg"), take("exp_avg_sq")) {
-                let momentum = AdaptiveMomentumState { time: steps, moment_1, moment_2, max_moment_2: None };
-                self.moments.insert(name, Moments { shape, state: AdamWState { momentum } });
-            }
+            self.memories.extend(memory.map(|memory| (name, memory)));
         }
+        file.finish(path)
+    }
+}
+
+/// A file of memories from which every tensor must be taken, and no other asked for.
+struct MemoryFile {
+    tensors: HostTensors,
+    missing: Vec<String>,
+    wrong_shape: Vec<String>,
+}
+
+impl MemoryFile {
+    fn take(&mut self, name: &str, suffix: &str, shape: &[usize]) -> Option<HostTensor> {
+        let full_name = format!("{name}.{suffix}");
+        match self.tensors.remove(&full_name) {
+            None => self.missing.push(full_name),
+            Some(tensor) if tensor.shape != shape => {
+                self.wrong_shape.push(format!("{full_name}: file {:?}, model {shape:?}", tensor.shape));
+            }
+            Some(tensor) => return Some(tensor),
+        }
+        None
+    }
+
+    fn finish(self, path: &Path) -> Result<()> {
+        let Self { tensors, missing, wrong_shape } = self;
         if missing.is_empty() && wrong_shape.is_empty() && tensors.is_empty() {
             return Ok(());
         }
@@ -160,9 +224,36 @@ impl AdamW {
 }
 
 struct Update<'a> {
-    optimizer: &'a mut AdamW,
+    optimizer: &'a mut ModelOptimizer,
     gradients: BTreeMap<String, Tensor<1>>,
     learning_rate: f64,
+}
+
+impl Update<'_> {
+    fn by_adam_w(&mut self, name: &str, weight: Tensor<1>, gradient: Tensor<1>, shape: &[usize]) -> Tensor<1> {
+        let rule = if shape.len() >= 2 { &self.optimizer.decayed } else { &self.optimizer.plain };
+        let state = match self.optimizer.memories.remove(name) {
+            Some(Memory::AdamW { state, .. }) => Some(state),
+            _ => None,
+        };
+        let (weight, state) = rule.step(self.learning_rate, weight, gradient, state);
+        let memory = state.map(|state| Memory::AdamW { shape: shape.to_vec(), state });
+        self.optimizer.memories.extend(memory.map(|memory| (name.to_owned(), memory)));
+        weight
+    }
+
+    fn by_muon(&mut self, name: &str, weight: Tensor<1>, gradient: Tensor<1>, shape: &[usize]) -> Tensor<1> {
+        let (Some(muon), &[rows, columns]) = (&self.optimizer.muon, shape) else { return weight };
+        let state = match self.optimizer.memories.remove(name) {
+            Some(Memory::Muon { state }) => Some(state),
+            _ => None,
+        };
+        let matrix = |flat: Tensor<1>| flat.reshape([rows, columns]);
+        let (weight, state) = muon.step(self.learning_rate, matrix(weight), matrix(gradient), state);
+        let memory = state.map(|state| Memory::Muon { state });
+        self.optimizer.memories.extend(memory.map(|memory| (name.to_owned(), memory)));
+        weight.reshape([rows * columns])
+    }
 }
 
 impl ParameterMapper for Update<'_> {
@@ -170,14 +261,12 @@ impl ParameterMapper for Update<'_> {
         let Some(gradient) = self.gradients.remove(name) else { return param };
         let (id, weight, mapper) = param.consume();
         let shape = weight.dims();
-        // The rule works element by element, so it need not know the shape.
         let weight = weight.inner().reshape([-1]);
-        let rule = if D >= 2 { &self.optimizer.decayed } else { &self.optimizer.plain };
-        let state = self.optimizer.moments.remove(name).map(|moments| moments.state);
-        let (weight, state) = rule.step(self.learning_rate, weight, gradient, state);
-        if let Some(state) = state {
-            self.optimizer.moments.insert(name.to_owned(), Moments { shape: shape.to_vec(), state });
-        }
+        let weight = if self.optimizer.is_muons(name, D) {
+            self.by_muon(name, weight, gradient, &shape)
+        } else {
+            self.by_adam_w(name, weight, gradient, &shape)
+        };
         let weight = Tensor::from_inner(weight.reshape(shape)).require_grad();
         Param::from_mapped_value(id, weight, mapper)
     }

@@ -14,7 +14,7 @@ use minillm_model::random::derive;
 
 use crate::data::Batch;
 use crate::error::{Error, Result};
-use crate::optimizer::{AdamW, Gradients};
+use crate::optimizer::{Gradients, ModelOptimizer};
 use crate::workers::Workers;
 
 /// What a step needs to know besides the batch.
@@ -46,7 +46,7 @@ pub struct StepResult {
 /// Moves `model` by one step on `batch`. On a loss or gradient that is not finite nothing is updated.
 pub fn train_step(
     model: LanguageModel,
-    optimizer: &mut AdamW,
+    optimizer: &mut ModelOptimizer,
     batch: &Batch,
     device: &Device,
     workers: &Workers,

@@ -35,7 +35,7 @@ use crate::metrics::console::Console;
 use crate::metrics::jsonl::Jsonl;
 use crate::metrics::tensorboard::TensorBoard;
 use crate::metrics::{Metrics, Record, Sink, tag};
-use crate::optimizer::AdamW;
+use crate::optimizer::ModelOptimizer;
 use crate::run_dir::{METRICS_FILE, RunDir, SAMPLES_FOLDER, TENSORBOARD_FOLDER};
 use crate::schedule::learning_rate;
 use crate::step::{StepOptions, StepResult, train_step};
@@ -51,7 +51,7 @@ pub struct Trainer {
     device: Device,
     workers: Workers,
     model: LanguageModel,
-    optimizer: AdamW,
+    optimizer: ModelOptimizer,
     state: State,
     metrics: Metrics,
     console: Console,
@@ -83,7 +83,7 @@ impl Trainer {
     ) -> Result<Self> {
         let device = found.device.clone().autodiff();
         let model_config = config.model.resolve(corpus.tokenizer.vocab_size(), config.train.context);
-        let mut optimizer = AdamW::new(&config.optimizer);
+        let mut optimizer = ModelOptimizer::new(&config.optimizer);
         let (model, state) = match &resume_from {
             None => {
                 let model = LanguageModel::new(&model_config, &device)?;

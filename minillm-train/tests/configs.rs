@@ -25,10 +25,14 @@ fn every_config_takes_two_steps() {
             "train.batch_size=2",
             "train.micro_batch_size=1",
             "train.context=32",
+            "data.validation_fraction=0.1",
             "model.num_hidden_layers=1",
             "model.max_position_embeddings=32",
         ] {
             arguments.extend(["--set", change]);
+        }
+        if text.contains("kind = \"file\"") {
+            arguments.extend(["--set", "tokenizer.kind=char"]);
         }
         if !text.contains("tales") {
             arguments.extend(["--set", "data.files=[\"stories.txt\"]"]);

@@ -9,7 +9,7 @@ use minillm_model::decoder::LanguageModel;
 use minillm_model::init;
 use minillm_train::config::OptimizerConfig;
 use minillm_train::data::Batch;
-use minillm_train::optimizer::AdamW;
+use minillm_train::optimizer::ModelOptimizer;
 use minillm_train::step::{StepOptions, train_step};
 use minillm_train::workers::Workers;
 
@@ -44,7 +44,7 @@ fn losses(config: &ModelConfig, options: StepOptions, workers: usize, steps: usi
     let device = device();
     let workers = Workers::new(workers).unwrap();
     let mut model = init::initialize(LanguageModel::new(config, &device).unwrap(), config, 1);
-    let mut optimizer = AdamW::new(&OptimizerConfig::default());
+    let mut optimizer = ModelOptimizer::new(&OptimizerConfig::default());
     let step = |step| {
         let options = StepOptions { step, ..options };
         let (moved, result) = train_step(model.clone(), &mut optimizer, &batch(), &device, &workers, &options).unwrap();
@@ -114,7 +114,7 @@ fn the_first_step_moves_by_the_learning_rate() {
     let config = config();
     let model = init::initialize(LanguageModel::new(&config, &device).unwrap(), &config, 1);
     let before = model.model.norm.clone();
-    let mut optimizer = AdamW::new(&OptimizerConfig::default());
+    let mut optimizer = ModelOptimizer::new(&OptimizerConfig::default());
     let workers = Workers::new(1).unwrap();
     let (model, result) = train_step(model, &mut optimizer, &batch(), &device, &workers, &OPTIONS).unwrap();
     assert!(result.grad_norm > 0.0);

@@ -13,7 +13,7 @@ use serde_json::json;
 use crate::config::RunConfig;
 use crate::data::Batch;
 use crate::error::{Error, Result};
-use crate::optimizer::AdamW;
+use crate::optimizer::ModelOptimizer;
 use crate::step::{StepOptions, train_step};
 use crate::workers::Workers;
 
@@ -56,7 +56,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
     let device = found.device.clone().autodiff();
     let model_config = config.model.resolve(vocab_size, config.train.context);
     let mut model = init::initialize(LanguageModel::new(&model_config, &device)?, &model_config, config.seed);
-    let mut optimizer = AdamW::new(&config.optimizer);
+    let mut optimizer = ModelOptimizer::new(&config.optimizer);
     let workers = Workers::new(found.training_threads())?;
 
     let (mut start, mut loss) = (Instant::now(), 0.0);

@@ -95,10 +95,24 @@ impl TrainConfig {
     }
 }
 
-/// The `[optimizer]` section: `AdamW` (arXiv:1711.05101).
+/// Which rule moves the matrices of the blocks; everything else is always `AdamW`'s.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OptimizerKind {
+    /// `AdamW` (arXiv:1711.05101).
+    #[default]
+    AdamW,
+    /// Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon), scaled so that `AdamW`'s learning rates fit
+    /// (arXiv:2502.16982).
+    Muon,
+}
+
+/// The `[optimizer]` section.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct OptimizerConfig {
+    /// The rule for the matrices of the blocks.
+    pub kind: OptimizerKind,
     /// The peak of the learning rate; `[schedule]` says how it rises to it and falls.
     pub learning_rate: f64,
     /// Share of the old value kept in the running mean of the gradient.
@@ -113,7 +127,7 @@ pub struct OptimizerConfig {
 
 impl Default for OptimizerConfig {
     fn default() -> Self {
-        Self { learning_rate: 1e-3, beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weight_decay: 0.1 }
+        Self { kind: OptimizerKind::AdamW, learning_rate: 1e-3, beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weight_decay: 0.1 }
     }
 }
 
