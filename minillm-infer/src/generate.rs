@@ -52,7 +52,7 @@ pub struct Tokens<'a> {
     ids: Vec<u32>,
     /// The first one that the cache still knows; those from `first + cache.len()` on have not been through the model.
     first: usize,
-    prompt_tokens: usize,
+    prompt_length: usize,
     remaining: usize,
     context: usize,
     end_ids: Vec<u32>,
@@ -80,7 +80,7 @@ impl<'a> Tokens<'a> {
             sampler: sampling.sampler(),
             ids: prompt.to_vec(),
             first: 0,
-            prompt_tokens: prompt.len(),
+            prompt_length: prompt.len(),
             remaining: max_new_tokens,
             context,
             end_ids: Vec::new(),
@@ -102,7 +102,7 @@ impl<'a> Tokens<'a> {
 
     /// What was generated so far.
     pub fn generated(&self) -> &[u32] {
-        &self.ids[self.prompt_tokens..]
+        &self.ids[self.prompt_length..]
     }
 
     /// Whether the context was full and the beginning is forgotten.
@@ -172,7 +172,7 @@ pub fn text(
     let mut text = String::new();
     let mut written = 0;
     let mut finish_reason = None;
-    while let Some(id) = tokens.next() {
+    for id in tokens.by_ref() {
         if let Some(piece) = stream.push(id?)? {
             text += &piece;
         }

@@ -1,6 +1,6 @@
 //! The program as its user sees it: data on stdout, messages on stderr, the documented exit codes.
 
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used)]
 
 use std::collections::BTreeSet;
 use std::path::Path;

@@ -82,17 +82,14 @@ impl Error {
 
 fn list_tensors(missing: &[String], unexpected: &[String], wrong_shape: &[String]) -> String {
     const SHOWN: usize = 5;
-    let mut text = String::new();
-    for (what, names) in
-        [("missing", missing), ("not part of the model", unexpected), ("of another shape", wrong_shape)]
-    {
+    let list = |what: &str, names: &[String]| {
         if names.is_empty() {
-            continue;
+            return String::new();
         }
         let shown: Vec<_> = names.iter().take(SHOWN).map(|name| format!("`{name}`")).collect();
         let rest = names.len().saturating_sub(SHOWN);
         let rest = if rest > 0 { format!(" and {rest} more") } else { String::new() };
-        text += &format!("; {what}: {}{rest}", shown.join(", "));
-    }
-    text
+        format!("; {what}: {}{rest}", shown.join(", "))
+    };
+    list("missing", missing) + &list("not part of the model", unexpected) + &list("of another shape", wrong_shape)
 }

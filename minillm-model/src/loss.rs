@@ -28,15 +28,12 @@ impl LanguageModel {
         let hidden = hidden.reshape([1, rows, d]); // [1, B T, D]
         let targets = targets.reshape([rows]); // [B T]
 
-        (0..rows)
-            .step_by(rows_at_once)
-            .map(|start| {
-                let count = rows_at_once.min(rows - start);
-                let logits = self.logits(hidden.clone().narrow(1, start, count)).squeeze_dim(0); // [count, V]
-                summed_cross_entropy(logits, targets.clone().narrow(0, start, count))
-            })
-            .reduce(|sum, chunk| sum + chunk)
-            .expect("a batch has at least one row")
+        let chunks = (0..rows).step_by(rows_at_once).map(|start| {
+            let count = rows_at_once.min(rows - start);
+            let logits = self.logits(hidden.clone().narrow(1, start, count)).squeeze_dim(0); // [count, V]
+            summed_cross_entropy(logits, targets.clone().narrow(0, start, count)) // [1]
+        });
+        Tensor::cat(chunks.collect(), 0).sum() // [1]
     }
 
     fn vocab_size(&self) -> usize {

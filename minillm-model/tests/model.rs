@@ -1,5 +1,7 @@
 //! Properties of whole models: every combination of the switches, the cache, initial values, the loss.
 
+#![allow(clippy::unwrap_used)]
+
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use minillm_model::checkpoint::hf_config::{self, Family};

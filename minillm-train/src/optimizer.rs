@@ -98,8 +98,9 @@ pub struct ModelOptimizer {
     memories: BTreeMap<String, Memory>,
 }
 
-/// What a rule remembers of one parameter.
+/// What a rule remembers of one parameter. There are as many as parameters, so their size does not matter.
 #[derive(Clone)]
+#[allow(clippy::large_enum_variant)]
 enum Memory {
     /// Flattened: the rule works element by element.
     AdamW {

@@ -11,7 +11,7 @@
 //! What a step does is a pure function of the configuration, the seed and the step, so a run that was stopped and resumed
 //! goes through the same weights as one that never stopped.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use burn::module::Module;
@@ -79,12 +79,12 @@ impl Trainer {
         corpus: Corpus,
         run: RunDir,
         found: &Found,
-        resume_from: Option<PathBuf>,
+        resume_from: Option<&Path>,
     ) -> Result<Self> {
         let device = found.device.clone().autodiff();
         let model_config = config.model.resolve(corpus.tokenizer.vocab_size(), config.train.context);
         let mut optimizer = ModelOptimizer::new(&config.optimizer);
-        let (model, state) = match &resume_from {
+        let (model, state) = match resume_from {
             None => {
                 let model = LanguageModel::new(&model_config, &device)?;
                 let state = State::new(config.seed, corpus.fingerprint.clone());
@@ -94,7 +94,7 @@ impl Trainer {
                 let state = checkpoint::load_state(directory)?;
                 if state.data_fingerprint != corpus.fingerprint {
                     return Err(Error::Run {
-                        path: directory.clone(),
+                        path: directory.to_owned(),
                         problem: "was trained on another text or with another tokenizer".to_owned(),
                         hint: "restore the text, or start a new run with another --out".to_owned(),
                     });

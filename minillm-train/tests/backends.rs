@@ -1,5 +1,7 @@
 //! One architecture, any backend: the same losses and the same greedy text wherever it runs.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use common::{Bench, all_devices, infer};

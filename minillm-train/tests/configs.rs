@@ -1,5 +1,7 @@
 //! Every file in `configs/` is loaded and run for two steps.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use common::{Bench, root};

@@ -1,5 +1,7 @@
 //! What a user gets wrong ends with the documented code and a message that names file, field and way out; never a panic.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use common::{Bench, stderr};

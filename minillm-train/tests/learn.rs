@@ -1,6 +1,6 @@
 //! Learning itself: one batch by heart with every switch, dropout that matters, micro-batches that do not.
 
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used)]
 
 use burn::tensor::Device;
 use minillm_infer::device;

@@ -3,6 +3,8 @@
 //! Blocks marked ```` ```sh ```` are commands. `cargo run ... -p PROGRAM ... --` becomes the program that was built for
 //! the tests; training is cut to two steps. Commands for a backend that is not in this build are only parsed.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use std::process::Command;

@@ -119,7 +119,7 @@ fn generate_text(args: &Args, checkpoint: &Checkpoint, tokens: Tokens, rates: &m
 
 /// Without a tokenizer, ids are all there is to print.
 fn generate_ids(args: &Args, mut tokens: Tokens, rates: &mut Rates) -> Result<Generated> {
-    while let Some(id) = tokens.next() {
+    for id in tokens.by_ref() {
         let id = id?;
         rates.token();
         if !args.json {

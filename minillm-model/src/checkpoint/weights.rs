@@ -150,6 +150,9 @@ impl ParameterVisitor for Collect {
 }
 
 /// Copies a parameter, or a tensor of its shape, from the device into the file's layout.
+///
+/// # Panics
+/// If the device fails.
 pub fn to_host<const D: usize>(name: &str, tensor: &Tensor<D>) -> HostTensor {
     let shape = tensor.dims().to_vec();
     let values = tensor.try_to_vec_as::<f32>().expect("a float tensor reads back as f32");

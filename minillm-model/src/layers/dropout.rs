@@ -72,7 +72,7 @@ const LOW_31_BITS: i32 = i32::MAX;
 /// Integers are i32 on some backends and i64 on others; keeping the low 31 bits gives the same values on both, because
 /// the wrapped product and the full one agree there.
 fn hash_31(x: Tensor<2, Int>) -> Tensor<2, Int> {
-    const MULTIPLIER: i32 = 0x45d9_f3b;
+    const MULTIPLIER: i32 = 0x045d_9f3b;
     let x = x.clone().bitwise_xor(x.bitwise_right_shift_scalar(16));
     let x = x.mul_scalar(MULTIPLIER).bitwise_and_scalar(LOW_31_BITS);
     let x = x.clone().bitwise_xor(x.bitwise_right_shift_scalar(15));

@@ -35,11 +35,10 @@ impl RotaryEmbedding {
         let frequencies = frequencies(config);
         let (mut cos, mut sin) = (Vec::with_capacity(c * e), Vec::with_capacity(c * e));
         for position in 0..c {
-            for (half, sign) in [(0, -1.0), (1, 1.0)] {
-                for pair in 0..e / 2 {
-                    debug_assert!(half * e / 2 + pair < e);
+            for sign in [-1.0, 1.0] {
+                for frequency in &frequencies {
                     // In f64 up to here: at position 100,000 an f32 angle is already off by 0.004.
-                    let angle = position as f64 * frequencies[pair];
+                    let angle = position as f64 * frequency;
                     cos.push(angle.cos() as f32);
                     sin.push((sign * angle.sin()) as f32);
                 }

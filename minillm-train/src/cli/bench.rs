@@ -19,7 +19,7 @@ use crate::workers::Workers;
 
 /// Measure training speed on random tokens: full optimiser steps, no data needed
 ///
-///   minillm-train bench configs/quickstart.toml --set model.vocab_size=1024
+///   `minillm-train bench configs/quickstart.toml --set model.vocab_size=1024`
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {

@@ -67,7 +67,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     let shape = Shape { context: config.train.context, batch_size: config.train.batch_size, seed: config.seed };
     let corpus = data::prepare(&config.data, &config.tokenizer, &shape, &cache_dir()?, &Bars::default())?;
     let config_file = run.path().join(CONFIG_FILE);
-    let trainer = Trainer::new(&config, corpus, run, &found, resume_from)?;
+    let trainer = Trainer::new(&config, corpus, run, &found, resume_from.as_deref())?;
     let resolved = resolved(&config, trainer.model_config());
     fs::write(&config_file, resolved.to_toml()?).map_err(|source| Error::Io {
         action: "write",

@@ -1,6 +1,6 @@
 //! What the tests of the program share: tiny runs in temporary directories, with a cache of their own.
 
-#![allow(dead_code, missing_docs)] // each test file uses its share of it
+#![allow(dead_code, missing_docs, clippy::unwrap_used)] // each test file uses its share of it
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
