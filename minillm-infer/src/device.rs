@@ -150,7 +150,7 @@ fn devices_of(backend: &Backend) -> Vec<Found> {
 
 #[cfg(any(feature = "wgpu", feature = "cuda", feature = "rocm"))]
 fn hardware_name(device: &Device) -> Option<String> {
-    device.identity().map(|identity| identity.name.to_string())
+    device.identity().map(|identity| identity.name.clone())
 }
 
 #[cfg(not(any(feature = "wgpu", feature = "cuda", feature = "rocm")))]
