@@ -29,6 +29,11 @@ fn the_commands_of_the_readme_work() {
         if words[0] == "train" {
             words.extend(["--set", "train.max_steps=2", "--set", "schedule.warmup_steps=0"].map(str::to_owned));
             words.extend(["--set", "eval.sample_tokens=4"].map(str::to_owned));
+            if words.contains(&"--device".to_owned()) {
+                // Software Vulkan computes on the CPU, slowly: a smaller model.
+                words
+                    .extend(["--set", "model.hidden_size=32", "--set", "model.num_hidden_layers=1"].map(str::to_owned));
+            }
             if !words.contains(&"--resume".to_owned()) {
                 words.push("--overwrite".to_owned());
             }
