@@ -99,8 +99,6 @@ fn a_read_only_out() {
 #[test]
 fn a_loss_that_explodes_stops_the_run_and_keeps_the_last_checkpoint() {
     let bench = Bench::new();
-    bench.train("run", &["--set", "train.max_steps=2"]);
-    let before = bench.state("run", 2);
     let explode = [
         "tiny.toml",
         "--out",
@@ -115,5 +113,13 @@ fn a_loss_that_explodes_stops_the_run_and_keeps_the_last_checkpoint() {
         "optimizer.weight_decay=0",
     ];
     refused(&bench, &explode, 1, &["step ", "not finite", "optimizer.learning_rate"]);
-    assert!(bench.state("run", 2) == before);
+    // What it had saved before is there, and nothing that is not a number was saved.
+    let runs = minillm_model::checkpoint::locate::checkpoints(&bench.path().join("other")).unwrap();
+    assert!(!runs.is_empty());
+    for (_, checkpoint) in runs {
+        for name in ["model.safetensors", "trainer/optimizer.safetensors"] {
+            let tensors = minillm_model::checkpoint::weights::read(&checkpoint.join(name)).unwrap();
+            assert!(tensors.values().flat_map(|tensor| &tensor.values).all(|value| value.is_finite()), "{name}");
+        }
+    }
 }
