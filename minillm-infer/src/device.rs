@@ -121,18 +121,26 @@ pub fn open(name: &str) -> Result<Found> {
     let count = devices.len();
     index.and_then(|index| devices.into_iter().nth(index)).ok_or_else(|| Error::Device {
         name: name.to_owned(),
-        problem: if count == 0 { "found no hardware".to_owned() } else { format!("does not exist; there are {count}") },
-        hint: if count == 0 {
-            "check that the driver is installed, or choose another device".to_owned()
-        } else {
-            format!("choose {backend_name}:0 to {backend_name}:{}", count - 1)
+        problem: match count {
+            _ if index.is_none() => "has an index that is not a number".to_owned(),
+            0 => "found no hardware".to_owned(),
+            1 => "does not exist; there is one".to_owned(),
+            _ => format!("does not exist; there are {count}"),
+        },
+        hint: match count {
+            0 => "check that the driver is installed, or choose another device".to_owned(),
+            1 => format!("choose {backend_name}"),
+            _ => format!("choose {backend_name}:0 to {backend_name}:{}", count - 1),
         },
     })
 }
 
 fn devices_of(backend: &Backend) -> Vec<Found> {
     let Some(kind) = backend.kind else { return Vec::new() };
-    let devices = Device::enumerate(kind()).into_vec();
+    let mut devices = Device::enumerate(kind()).into_vec();
+    if backend.name == "tch" {
+        devices.extend(libtorch_cpu()); // Burn lists only its CUDA devices
+    }
     let many = devices.len() > 1 || backend.is_gpu;
     devices
         .into_iter()
@@ -148,6 +156,16 @@ fn devices_of(backend: &Backend) -> Vec<Found> {
         .collect()
 }
 
+#[cfg(feature = "tch")]
+fn libtorch_cpu() -> Option<Device> {
+    Some(Device::libtorch())
+}
+
+#[cfg(not(feature = "tch"))]
+fn libtorch_cpu() -> Option<Device> {
+    None
+}
+
 #[cfg(any(feature = "wgpu", feature = "cuda", feature = "rocm"))]
 fn hardware_name(device: &Device) -> Option<String> {
     device.identity().map(|identity| identity.name.clone())
@@ -156,4 +174,20 @@ fn hardware_name(device: &Device) -> Option<String> {
 #[cfg(not(any(feature = "wgpu", feature = "cuda", feature = "rocm")))]
 fn hardware_name(_device: &Device) -> Option<String> {
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_cpu_backend_of_this_build_opens() {
+        for backend in backends().iter().filter(|backend| !backend.is_gpu && backend.kind.is_some()) {
+            let found = open(backend.name).unwrap();
+            let sum: f32 = burn::tensor::Tensor::<1>::from_data([1.0, 2.0], &found.device).sum().into_scalar();
+            assert_eq!(sum, 3.0, "{}", backend.name);
+            assert!(list().iter().any(|other| other.name == found.name));
+        }
+        assert!(compiled().contains(&"flex"), "the tests compare every backend with flex");
+    }
 }

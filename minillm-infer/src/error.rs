@@ -1,5 +1,7 @@
 //! What can go wrong between a model directory and its text.
 
+use minillm_model::error::io_hint;
+
 /// Result with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -31,6 +33,13 @@ pub enum Error {
         hint: String,
     },
 
+    /// What the model computed is no number.
+    #[error("{what} not finite")]
+    NotFinite {
+        /// What it is, with its verb: "the logits are".
+        what: &'static str,
+    },
+
     /// A file could not be read or written. The source names the path.
     #[error("cannot {action} {what}")]
     Io {
@@ -49,7 +58,8 @@ impl Error {
     pub fn hint(&self) -> Option<&str> {
         let hint = match self {
             Self::Model(error) => return error.hint(),
-            Self::Io { .. } => "",
+            Self::Io { source, .. } => io_hint(source),
+            Self::NotFinite { .. } => "the weights are damaged, or the device computes wrongly: try `--device flex`",
             Self::Device { hint, .. } | Self::Request { hint, .. } => hint,
         };
         (!hint.is_empty()).then_some(hint)

@@ -8,10 +8,13 @@
 //! position. [`Tokens`] is that loop as an iterator of ids; [`text`] turns it into pieces of text. When the model's
 //! context is full, the older half is forgotten and the newer half runs through the model again.
 
+use std::time::Instant;
+
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use minillm_model::checkpoint::Checkpoint;
 use minillm_model::config::ModelConfig;
 use minillm_model::decoder::LanguageModel;
+use minillm_model::error::Error as ModelError;
 use minillm_model::kv_cache::KvCache;
 use minillm_model::layers::dropout::Dropout;
 use minillm_model::tokenizer::Tokenizer;
@@ -57,6 +60,32 @@ pub struct Tokens<'a> {
     context: usize,
     end_ids: Vec<u32>,
     finished: Option<FinishReason>,
+    rates: Rates,
+}
+
+/// How fast a generation was. The model's time only: what is done with the tokens does not count.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Rates {
+    /// Tokens of the prompt per second, up to the first new token; 0 if there was none.
+    pub prefill_tokens_per_second: f64,
+    /// Tokens per second after the first; 0 if there were none.
+    pub decode_tokens_per_second: f64,
+    decode_tokens: usize,
+    decode_seconds: f64,
+}
+
+impl Rates {
+    /// Takes note of a pass of the model: the first is the prompt's.
+    fn add(&mut self, prompt_tokens: usize, is_first: bool, seconds: f64) {
+        let seconds = seconds.max(1e-9);
+        if is_first {
+            self.prefill_tokens_per_second = prompt_tokens as f64 / seconds;
+            return;
+        }
+        self.decode_tokens += 1;
+        self.decode_seconds += seconds;
+        self.decode_tokens_per_second = self.decode_tokens as f64 / self.decode_seconds;
+    }
 }
 
 impl<'a> Tokens<'a> {
@@ -85,6 +114,7 @@ impl<'a> Tokens<'a> {
             context,
             end_ids: Vec::new(),
             finished: None,
+            rates: Rates::default(),
         })
     }
 
@@ -98,6 +128,16 @@ impl<'a> Tokens<'a> {
     /// Why it ended; `None` while it has not.
     pub fn finished(&self) -> Option<FinishReason> {
         self.finished
+    }
+
+    /// How fast it was so far.
+    pub fn rates(&self) -> Rates {
+        self.rates
+    }
+
+    /// What it started after.
+    pub fn prompt(&self) -> &[u32] {
+        &self.ids[..self.prompt_length]
     }
 
     /// What was generated so far.
@@ -120,7 +160,7 @@ impl<'a> Tokens<'a> {
         let hidden = self.model.model.forward(ids, Some(&mut self.cache), &Dropout::off()); // [1, T, D]
         let [_, t, _] = hidden.dims();
         let logits = self.model.logits(hidden.narrow(1, t - 1, 1)); // [1, 1, V]: only the last position matters
-        let id = self.sampler.next(&read(logits), &self.ids)?;
+        let id = self.sampler.next(&read(logits)?, &self.ids)?;
         self.ids.push(id);
         Ok(id)
     }
@@ -136,12 +176,13 @@ impl Iterator for Tokens<'_> {
         if self.finished.is_some() {
             return None;
         }
+        let (start, is_first) = (Instant::now(), self.generated().is_empty());
         let step = self.step();
-        self.remaining -= 1;
-        if let Ok(id) = step
-            && self.end_ids.contains(&id)
-        {
-            self.finished = Some(FinishReason::EndOfText);
+        self.rates.add(self.prompt_length, is_first, start.elapsed().as_secs_f64());
+        match step {
+            Ok(id) if self.end_ids.contains(&id) => self.finished = Some(FinishReason::EndOfText),
+            Ok(_) => self.remaining -= 1,
+            Err(_) => self.remaining = 0,
         }
         Some(step)
     }
@@ -158,6 +199,8 @@ pub struct Generated {
     pub finish_reason: FinishReason,
     /// Whether the context was full and the beginning was forgotten.
     pub has_forgotten: bool,
+    /// How fast it was.
+    pub rates: Rates,
 }
 
 /// Generates text, handing each piece to `write` as soon as it is certain. A stop text ends generation and is not
@@ -168,7 +211,7 @@ pub fn text(
     stop: &[String],
     mut write: impl FnMut(&str) -> Result<()>,
 ) -> Result<Generated> {
-    let mut stream = DecodeStream::new(tokenizer);
+    let mut stream = DecodeStream::after(tokenizer, tokens.prompt())?;
     let mut text = String::new();
     let mut written = 0;
     let mut finish_reason = None;
@@ -194,7 +237,8 @@ pub fn text(
         write(&text[written..])?;
     }
     let finish_reason = finish_reason.or(tokens.finished()).unwrap_or(FinishReason::Length);
-    Ok(Generated { ids: tokens.generated().to_vec(), text, finish_reason, has_forgotten: tokens.has_forgotten() })
+    let ids = tokens.generated().to_vec();
+    Ok(Generated { ids, text, finish_reason, has_forgotten: tokens.has_forgotten(), rates: tokens.rates() })
 }
 
 /// Length of the longest end of `text` with which one of the stop texts begins.
@@ -205,16 +249,32 @@ fn longest_stop_prefix(text: &str, stop: &[String]) -> usize {
     stop.iter().filter_map(overlap).max().unwrap_or(0)
 }
 
+/// The ids of a prompt in words. An empty one is an error: it would leave the choice of the first word to the model, which
+/// `--prompt-ids` can ask for.
+pub fn encode_prompt(tokenizer: &Tokenizer, prompt: &str) -> Result<Vec<u32>> {
+    if prompt.is_empty() {
+        return Err(empty_prompt());
+    }
+    Ok(tokenizer.encode_prompt(prompt)?)
+}
+
+fn empty_prompt() -> Error {
+    Error::Request {
+        problem: "the prompt is empty".to_owned(),
+        hint: "give at least one token: --prompt \"Once\" or --prompt-ids 0".to_owned(),
+    }
+}
+
 /// The logits of every position of `ids`, without a cache: `[T, V]` in a row-major vector.
 pub fn logits(model: &LanguageModel, config: &ModelConfig, device: &Device, ids: &[u32]) -> Result<Vec<f32>> {
     check_prompt(config, ids)?;
-    Ok(read(model.forward(ids_tensor(ids, device), None)))
+    read(model.forward(ids_tensor(ids, device), None))
 }
 
 /// The tokenizer of a checkpoint, or an error that says how to do without.
 pub fn tokenizer(checkpoint: &Checkpoint) -> Result<&Tokenizer> {
     checkpoint.tokenizer.as_ref().ok_or_else(|| Error::Request {
-        problem: format!("`{}` has no tokenizer.json, so text means nothing to it", checkpoint.path.display()),
+        problem: format!("`{}` has no tokenizer.json, so it cannot read or write text", checkpoint.path.display()),
         hint: "give token ids with --prompt-ids, or put the model's tokenizer.json there".to_owned(),
     })
 }
@@ -222,10 +282,7 @@ pub fn tokenizer(checkpoint: &Checkpoint) -> Result<&Tokenizer> {
 fn check_prompt(config: &ModelConfig, ids: &[u32]) -> Result<()> {
     let request = |problem: String, hint: &str| Err(Error::Request { problem, hint: hint.to_owned() });
     if ids.is_empty() {
-        return request(
-            "the prompt is empty".to_owned(),
-            "give at least one token: --prompt \"Once\" or --prompt-ids 0",
-        );
+        return Err(empty_prompt());
     }
     let context = config.max_position_embeddings;
     if ids.len() > context {
@@ -245,6 +302,11 @@ fn ids_tensor(ids: &[u32], device: &Device) -> Tensor<2, Int> {
     Tensor::from_data(TensorData::new(ids, [1, length]), device)
 }
 
-fn read(tensor: Tensor<3>) -> Vec<f32> {
-    tensor.try_into_vec_as::<f32>().expect("a float tensor reads back as f32")
+fn read(logits: Tensor<3>) -> Result<Vec<f32>> {
+    let logits = logits.try_into_vec_as::<f32>().map_err(|error| ModelError::Device(error.to_string()))?;
+    if logits.iter().all(|logit| logit.is_finite()) {
+        Ok(logits)
+    } else {
+        Err(Error::NotFinite { what: "the logits are" })
+    }
 }

@@ -75,10 +75,7 @@ impl Sampler {
     /// infinitely large, or if none is left.
     pub fn next(&mut self, logits: &[f32], previous: &[u32]) -> Result<u32> {
         if !largest(logits).is_finite() || logits.iter().any(|logit| logit.is_nan()) {
-            return Err(Error::Request {
-                problem: "the model's logits are not finite".to_owned(),
-                hint: "the weights are damaged, or the device computes wrongly: try `--device flex`".to_owned(),
-            });
+            return Err(Error::NotFinite { what: "the logits are" });
         }
         let mut logits = logits.to_vec();
         penalise_repetition(&mut logits, previous, self.sampling.repetition_penalty);

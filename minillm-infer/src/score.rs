@@ -50,19 +50,20 @@ pub struct Window<'a> {
     pub rows: usize,
 }
 
-/// Summed nats of the scored targets of a window.
+/// Summed nats of the scored targets of a window; NaN if the device fails.
 pub fn window_nats(model: &LanguageModel, device: &Device, window: Window) -> f64 {
     let shape = [window.rows, window.inputs.len() / window.rows];
     let tensor = |ids: &[i32]| Tensor::<2, Int>::from_data(TensorData::new(ids.to_vec(), shape), device);
     let hidden = model.model.forward(tensor(window.inputs), None, &Dropout::off()); // [B, T, D]
-    model.summed_loss(hidden, tensor(window.targets)).into_scalar::<f64>()
+    let nats = model.summed_loss(hidden, tensor(window.targets)).try_into_vec_as::<f64>();
+    nats.map_or(f64::NAN, |nats| nats.iter().sum())
 }
 
 /// Scores `ids`, all but the first, in windows of the model's context. `bytes` is the size of the text they stand for.
 pub fn score(model: &LanguageModel, config: &ModelConfig, device: &Device, ids: &[u32], bytes: u64) -> Result<Score> {
     if ids.len() < 2 {
         return Err(Error::Request {
-            problem: format!("a text of {} tokens has nothing to predict", ids.len()),
+            problem: "the text is too short: it has no token to predict".to_owned(),
             hint: "give a longer text".to_owned(),
         });
     }
@@ -74,6 +75,9 @@ pub fn score(model: &LanguageModel, config: &ModelConfig, device: &Device, ids: 
         let targets: Vec<i32> = ids[start + 1..=end].iter().map(|&id| id as i32).collect();
         debug_assert!(!targets.contains(&IGNORED));
         nats += window_nats(model, device, Window { inputs: &inputs, targets: &targets, rows: 1 });
+    }
+    if !nats.is_finite() {
+        return Err(Error::NotFinite { what: "the loss is" });
     }
     Ok(Score { nats, tokens: ids.len() as u64 - 1, bytes })
 }

@@ -1,4 +1,4 @@
-//! One block: attention mixes tokens, the MLP thinks about each, and both *add* to the residual stream.
+//! One block: attention mixes tokens, the MLP works on each alone, and both *add* to the residual stream.
 //!
 //! ```text
 //! x = x + attention(norm(x))
@@ -52,10 +52,10 @@ impl Block {
         cache: Option<&mut LayerCache>,
         drop: &Dropout,
     ) -> Tensor<3> {
-        let normed = self.input_layernorm.forward(x.clone());
-        let attended = self.self_attn.forward(normed, rope, mask, cache, &drop.at(0));
+        let normalized = self.input_layernorm.forward(x.clone());
+        let attended = self.self_attn.forward(normalized, rope, mask, cache, &drop.at(0));
         let x = x + dropout(attended, &drop.at(1));
-        let thought = self.mlp.forward(self.post_attention_layernorm.forward(x.clone()));
-        x + dropout(thought, &drop.at(2))
+        let transformed = self.mlp.forward(self.post_attention_layernorm.forward(x.clone()));
+        x + dropout(transformed, &drop.at(2))
     }
 }

@@ -148,7 +148,7 @@ pub struct ModelConfig {
     pub mlp: Mlp,
     /// Biases in attention.
     pub attention_bias: AttentionBias,
-    /// Biases in the MLP.
+    /// Biases in the MLP, and in the norms where they are LayerNorm: GPT-2 has both, nanoGPT neither.
     pub mlp_bias: bool,
     /// RMSNorm over each head's query and key (Qwen3).
     pub qk_norm: bool,
@@ -271,8 +271,11 @@ impl ModelConfig {
 
     /// Rejects what cannot be built, naming the field. Every model in this crate is made from a config that passed.
     pub fn validate(&self) -> Result<()> {
-        // Above this a size is a typing error or a hostile file; it also keeps every product below in 64 bits.
+        // Above these a size is a typing error or a hostile file. Together they keep the parameter count within 2^50.
         const LARGEST: usize = 1 << 24;
+        const MOST_LAYERS: usize = 1 << 12;
+        const LARGEST_MATRIX: usize = 1 << 32; // numbers; 16 GiB in f32
+        const LARGEST_ROTARY_TABLE: usize = 1 << 27; // numbers: a million positions of heads 128 wide
         for (field, value) in [
             ("vocab_size", self.vocab_size),
             ("hidden_size", self.hidden_size),
@@ -287,7 +290,31 @@ impl ModelConfig {
                 return invalid(field, format!("is {value}"), format!("choose a value from 1 to {LARGEST}"));
             }
         }
+        if self.num_hidden_layers > MOST_LAYERS {
+            let problem = format!("is {}", self.num_hidden_layers);
+            return invalid("num_hidden_layers", problem, format!("choose a value from 1 to {MOST_LAYERS}"));
+        }
         let (heads, kv_heads) = (self.num_attention_heads, self.num_key_value_heads);
+        for (field, other, product) in [
+            ("vocab_size", "hidden_size", self.vocab_size * self.hidden_size),
+            ("intermediate_size", "hidden_size", self.intermediate_size * self.hidden_size),
+            (
+                "num_attention_heads",
+                "head_dim and hidden_size",
+                (heads * self.head_dim).saturating_mul(self.hidden_size),
+            ),
+            ("max_position_embeddings", "hidden_size", self.max_position_embeddings * self.hidden_size),
+        ] {
+            if product > LARGEST_MATRIX {
+                let problem = format!("times {other} makes a matrix of {product} numbers");
+                return invalid(field, problem, format!("keep it below {LARGEST_MATRIX}"));
+            }
+        }
+        if self.position == Position::Rope && self.max_position_embeddings * self.head_dim > LARGEST_ROTARY_TABLE {
+            let problem = format!("is {}; its table of angles would not fit in memory", self.max_position_embeddings);
+            let hint = format!("choose {} or less", LARGEST_ROTARY_TABLE / self.head_dim);
+            return invalid("max_position_embeddings", problem, hint);
+        }
         if !heads.is_multiple_of(kv_heads) {
             let divisors: Vec<_> = (1..=heads).filter(|k| heads.is_multiple_of(*k)).map(|k| k.to_string()).collect();
             return invalid(
@@ -300,7 +327,7 @@ impl ModelConfig {
             return invalid(
                 "num_attention_heads",
                 format!("is {heads}, which does not divide hidden_size = {}", self.hidden_size),
-                "choose a divisor of hidden_size, or set head_dim".to_owned(),
+                "choose a divisor of hidden_size, or set another head_dim".to_owned(),
             );
         }
         if self.position == Position::Rope && !self.head_dim.is_multiple_of(2) {

@@ -56,6 +56,19 @@ pub enum Error {
         wrong_shape: Vec<String>,
     },
 
+    /// Weights or logits that are no numbers any more.
+    #[error("`{}`: `{tensor}` holds values that are not finite", path.display())]
+    NotFinite {
+        /// The file that was to hold it.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+    },
+
+    /// The device failed where a result was read from it.
+    #[error("the device failed: {0}")]
+    Device(String),
+
     /// A tokenizer that could not be trained, read or used.
     #[error("tokenizer: {problem}")]
     Tokenizer {
@@ -70,13 +83,29 @@ impl Error {
     /// What the user can do about it, if there is something to say beyond the message.
     pub fn hint(&self) -> Option<&str> {
         let hint = match self {
-            Self::Io { .. } => "",
+            Self::Io { source, .. } => io_hint(source),
+            Self::NotFinite { .. } => "the training went out of bounds: lower `optimizer.learning_rate`",
+            Self::Device(_) => "see the log above for its reason; try another `--device`",
             Self::TensorMismatch { .. } => {
                 "config.json and the weights must come from the same model; see that neither was edited or replaced"
             }
             Self::InvalidConfig { hint, .. } | Self::InvalidFile { hint, .. } | Self::Tokenizer { hint, .. } => hint,
         };
         (!hint.is_empty()).then_some(hint)
+    }
+}
+
+/// What can be done about the system's refusal; empty where it speaks for itself.
+pub fn io_hint(error: &std::io::Error) -> &'static str {
+    use std::io::ErrorKind;
+    match error.kind() {
+        ErrorKind::NotFound => "check the path; a relative one starts at the current directory",
+        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => "check the rights, or choose another place",
+        ErrorKind::IsADirectory => "give a file, not a directory",
+        ErrorKind::NotADirectory => "a part of the path is a file; choose another place",
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => "free some space, or choose another drive",
+        ErrorKind::InvalidData => "the file must be UTF-8 text",
+        _ => "",
     }
 }
 

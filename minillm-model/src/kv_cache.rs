@@ -47,6 +47,12 @@ impl KvCache {
         self.capacity
     }
 
+    /// The memory it holds, full or not.
+    pub fn bytes(&self) -> usize {
+        let numbers = |tensor: &Tensor<4>| tensor.dims().iter().product::<usize>();
+        self.layers.iter().map(|layer| (numbers(&layer.key) + numbers(&layer.value)) * size_of::<f32>()).sum()
+    }
+
     /// Forgets everything and keeps the memory.
     pub fn clear(&mut self) {
         self.layers.iter_mut().for_each(|layer| layer.len = 0);

@@ -22,9 +22,14 @@ impl LanguageModel {
     /// - `hidden`: `[B, T, D]`, what [`Decoder::forward`](crate::decoder::Decoder::forward) returned
     /// - `targets`: `[B, T]`, each the token after the position, or [`IGNORED`]
     pub fn summed_loss(&self, hidden: Tensor<3>, targets: Tensor<2, Int>) -> Tensor<1> {
+        self.summed_loss_in_chunks(hidden, targets, LARGEST_CHUNK / self.vocab_size())
+    }
+
+    /// [`LanguageModel::summed_loss`] with the logits of `rows_at_once` positions in memory at a time.
+    fn summed_loss_in_chunks(&self, hidden: Tensor<3>, targets: Tensor<2, Int>, rows_at_once: usize) -> Tensor<1> {
         let [b, t, d] = hidden.dims();
         let rows = b * t;
-        let rows_at_once = (LARGEST_CHUNK / self.vocab_size()).clamp(1, rows);
+        let rows_at_once = rows_at_once.clamp(1, rows);
         let hidden = hidden.reshape([1, rows, d]); // [1, B T, D]
         let targets = targets.reshape([rows]); // [B T]
 
@@ -50,4 +55,47 @@ pub fn summed_cross_entropy(logits: Tensor<2>, targets: Tensor<1, Int>) -> Tenso
     let targets = targets.clamp_min(0).unsqueeze_dim(1); // [N, 1], any valid id where nothing is scored
     let log_probabilities = log_softmax(logits, 1).gather(1, targets).squeeze_dim(1); // [N]
     -(log_probabilities * scored).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::{Device, TensorData};
+
+    use super::*;
+    use crate::config::ModelOptions;
+    use crate::init::initialize;
+    use crate::layers::dropout::Dropout;
+
+    #[test]
+    fn chunks_change_neither_the_loss_nor_its_gradients() {
+        let device = Device::flex().autodiff();
+        for tie_word_embeddings in [false, true] {
+            let options = ModelOptions {
+                hidden_size: Some(8),
+                num_attention_heads: Some(2),
+                num_hidden_layers: Some(1),
+                tie_word_embeddings: Some(tie_word_embeddings),
+                ..ModelOptions::default()
+            };
+            let config = options.resolve(11, 5);
+            let model = initialize(LanguageModel::new(&config, &device).unwrap(), &config, 1);
+            let ids = |ids: [i32; 10]| Tensor::<2, Int>::from_data(TensorData::new(ids.to_vec(), [2, 5]), &device);
+            let inputs = ids([1, 2, 3, 4, 5, 6, 7, 8, 9, 10]);
+            let targets = ids([2, 3, 4, 5, IGNORED, 7, 8, 9, 10, IGNORED]);
+            let run = |rows_at_once| {
+                let hidden = model.model.forward(inputs.clone(), None, &Dropout::off());
+                let loss = model.summed_loss_in_chunks(hidden, targets.clone(), rows_at_once);
+                let gradient = model.model.embed_tokens.weight.val().grad(&loss.backward()).unwrap();
+                (loss.into_scalar::<f32>(), gradient)
+            };
+            let (whole, gradient) = run(10);
+            for rows_at_once in [0, 1, 3, 4, 99] {
+                let (loss, other) = run(rows_at_once);
+                // f32 sums in another order
+                assert!((loss - whole).abs() < 1e-5 * whole, "{rows_at_once}: {loss} {whole}");
+                let difference: f32 = (other - gradient.clone()).abs().max().into_scalar();
+                assert!(difference < 1e-6, "{rows_at_once}: {difference}");
+            }
+        }
+    }
 }

@@ -67,6 +67,40 @@ fn every_combination_has_the_parameters_that_the_formulas_say() {
 }
 
 #[test]
+fn flops_and_cache_bytes_are_what_the_parts_need() {
+    for config in combinations() {
+        // A multiply-and-add of each matrix: 2 FLOPs forward, 4 backward. Embedding rows are looked up, not multiplied.
+        let model = model(&config);
+        let in_blocks = |name: &String| name.contains(".layers.") && name.ends_with("_proj.weight");
+        let shapes = parameters::list(&model).into_iter().filter(|(name, _)| in_blocks(name)).map(|(_, shape)| shape);
+        let matrices: usize = shapes.map(|shape| shape.iter().product::<usize>()).sum();
+        let output = config.hidden_size * config.vocab_size;
+        // Two blocks, each H E products for every score and as many for every mix, over a context of 12 tokens.
+        let attention = 2 * 2 * config.num_attention_heads * config.head_dim * 12;
+        assert_eq!(stats::training_flops_per_token(&config, 12), 6 * (matrices + output + attention), "{config:?}");
+
+        let mut cache = KvCache::new(&config, 1, 12, &device());
+        assert_eq!((cache.capacity(), cache.bytes()), (12, 12 * stats::kv_cache_bytes_per_token(&config)));
+        model.forward(ids([1, 2, 3]), Some(&mut cache));
+        assert_eq!(cache.bytes(), 12 * stats::kv_cache_bytes_per_token(&config), "allocated once");
+    }
+    // GPT-2 small by hand: 12 (12 D^2 + 2 D C) + D V = 12 (7,077,888 + 1,572,864) + 38,597,376 products.
+    let sizes = (Some(768), Some(12), Some(12));
+    let (hidden_size, num_hidden_layers, num_attention_heads) = sizes;
+    let options = ModelOptions {
+        preset: Preset::Gpt2,
+        hidden_size,
+        num_hidden_layers,
+        num_attention_heads,
+        ..ModelOptions::default()
+    };
+    let gpt2 = options.resolve(50_257, 1024);
+    assert_eq!(stats::parameters(&gpt2).total(), 124_439_808); // as published
+    assert_eq!(stats::training_flops_per_token(&gpt2, 1024), 6 * (12 * (7_077_888 + 1_572_864) + 38_597_376));
+    assert_eq!(stats::kv_cache_bytes_per_token(&gpt2), 2 * 12 * 768 * 4);
+}
+
+#[test]
 fn every_combination_decodes_with_the_cache_as_without() {
     let tokens = [3, 1, 4, 1, 5, 9, 2, 6];
     for config in combinations() {
@@ -192,9 +226,66 @@ fn what_cannot_be_built_is_refused_by_field() {
     assert!(refused(&|config| config.head_dim = 3).contains("`head_dim`"));
     assert!(refused(&|config| config.norm_eps = f64::NAN).contains("`norm_eps`"));
     assert!(refused(&|config| config.dropout = 1.0).contains("`dropout`"));
+    // Sizes that no memory holds are refused before anything is built.
+    assert!(refused(&|config| config.num_hidden_layers = 1_000_000).contains("`num_hidden_layers`"));
+    assert!(refused(&|config| (config.vocab_size, config.hidden_size) = (1 << 24, 1 << 24)).contains("`vocab_size`"));
+    assert!(
+        refused(&|config| (config.max_position_embeddings, config.head_dim) = (1 << 24, 64))
+            .contains("`max_position_embeddings` is 16777216; its table")
+    );
     let uneven = ModelOptions { hidden_size: Some(30), num_attention_heads: Some(4), ..ModelOptions::default() };
     let message = uneven.resolve(5, 8).validate().unwrap_err().to_string();
     assert!(message.contains("`num_attention_heads` is 4, which does not divide hidden_size = 30"), "{message}");
+}
+
+#[test]
+fn what_is_not_finite_is_not_written() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("model.safetensors");
+    let mut broken = model(&base());
+    let norm = broken.model.embed_tokens.weight;
+    broken.model.embed_tokens.weight = norm.map(|weight| weight / 0.0);
+    let message = weights::save(&path, &base(), &broken).unwrap_err().to_string();
+    assert!(message.contains("model.safetensors") && message.contains("`model.embed_tokens.weight`"), "{message}");
+    assert!(!path.exists());
+}
+
+/// Unsupported features change what a model computes: each is refused by the name of its field.
+#[test]
+fn what_cannot_be_honoured_is_refused_by_field() {
+    let json = |change: &dyn Fn(&mut serde_json::Value)| {
+        let mut json = serde_json::from_str(&hf_config::to_json(&base(), None)).unwrap();
+        change(&mut json);
+        hf_config::from_json(std::path::Path::new("config.json"), &json.to_string())
+    };
+    json(&|_| ()).unwrap();
+    for (field, value) in [
+        ("quantization_config", serde_json::json!({"bits": 4})),
+        ("partial_rotary_factor", 0.5.into()),
+        ("rope_parameters", "yarn".into()),
+        ("rope_parameters", serde_json::json!({"rope_type": "yarn", "factor": 4.0})),
+        ("rope_parameters", serde_json::json!({"rope_type": "default", "partial_rotary_factor": 0.5})),
+        ("hidden_act", "gelu".into()),
+        ("layer_types", serde_json::json!(["full_attention", "sliding_attention"])),
+        ("model_type", serde_json::Value::Null),
+        ("model_type", "bert".into()),
+        ("num_hidden_layers", 1_000_000.into()),
+        ("hidden_size", (-1).into()),
+    ] {
+        let message = json(&|json| json[field] = value.clone()).unwrap_err().to_string();
+        assert!(message.contains(&format!("`{field}`")) && message.contains("config.json"), "{field}: {message}");
+    }
+    for (model_type, field, value) in [
+        ("mistral", "sliding_window", serde_json::json!(8)),
+        ("mistral", "attention_bias", true.into()),
+        ("qwen2", "use_sliding_window", true.into()),
+    ] {
+        let change = |json: &mut serde_json::Value| {
+            (json["model_type"], json[field]) = (model_type.into(), value.clone());
+        };
+        let message = json(&change).unwrap_err().to_string();
+        assert!(message.contains(&format!("`{field}`")), "{model_type}: {message}");
+    }
 }
 
 #[test]
@@ -206,6 +297,9 @@ fn a_file_that_does_not_fit_lists_what_is_wrong() {
     let message = weights::load(&path, &other, &device()).unwrap_err().to_string();
     assert!(message.contains("q_norm.weight"), "{message}");
     assert!(message.contains("mlp.down_proj.weight: file [16, 32], model [16, 48]"), "{message}");
+    let deeper = ModelConfig { num_hidden_layers: 4_000, ..base() };
+    let message = weights::load(&path, &deeper, &device()).unwrap_err().to_string();
+    assert!(message.contains("`num_hidden_layers` is 4000"), "{message}");
     let fewer = ModelConfig { num_hidden_layers: 1, ..base() };
     let message = weights::load(&path, &fewer, &device()).unwrap_err().to_string();
     assert!(message.contains("not part of the model: `model.layers.1."), "{message}");

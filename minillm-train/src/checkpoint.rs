@@ -3,8 +3,9 @@
 //! | file | content |
 //! |---|---|
 //! | `config.json`, `model.safetensors`, tokenizer | the model, as any Hugging Face directory |
-//! | `trainer/optimizer.safetensors` | `AdamW`'s moments |
+//! | `trainer/optimizer.safetensors` | what the optimiser remembers of every parameter |
 //! | `trainer/state.json` | [`State`] |
+//! | `trainer/config.toml` | the run's configuration, with which `--resume` compares the one it is given |
 //! | `trainer/manifest.json` | size and SHA-256 of every file, written by [`run_dir`](crate::run_dir) |
 //!
 //! There is no generator's state and no data position to save: batches, dropout and samples are pure functions of the
@@ -20,12 +21,14 @@ use minillm_model::decoder::LanguageModel;
 use minillm_model::tokenizer::Tokenizer;
 use serde::{Deserialize, Serialize};
 
+use crate::config::RunConfig;
 use crate::error::{Error, Result};
 use crate::optimizer::ModelOptimizer;
 
 const FOLDER: &str = "trainer";
 const OPTIMIZER_FILE: &str = "optimizer.safetensors";
 const STATE_FILE: &str = "state.json";
+const CONFIG_FILE: &str = "config.toml";
 /// Raised when the files' meaning changes.
 const FORMAT: u32 = 1;
 
@@ -45,6 +48,10 @@ pub struct State {
     pub best: Option<Best>,
     /// Of text, tokenizer and split: another text cannot continue this run.
     pub data_fingerprint: String,
+    /// The device of the last step.
+    pub device: String,
+    /// The CPU threads among which its batch was split: their sums, and so the last bits, depend on it.
+    pub threads: usize,
 }
 
 /// The best evaluation of a run.
@@ -59,26 +66,44 @@ pub struct Best {
 
 impl State {
     /// Before the first step.
-    pub fn new(seed: u64, data_fingerprint: String) -> Self {
-        Self { format: FORMAT, step: 0, tokens: 0, seed, best: None, data_fingerprint }
+    pub fn new(seed: u64, data_fingerprint: String, device: String, threads: usize) -> Self {
+        Self { format: FORMAT, step: 0, tokens: 0, seed, best: None, data_fingerprint, device, threads }
     }
 }
 
-/// Writes everything into `directory`, which exists; [`run_dir`](crate::run_dir) publishes it.
-pub fn save(
-    directory: &Path,
-    config: &ModelConfig,
-    model: &LanguageModel,
-    tokenizer: &Tokenizer,
-    optimizer: &ModelOptimizer,
-    state: &State,
-) -> Result<()> {
-    model_files::save(directory, config, model, tokenizer)?;
+/// What a checkpoint is made of.
+#[derive(Clone, Copy)]
+pub struct Parts<'a> {
+    /// The run's configuration, resolved.
+    pub run_config: &'a RunConfig,
+    /// The architecture.
+    pub model_config: &'a ModelConfig,
+    /// The weights.
+    pub model: &'a LanguageModel,
+    /// Text to ids and back.
+    pub tokenizer: &'a Tokenizer,
+    /// What the optimiser remembers.
+    pub optimizer: &'a ModelOptimizer,
+    /// Where the run stands.
+    pub state: &'a State,
+}
+
+/// Writes everything into `directory`, which exists; [`run_dir`](crate::run_dir) publishes it. Weights that are not finite
+/// are an error.
+pub fn save(directory: &Path, parts: Parts) -> Result<()> {
+    let Parts { run_config, model_config, model, tokenizer, optimizer, state } = parts;
+    model_files::save(directory, model_config, model, tokenizer)?;
     let folder = directory.join(FOLDER);
     fs::create_dir_all(&folder).map_err(write_error)?;
     optimizer.save(&folder.join(OPTIMIZER_FILE))?;
     let text = serde_json::to_string_pretty(state).map_err(std::io::Error::other).map_err(write_error)?;
-    fs::write(folder.join(STATE_FILE), text + "\n").map_err(write_error)
+    fs::write(folder.join(STATE_FILE), text + "\n").map_err(write_error)?;
+    fs::write(folder.join(CONFIG_FILE), run_config.to_toml()?).map_err(write_error)
+}
+
+/// Reads the configuration of the run that wrote the checkpoint.
+pub fn load_config(directory: &Path) -> Result<RunConfig> {
+    RunConfig::load(&directory.join(FOLDER).join(CONFIG_FILE), &[])
 }
 
 /// Reads [`State`] alone.
@@ -99,7 +124,7 @@ pub fn load_state(directory: &Path) -> Result<State> {
     Ok(state)
 }
 
-/// Reads model and moments onto `device`.
+/// Reads model and optimiser state onto `device`.
 pub fn load(
     directory: &Path,
     config: &ModelConfig,

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use minillm_model::error::io_hint;
+
 /// Result with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -92,9 +94,9 @@ impl Error {
         let hint = match self {
             Self::Model(error) => return error.hint(),
             Self::Infer(error) => return error.hint(),
-            Self::Io { .. } => "",
+            Self::Io { source, .. } => io_hint(source),
             Self::NotFinite { .. } => {
-                "lower `optimizer.learning_rate`, or raise `schedule.warmup_steps`, and continue with --resume"
+                "lower `optimizer.learning_rate`, or raise `schedule.warmup_steps`, and start again with --overwrite"
             }
             Self::Config { hint, .. }
             | Self::Data { hint, .. }

@@ -32,8 +32,7 @@ pub fn evaluate(
     rows: usize,
 ) -> Evaluation {
     let rows_each = rows.div_ceil(workers.count());
-    let batches = validation.batches(rows_each).collect();
-    let nats = workers.map(batches, |batch: Batch| {
+    let nats = workers.map(validation.batches(rows_each), |batch: Batch| {
         let window = Window { inputs: &batch.inputs, targets: &batch.targets, rows: batch.rows };
         window_nats(model, device, window)
     });

@@ -1,4 +1,4 @@
-//! AdamW, and Muon beside it, with their memories kept under the parameters' names.
+//! AdamW, and Muon beside it, with their state kept under the parameters' names.
 //!
 //! ```text
 //! AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101):
@@ -6,16 +6,17 @@
 //! v = beta2 v + (1 - beta2) g^2        running mean of its square
 //! w = w (1 - lr decay) - lr m' / (sqrt(v') + eps)      m', v': divided by 1 - beta^t
 //!
-//! Muon (Jordan et al. 2024), for a block's matrices:
-//! m = beta m + g
-//! W = W (1 - lr decay) - lr 0.2 sqrt(max(rows, columns)) orthogonal(m)      all singular values of m set to about 1
+//! Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon), for a block's matrices:
+//! m = 0.95 m + g
+//! O = orthogonal(g + 0.95 m)           all singular values set to about 1, by five Newton-Schulz iterations
+//! W = W (1 - lr decay) - lr 0.2 sqrt(max(rows, columns)) O       the factor of arXiv:2502.16982: AdamW's step size
 //! ```
 //!
 //! AdamW moves every number by about the learning rate; Muon every *direction* of a matrix, also those in which the
 //! gradient is weak. The rules are Burn's. What is ours is around them: decay touches only tensors of two or more
 //! dimensions (matrices and embeddings; a norm's weight should stay near one), the gradients are clipped by their
-//! *global* norm, and the memories are stored by parameter name, because Burn's own optimiser knows them by random ids
-//! that no checkpoint of weights keeps.
+//! *global* norm, the parameters are shared among the CPU cores, and the state is stored by parameter name, because Burn's
+//! own optimiser knows it by random ids that no checkpoint of weights keeps.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -33,6 +34,7 @@ use minillm_model::parameters::{self, ParameterMapper, ParameterVisitor};
 
 use crate::config::{OptimizerConfig, OptimizerKind};
 use crate::error::Result;
+use crate::workers::Workers;
 
 /// Gradients by parameter name, each flattened to one dimension.
 #[derive(Debug, Default)]
@@ -87,7 +89,7 @@ impl Gradients {
     }
 }
 
-/// The rules and what they remember of every parameter.
+/// The rules and their state for every parameter.
 pub struct ModelOptimizer {
     /// For tensors of two or more dimensions.
     decayed: AdamW,
@@ -95,13 +97,13 @@ pub struct ModelOptimizer {
     plain: AdamW,
     /// For the matrices of the blocks, if the configuration chose it.
     muon: Option<Muon>,
-    memories: BTreeMap<String, Memory>,
+    states: BTreeMap<String, ParameterState>,
 }
 
 /// What a rule remembers of one parameter. There are as many as parameters, so their size does not matter.
 #[derive(Clone)]
 #[allow(clippy::large_enum_variant)]
-enum Memory {
+enum ParameterState {
     /// Flattened: the rule works element by element.
     AdamW {
         shape: Vec<usize>,
@@ -112,13 +114,15 @@ enum Memory {
     },
 }
 
-impl Memory {
+impl ParameterState {
     /// The tensors in it, by the ends of their names in the file; each has the parameter's shape.
-    fn tensors(&self) -> Vec<(&'static str, HostTensor)> {
+    fn tensors(&self) -> Result<Vec<(&'static str, HostTensor)>> {
         match self {
             Self::AdamW { shape, state } => {
-                let host = |moment| HostTensor { shape: shape.clone(), ..weights::to_host("", moment) };
-                vec![("exp_avg", host(&state.momentum.moment_1)), ("exp_avg_sq", host(&state.momentum.moment_2))]
+                let host =
+                    |moment| weights::to_host("", moment).map(|flat| HostTensor { shape: shape.clone(), ..flat });
+                let AdaptiveMomentumState { moment_1, moment_2, .. } = &state.momentum;
+                Ok(vec![("exp_avg", host(moment_1)?), ("exp_avg_sq", host(moment_2)?)])
             }
             Self::Muon { state } => {
                 // Burn keeps this tensor private; flattening a state is its way out.
@@ -126,9 +130,10 @@ impl Memory {
                 state.state_flatten("", &mut sink);
                 let buffer = sink.tensors.into_iter().map(|(_, data)| {
                     let shape = data.shape().to_vec();
-                    HostTensor { shape, values: data.try_into_vec::<f32>().expect("a float tensor reads back as f32") }
+                    let values = data.try_into_vec::<f32>().map_err(|error| ModelError::Device(error.to_string()))?;
+                    Ok(("momentum_buffer", HostTensor { shape, values }))
                 });
-                buffer.map(|tensor| ("momentum_buffer", tensor)).collect()
+                buffer.collect()
             }
         }
     }
@@ -149,38 +154,75 @@ impl ModelOptimizer {
             decayed: adam_w.clone().with_weight_decay(decay).build(),
             plain: adam_w.with_weight_decay(0.0).build(),
             muon: (config.kind == OptimizerKind::Muon).then(|| muon.build()),
-            memories: BTreeMap::new(),
+            states: BTreeMap::new(),
         }
     }
 
     /// Moves every parameter by one step.
-    pub fn step(&mut self, model: LanguageModel, gradients: Gradients, learning_rate: f64) -> LanguageModel {
-        parameters::map(model, &mut Update { optimizer: self, gradients: gradients.0, learning_rate })
+    pub fn step(
+        &mut self,
+        model: LanguageModel,
+        gradients: Gradients,
+        learning_rate: f64,
+        workers: &Workers,
+    ) -> LanguageModel {
+        let mut gather = Gather { gradients: gradients.0, states: &mut self.states, updates: Vec::new() };
+        parameters::visit(&model, &mut gather);
+        let moved = workers.map(gather.updates, |update| self.moved(update, learning_rate));
+        let mut weights = BTreeMap::new();
+        for (name, weight, state) in moved {
+            self.states.extend(state.map(|state| (name.clone(), state)));
+            weights.insert(name, weight);
+        }
+        parameters::map(model, &mut Replace(weights))
+    }
+
+    /// The parameter's name, its new value (flat) and its new state.
+    fn moved(&self, update: Update, learning_rate: f64) -> (String, Tensor<1>, Option<ParameterState>) {
+        let Update { name, shape, weight, gradient, state } = update;
+        if let (Some(muon), &[rows, columns], true) = (&self.muon, &shape[..], self.uses_muon(&name, shape.len())) {
+            let matrix = |flat: Tensor<1>| flat.reshape([rows, columns]);
+            let state = match state {
+                Some(ParameterState::Muon { state }) => Some(state),
+                _ => None,
+            };
+            let (weight, state) = muon.step(learning_rate, matrix(weight), matrix(gradient), state);
+            return (name, weight.reshape([-1]), state.map(|state| ParameterState::Muon { state }));
+        }
+        let rule = if shape.len() >= 2 { &self.decayed } else { &self.plain };
+        let state = match state {
+            Some(ParameterState::AdamW { state, .. }) => Some(state),
+            _ => None,
+        };
+        let (weight, state) = rule.step(learning_rate, weight, gradient, state);
+        (name, weight, state.map(|state| ParameterState::AdamW { shape, state }))
     }
 
     /// Whether Muon moves the parameter. It orthogonalises a matrix between two hidden states; rows of an embedding or of
     /// the output matrix are tokens, which have nothing to be orthogonal to.
-    fn is_muons(&self, name: &str, dimensions: usize) -> bool {
+    fn uses_muon(&self, name: &str, dimensions: usize) -> bool {
         self.muon.is_some() && dimensions == 2 && name.contains(".layers.")
     }
 
     /// Writes `NAME.exp_avg` and `NAME.exp_avg_sq` (`AdamW`'s m and v) or `NAME.momentum_buffer` (Muon's), as PyTorch
     /// names them.
     pub fn save(&self, path: &Path) -> Result<()> {
-        let tensors = self.memories.iter().flat_map(|(name, memory)| {
-            memory.tensors().into_iter().map(move |(suffix, tensor)| (format!("{name}.{suffix}"), tensor))
-        });
-        Ok(weights::write(path, &tensors.collect())?)
+        let mut tensors = HostTensors::new();
+        for (name, state) in &self.states {
+            let named = state.tensors()?.into_iter().map(|(suffix, tensor)| (format!("{name}.{suffix}"), tensor));
+            tensors.extend(named);
+        }
+        Ok(weights::write(path, &tensors)?)
     }
 
     /// Reads what was remembered of `model` after `steps` steps.
     pub fn load(&mut self, path: &Path, model: &LanguageModel, device: &Device, steps: usize) -> Result<()> {
-        let mut file = MemoryFile { tensors: weights::read(path)?, missing: Vec::new(), wrong_shape: Vec::new() };
+        let mut file = StateFile { tensors: weights::read(path)?, missing: Vec::new(), wrong_shape: Vec::new() };
         for (name, shape) in parameters::list(model) {
-            let memory = if self.is_muons(&name, shape.len()) {
+            let state = if self.uses_muon(&name, shape.len()) {
                 file.take(&name, "momentum_buffer", &shape).map(|tensor| {
                     let velocity = Tensor::from_data(TensorData::new(tensor.values, shape), device);
-                    Memory::Muon { state: MuonState::new(MomentumState::new(velocity)) }
+                    ParameterState::Muon { state: MuonState::new(MomentumState::new(velocity)) }
                 })
             } else {
                 let moments = (file.take(&name, "exp_avg", &shape), file.take(&name, "exp_avg_sq", &shape));
@@ -188,25 +230,25 @@ impl ModelOptimizer {
                 if let (Some(moment_1), Some(moment_2)) = moments {
                     let (moment_1, moment_2) = (flat(moment_1), flat(moment_2));
                     let momentum = AdaptiveMomentumState { time: steps, moment_1, moment_2, max_moment_2: None };
-                    Some(Memory::AdamW { shape, state: AdamWState { momentum } })
+                    Some(ParameterState::AdamW { shape, state: AdamWState { momentum } })
                 } else {
                     None
                 }
             };
-            self.memories.extend(memory.map(|memory| (name, memory)));
+            self.states.extend(state.map(|state| (name, state)));
         }
         file.finish(path)
     }
 }
 
-/// A file of memories from which every tensor must be taken, and no other asked for.
-struct MemoryFile {
+/// A file of states from which every tensor must be taken, and no other asked for.
+struct StateFile {
     tensors: HostTensors,
     missing: Vec<String>,
     wrong_shape: Vec<String>,
 }
 
-impl MemoryFile {
+impl StateFile {
     fn take(&mut self, name: &str, suffix: &str, shape: &[usize]) -> Option<HostTensor> {
         let full_name = format!("{name}.{suffix}");
         match self.tensors.remove(&full_name) {
@@ -229,51 +271,44 @@ impl MemoryFile {
     }
 }
 
-struct Update<'a> {
-    optimizer: &'a mut ModelOptimizer,
+/// One parameter about to move; weight and gradient flattened.
+struct Update {
+    name: String,
+    shape: Vec<usize>,
+    weight: Tensor<1>,
+    gradient: Tensor<1>,
+    state: Option<ParameterState>,
+}
+
+/// Takes every parameter that has a gradient, with its state, out of model and optimiser.
+struct Gather<'a> {
     gradients: BTreeMap<String, Tensor<1>>,
-    learning_rate: f64,
+    states: &'a mut BTreeMap<String, ParameterState>,
+    updates: Vec<Update>,
 }
 
-impl Update<'_> {
-    fn by_adam_w(&mut self, name: &str, weight: Tensor<1>, gradient: Tensor<1>, shape: &[usize]) -> Tensor<1> {
-        let rule = if shape.len() >= 2 { &self.optimizer.decayed } else { &self.optimizer.plain };
-        let state = match self.optimizer.memories.remove(name) {
-            Some(Memory::AdamW { state, .. }) => Some(state),
-            _ => None,
-        };
-        let (weight, state) = rule.step(self.learning_rate, weight, gradient, state);
-        let memory = state.map(|state| Memory::AdamW { shape: shape.to_vec(), state });
-        self.optimizer.memories.extend(memory.map(|memory| (name.to_owned(), memory)));
-        weight
-    }
-
-    fn by_muon(&mut self, name: &str, weight: Tensor<1>, gradient: Tensor<1>, shape: &[usize]) -> Tensor<1> {
-        let (Some(muon), &[rows, columns]) = (&self.optimizer.muon, shape) else { return weight };
-        let state = match self.optimizer.memories.remove(name) {
-            Some(Memory::Muon { state }) => Some(state),
-            _ => None,
-        };
-        let matrix = |flat: Tensor<1>| flat.reshape([rows, columns]);
-        let (weight, state) = muon.step(self.learning_rate, matrix(weight), matrix(gradient), state);
-        let memory = state.map(|state| Memory::Muon { state });
-        self.optimizer.memories.extend(memory.map(|memory| (name.to_owned(), memory)));
-        weight.reshape([rows * columns])
+impl ParameterVisitor for Gather<'_> {
+    fn visit<const D: usize>(&mut self, name: &str, param: &Param<Tensor<D>>) {
+        let Some(gradient) = self.gradients.remove(name) else { return };
+        let weight = param.val().inner();
+        self.updates.push(Update {
+            name: name.to_owned(),
+            shape: weight.dims().to_vec(),
+            weight: weight.reshape([-1]),
+            gradient,
+            state: self.states.remove(name),
+        });
     }
 }
 
-impl ParameterMapper for Update<'_> {
+/// Puts the moved parameters back.
+struct Replace(BTreeMap<String, Tensor<1>>);
+
+impl ParameterMapper for Replace {
     fn map<const D: usize>(&mut self, name: &str, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let Some(gradient) = self.gradients.remove(name) else { return param };
-        let (id, weight, mapper) = param.consume();
-        let shape = weight.dims();
-        let weight = weight.inner().reshape([-1]);
-        let weight = if self.optimizer.is_muons(name, D) {
-            self.by_muon(name, weight, gradient, &shape)
-        } else {
-            self.by_adam_w(name, weight, gradient, &shape)
-        };
-        let weight = Tensor::from_inner(weight.reshape(shape)).require_grad();
+        let Some(weight) = self.0.remove(name) else { return param };
+        let (id, old, mapper) = param.consume();
+        let weight = Tensor::from_inner(weight.reshape(old.dims())).require_grad();
         Param::from_mapped_value(id, weight, mapper)
     }
 }

@@ -44,7 +44,7 @@ pub enum OpenMode {
     New,
     /// There must be one.
     Resume,
-    /// If there is one, it is removed.
+    /// If there is one, [`RunDir::clear`] will remove it.
     Overwrite,
 }
 
@@ -72,9 +72,6 @@ impl RunDir {
         check_mode(path, mode, is_known)?;
         let run = Self { path: path.to_owned(), _lock: lock };
         run.remove_strays()?;
-        if mode == OpenMode::Overwrite {
-            run.remove_run()?;
-        }
         Ok(run)
     }
 
@@ -92,15 +89,15 @@ impl RunDir {
             let step = name.strip_prefix(SAVING_PREFIX).or_else(|| name.strip_prefix(DELETING_PREFIX));
             if step.is_some_and(|step| step.parse::<usize>().is_ok()) {
                 durable::remove_tree(&entry.path()).map_err(clean_error)?;
-            } else if name == format!(".{BEST_FILE}.part") {
+            } else if [BEST_FILE, CONFIG_FILE].iter().any(|file| name == format!(".{file}.part")) {
                 fs::remove_file(entry.path()).map_err(clean_error)?;
             }
         }
         Ok(())
     }
 
-    /// Removes the run's own files. The lock file stays: it is ours now.
-    fn remove_run(&self) -> Result<()> {
+    /// Removes the run that is here, if there is one, to make room for another. Only this program's files; the lock stays.
+    pub fn clear(&self) -> Result<()> {
         for (step, path) in self.checkpoints()? {
             self.delete(step, &path).map_err(clean_error)?;
         }
@@ -259,6 +256,7 @@ mod tests {
             fs::write(path.join(name), "theirs").unwrap();
         }
         let run = RunDir::open(&path, OpenMode::Overwrite).unwrap();
+        run.clear().unwrap();
         assert_eq!(names(&path), [".lock", "checkpoint-500", "notes.txt", "samples"]);
         assert_eq!(names(&path.join("samples")), ["mine.txt"]);
         assert_eq!(run.newest_sound().unwrap(), None);

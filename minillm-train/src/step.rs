@@ -52,7 +52,7 @@ pub fn train_step(
     workers: &Workers,
     options: &StepOptions,
 ) -> Result<(LanguageModel, StepResult)> {
-    let scored = batch.targets.iter().filter(|&&target| target >= 0).count().max(1);
+    let scored = batch.predicted().max(1);
 
     // 1. Forward and backward, one micro-batch at a time; losses and gradients add up.
     let mut gradients = Gradients::default();
@@ -87,7 +87,7 @@ pub fn train_step(
     if options.grad_clip > 0.0 && grad_norm > options.grad_clip {
         gradients = gradients.scaled(options.grad_clip / grad_norm);
     }
-    let model = optimizer.step(model, gradients, options.learning_rate);
+    let model = optimizer.step(model, gradients, options.learning_rate, workers);
     Ok((model, StepResult { loss, grad_norm }))
 }
 

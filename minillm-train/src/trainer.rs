@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! until max_steps:
-//!     batch -> train_step            forward, backward, clip, AdamW
+//!     batch -> train_step            forward, backward, clip, update
 //!     every log.every_steps:         record loss, norm, rate
 //!     every eval.every_steps:        score the validation text, write a sample
 //!     every checkpoint.every_steps:  publish a checkpoint; also when the validation loss is the best so far
@@ -24,8 +24,9 @@ use minillm_model::config::ModelConfig;
 use minillm_model::decoder::LanguageModel;
 use minillm_model::init;
 use minillm_model::random::derive;
+use minillm_model::tokenizer::Tokenizer;
 
-use crate::checkpoint::{self, Best, State};
+use crate::checkpoint::{self, Best, Parts, State};
 use crate::config::RunConfig;
 use crate::data::Corpus;
 use crate::error::{Error, Result};
@@ -47,6 +48,7 @@ pub struct Trainer {
     model_config: ModelConfig,
     corpus: Corpus,
     run: RunDir,
+    resumed_from: Option<PathBuf>,
     /// With autodiff.
     device: Device,
     workers: Workers,
@@ -60,7 +62,7 @@ pub struct Trainer {
 /// How a run ended.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Outcome {
-    /// The last checkpoint.
+    /// The newest checkpoint; after no step at all, the one that was resumed.
     pub checkpoint: PathBuf,
     /// Steps taken, resumed ones included.
     pub steps: usize,
@@ -83,21 +85,39 @@ impl Trainer {
     ) -> Result<Self> {
         let device = found.device.clone().autodiff();
         let model_config = config.model.resolve(corpus.tokenizer.vocab_size(), config.train.context);
+        let (given, needed) = (model_config.vocab_size, corpus.tokenizer.vocab_size());
+        if given < needed {
+            return Err(Error::Config {
+                origin: "configuration".to_owned(),
+                field: "model.vocab_size".to_owned(),
+                problem: format!("is {given}, below the tokenizer's {needed} tokens"),
+                hint: "leave it out: the tokenizer fills it in".to_owned(),
+            });
+        }
+        let threads = found.training_threads();
         let mut optimizer = ModelOptimizer::new(&config.optimizer);
         let (model, state) = match resume_from {
             None => {
                 let model = LanguageModel::new(&model_config, &device)?;
-                let state = State::new(config.seed, corpus.fingerprint.clone());
+                let state = State::new(config.seed, corpus.fingerprint.clone(), found.name.clone(), threads);
                 (init::initialize(model, &model_config, config.seed), state)
             }
             Some(directory) => {
-                let state = checkpoint::load_state(directory)?;
+                let mut state = checkpoint::load_state(directory)?;
                 if state.data_fingerprint != corpus.fingerprint {
                     return Err(Error::Run {
                         path: directory.to_owned(),
                         problem: "was trained on another text or with another tokenizer".to_owned(),
                         hint: "restore the text, or start a new run with another --out".to_owned(),
                     });
+                }
+                if (&state.device, state.threads) != (&found.name, threads) {
+                    let before = format!("{} with {} threads", state.device, state.threads);
+                    tracing::warn!(
+                        "the run was on {before}, and goes on with {threads} on {}: not bit for bit",
+                        found.name
+                    );
+                    (state.device, state.threads) = (found.name.clone(), threads);
                 }
                 let model = checkpoint::load(directory, &model_config, &state, &device, &mut optimizer)?;
                 (model, state)
@@ -116,8 +136,9 @@ impl Trainer {
             model_config,
             corpus,
             run,
+            resumed_from: resume_from.map(Path::to_owned),
             device,
-            workers: Workers::new(found.training_threads())?,
+            workers: Workers::new(threads)?,
             model,
             optimizer,
             state,
@@ -131,11 +152,16 @@ impl Trainer {
         &self.model_config
     }
 
+    /// The text's tokens.
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.corpus.tokenizer
+    }
+
     /// Trains until `train.max_steps`, or until `interrupt` asks to stop.
     pub fn run(mut self, interrupt: &Interrupt) -> Result<Outcome> {
         let max_steps = self.config.train.max_steps;
         let mut outcome = Outcome {
-            checkpoint: self.run.path().to_owned(),
+            checkpoint: self.resumed_from.clone().unwrap_or_else(|| self.run.path().to_owned()),
             steps: self.state.step,
             evaluation: None,
             best: self.state.best,
@@ -201,7 +227,7 @@ impl Trainer {
         let (model, result) = train_step(model, &mut self.optimizer, &batch, &self.device, &self.workers, &options)?;
         self.model = model;
         self.state.step += 1;
-        self.state.tokens += batch.targets.iter().filter(|&&target| target >= 0).count() as u64;
+        self.state.tokens += batch.predicted() as u64;
         Ok(result)
     }
 
@@ -230,8 +256,10 @@ impl Trainer {
             record = record.with(tag::VAL_FLOOR, floor).with(tag::VAL_GAP, gap);
         }
         self.metrics.record(&record)?;
-        if self.config.eval.sample_tokens > 0 {
-            self.sample(&model, &device)?;
+        if self.config.eval.sample_tokens > 0
+            && let Err(error) = self.sample(&model, &device)
+        {
+            tracing::warn!("no sample: {error}"); // not worth losing the steps since the last checkpoint
         }
         Ok(evaluation)
     }
@@ -242,7 +270,7 @@ impl Trainer {
         // A text begins after the end of another; without that token, a new line is the next best beginning.
         let prompt = match tokenizer.end_of_text() {
             Some(id) => vec![id],
-            None => tokenizer.encode("\n").unwrap_or_else(|_| vec![0]),
+            None => tokenizer.encode("\n").ok().filter(|ids| !ids.is_empty()).unwrap_or_else(|| vec![0]),
         };
         let seed = derive(self.config.seed, &[self.state.step as u64]);
         let sampling = Sampling { temperature: 0.8, seed, ..Sampling::default() };
@@ -273,9 +301,11 @@ impl Trainer {
     fn save(&mut self) -> Result<PathBuf> {
         // First the metrics: after a crash none up to the checkpoint's step may be missing.
         self.metrics.flush()?;
-        let Self { model_config, model, corpus, optimizer, state, .. } = &*self;
-        self.run.publish(state.step, self.config.checkpoint.keep_last, state.best, |directory| {
-            checkpoint::save(directory, model_config, model, &corpus.tokenizer, optimizer, state)
+        let Self { config, model_config, model, corpus, optimizer, state, .. } = &*self;
+        self.run.publish(state.step, config.checkpoint.keep_last, state.best, |directory| {
+            let tokenizer = &corpus.tokenizer;
+            let parts = Parts { run_config: config, model_config, model, tokenizer, optimizer, state };
+            checkpoint::save(directory, parts)
         })
     }
 }

@@ -1,10 +1,12 @@
-//! Several CPU cores on one step: each takes some of the sequences through the whole model.
+//! Several CPU cores on one step: each takes some of the sequences through the whole model, then some of the parameters
+//! through the optimiser.
 //!
 //! Burn's Rust backends run most operations on one thread and split only large matrix products, which leaves cores idle
 //! in a small model. Splitting the *batch* keeps every core busy from the embedding to the loss, and nothing has to be
 //! handed over in between. Each worker is a thread pool of one, so that the operations inside it do not split again.
 
 use std::panic::resume_unwind;
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
@@ -32,27 +34,28 @@ impl Workers {
         self.pools.len().max(1)
     }
 
-    /// Runs `task` on every item; results come in the order of the items.
-    pub fn map<T: Send, R: Send>(&self, items: Vec<T>, task: impl Fn(T) -> R + Sync) -> Vec<R> {
-        if self.pools.is_empty() || items.len() == 1 {
-            return items.into_iter().map(task).collect();
+    /// Runs `task` on every item, each worker taking the next one when it is free; results come in the order of the items.
+    pub fn map<T, R, I>(&self, items: I, task: impl Fn(T) -> R + Sync) -> Vec<R>
+    where
+        R: Send,
+        I: IntoIterator<Item = T, IntoIter: Send>,
+    {
+        let items = items.into_iter();
+        if self.pools.is_empty() || items.size_hint() == (1, Some(1)) {
+            return items.map(task).collect();
         }
-        let task = &task;
-        // Items in turn: worker w gets w, w + count, ...
-        let mut queues: Vec<Vec<(usize, T)>> = self.pools.iter().map(|_| Vec::new()).collect();
-        for (index, item) in items.into_iter().enumerate() {
-            queues[index % self.pools.len()].push((index, item));
-        }
+        let items = Mutex::new(items.enumerate());
+        // A lock that a panicking worker held is still good: what it guards is one step of an iterator.
+        let next = || items.lock().unwrap_or_else(PoisonError::into_inner).next();
+        let run = |pool: &ThreadPool| {
+            pool.install(|| std::iter::from_fn(next).map(|(index, item)| (index, task(item))).collect::<Vec<_>>())
+        };
         let mut results = thread::scope(|scope| {
-            let run = |(pool, queue): (&'_ ThreadPool, Vec<(usize, T)>)| {
-                pool.install(|| queue.into_iter().map(|(index, item)| (index, task(item))).collect::<Vec<_>>())
-            };
-            let started: Vec<_> = self.pools.iter().zip(queues).map(|work| scope.spawn(move || run(work))).collect();
+            let run = &run;
+            let started: Vec<_> = self.pools.iter().map(|pool| scope.spawn(move || run(pool))).collect();
             // A worker's panic is the caller's.
-            started
-                .into_iter()
-                .flat_map(|worker| worker.join().unwrap_or_else(|panic| resume_unwind(panic)))
-                .collect::<Vec<_>>()
+            let joined = started.into_iter().map(|worker| worker.join().unwrap_or_else(|panic| resume_unwind(panic)));
+            joined.flatten().collect::<Vec<_>>()
         });
         results.sort_by_key(|(index, _)| *index);
         results.into_iter().map(|(_, result)| result).collect()
@@ -68,7 +71,7 @@ mod tests {
         for count in [1, 2, 3] {
             let workers = Workers::new(count).unwrap();
             assert_eq!(workers.count(), count);
-            assert_eq!(workers.map((0..7).collect(), |i| i * i), [0, 1, 4, 9, 16, 25, 36]);
+            assert_eq!(workers.map(0..7, |i| i * i), [0, 1, 4, 9, 16, 25, 36]);
             assert!(workers.map(Vec::<u8>::new(), |i| i).is_empty());
         }
     }

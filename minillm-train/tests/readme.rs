@@ -1,7 +1,7 @@
 //! The README's commands are promises: each is run, in order, in one folder.
 //!
 //! Blocks marked ```` ```sh ```` are commands. `cargo run ... -p PROGRAM ... --` becomes the program that was built for
-//! the tests; training is cut to two steps. Commands for a backend that is not in this build are only parsed.
+//! the tests; training is cut to two steps. Commands for a backend that is not in this build are left to the builds that have it.
 
 #![allow(clippy::unwrap_used)]
 

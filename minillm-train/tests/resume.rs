@@ -14,15 +14,18 @@ const STOPS: [usize; 7] = [1, 7, 10, 11, 32, 33, 34];
 
 #[test]
 fn resuming_anywhere_equals_going_straight() {
-    for device in cpu_devices() {
+    for (device, optimizer) in cpu_devices().into_iter().flat_map(|device| [(device, "adamw"), (device, "muon")]) {
         let bench = Bench::new();
-        bench.train("straight", &["--device", device]);
+        let kind = format!("optimizer.kind={optimizer}");
+        let arguments = ["--device", device, "--set", &kind];
+        bench.train("straight", &arguments);
         for stop in STOPS {
             let out = format!("stopped-{stop}");
-            bench.train(&out, &["--device", device, "--set", &format!("train.max_steps={stop}")]);
-            bench.train(&out, &["--device", device, "--resume"]);
-            assert!(bench.state("straight", 60) == bench.state(&out, 60), "{device}: stopped after step {stop}");
-            assert_eq!(bench.losses("straight"), bench.losses(&out), "{device}: stopped after step {stop}");
+            bench.train(&out, &[&arguments[..], &["--set", &format!("train.max_steps={stop}")]].concat());
+            bench.train(&out, &[&arguments[..], &["--resume"]].concat());
+            let case = format!("{optimizer} on {device}, stopped after step {stop}");
+            assert!(bench.state("straight", 60) == bench.state(&out, 60), "{case}");
+            assert_eq!(bench.losses("straight"), bench.losses(&out), "{case}");
         }
     }
 }
@@ -200,4 +203,43 @@ fn an_existing_run_is_not_overwritten_by_accident() {
     assert_ne!(output.status.code(), Some(0));
     assert!(stderr(&output).contains("--resume") && stderr(&output).contains("--overwrite"), "{}", stderr(&output));
     bench.train("run", &["--set", "train.max_steps=2", "--overwrite"]);
+}
+
+#[test]
+fn a_run_without_a_checkpoint_begins_again() {
+    let bench = Bench::new();
+    bench.train("quiet", &["--set", "train.max_steps=3"]);
+    bench.train("run", &["--set", "train.max_steps=3"]);
+    // As a kill before the first checkpoint leaves it.
+    fs_err::remove_dir_all(bench.path().join("run/checkpoint-000003")).unwrap();
+    fs_err::remove_file(bench.path().join("run/best.json")).unwrap();
+    let output = bench.train("run", &["--resume", "--set", "train.max_steps=3"]);
+    assert!(stderr(&output).contains("no checkpoint yet"), "{}", stderr(&output));
+    assert!(bench.state("run", 3) == bench.state("quiet", 3));
+    let output = bench.train("run", &["--resume", "--set", "train.max_steps=3"]);
+    assert!(stderr(&output).contains("all 3 steps were done before"), "{}", stderr(&output));
+}
+
+#[test]
+fn the_checkpoint_knows_its_configuration() {
+    let bench = Bench::new();
+    bench.train("run", &["--set", "train.max_steps=2"]);
+    // Somebody edits the run's file, and asks for the same: the steps taken are still those of the old value.
+    let file = bench.path().join("run/config.toml");
+    let text = fs_err::read_to_string(&file).unwrap().replace("beta2 = 0.95", "beta2 = 0.9");
+    fs_err::write(&file, text).unwrap();
+    let arguments = ["train", "tiny.toml", "--out", "run", "--resume", "--set", "optimizer.beta2=0.9"];
+    let output = bench.command(&arguments).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("`optimizer.beta2` was 0.95"), "{}", stderr(&output));
+}
+
+#[test]
+fn a_failed_overwrite_leaves_the_old_run() {
+    let bench = Bench::new();
+    bench.train("run", &["--set", "train.max_steps=2"]);
+    let before = bench.state("run", 2);
+    let arguments = ["train", "tiny.toml", "--out", "run", "--overwrite", "--set", "data.files=[\"nowhere.txt\"]"];
+    assert_eq!(bench.command(&arguments).output().unwrap().status.code(), Some(1));
+    assert!(bench.state("run", 2) == before);
 }

@@ -1,15 +1,14 @@
 //! `minillm-infer generate`: continue a prompt.
 
-use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
-use std::time::Instant;
 
 use minillm_model::checkpoint::Checkpoint;
 use serde_json::json;
 
-use super::{io_error, load};
-use crate::error::Result;
-use crate::generate::{FinishReason, Generated, Tokens, text, tokenizer};
+use super::load;
+use super::output::{note, print};
+use crate::error::{Error, Result};
+use crate::generate::{FinishReason, Generated, Tokens, encode_prompt, text, tokenizer};
 use crate::sampling::Sampling;
 
 /// Continue a prompt
@@ -65,9 +64,16 @@ pub(super) fn run(args: &Args) -> Result<()> {
     let (checkpoint, device) = load(&args.model, &args.device)?;
     let prompt = match (&args.prompt_ids, &args.prompt) {
         (Some(ids), _) => ids.clone(),
-        (None, Some(prompt)) => tokenizer(&checkpoint)?.encode(prompt)?,
+        (None, Some(prompt)) => encode_prompt(tokenizer(&checkpoint)?, prompt)?,
         (None, None) => Vec::new(), // clap asks for one of the two
     };
+    if args.stop.iter().any(String::is_empty) {
+        let hint = "leave it out to stop at the end of the text or after --max-new-tokens".to_owned();
+        return Err(Error::Request { problem: "`--stop` is an empty text".to_owned(), hint });
+    }
+    if !args.stop.is_empty() {
+        tokenizer(&checkpoint)?; // without one there is no text to stop at
+    }
     let sampling = Sampling {
         temperature: args.temperature,
         top_k: args.top_k,
@@ -79,13 +85,12 @@ pub(super) fn run(args: &Args) -> Result<()> {
     let tokens = Tokens::new(&checkpoint.model, &checkpoint.config, &device, &prompt, args.max_new_tokens, &sampling)?
         .end_at(&checkpoint.end_ids);
 
-    let mut rates = Rates { start: Instant::now(), first_token: None };
     let generated = if checkpoint.tokenizer.is_some() {
-        generate_text(args, &checkpoint, tokens, &mut rates)?
+        generate_text(args, &checkpoint, tokens)?
     } else {
-        generate_ids(args, tokens, &mut rates)?
+        generate_ids(args, tokens)?
     };
-    let (prefill, decode) = rates.finish(prompt.len(), generated.ids.len());
+    let (prefill, decode) = (generated.rates.prefill_tokens_per_second, generated.rates.decode_tokens_per_second);
     if args.json {
         let object = json!({
             "prompt_ids": prompt,
@@ -103,25 +108,21 @@ pub(super) fn run(args: &Args) -> Result<()> {
         let context = checkpoint.config.max_position_embeddings;
         tracing::warn!("the model sees {context} tokens at once; the beginning was forgotten on the way");
     }
-    eprintln!("prompt {prefill:.0} tokens/s, generation {decode:.0} tokens/s");
+    note(format_args!("prompt {prefill:.0} tokens/s, generation {decode:.0} tokens/s"));
     Ok(())
 }
 
-fn generate_text(args: &Args, checkpoint: &Checkpoint, tokens: Tokens, rates: &mut Rates) -> Result<Generated> {
+fn generate_text(args: &Args, checkpoint: &Checkpoint, tokens: Tokens) -> Result<Generated> {
     if let (Some(prompt), false) = (&args.prompt, args.json) {
         print(prompt)?;
     }
-    text(tokens, tokenizer(checkpoint)?, &args.stop, |piece| {
-        rates.token();
-        if args.json { Ok(()) } else { print(piece) }
-    })
+    text(tokens, tokenizer(checkpoint)?, &args.stop, |piece| if args.json { Ok(()) } else { print(piece) })
 }
 
 /// Without a tokenizer, ids are all there is to print.
-fn generate_ids(args: &Args, mut tokens: Tokens, rates: &mut Rates) -> Result<Generated> {
+fn generate_ids(args: &Args, mut tokens: Tokens) -> Result<Generated> {
     for id in tokens.by_ref() {
         let id = id?;
-        rates.token();
         if !args.json {
             print(&format!("{id} "))?;
         }
@@ -131,34 +132,6 @@ fn generate_ids(args: &Args, mut tokens: Tokens, rates: &mut Rates) -> Result<Ge
         text: String::new(),
         finish_reason: tokens.finished().unwrap_or(FinishReason::Length),
         has_forgotten: tokens.has_forgotten(),
+        rates: tokens.rates(),
     })
-}
-
-/// Writes to stdout at once. A closed pipe (`| head`) is the reader's decision, not an error.
-fn print(text: &str) -> Result<()> {
-    let mut stdout = std::io::stdout().lock();
-    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => std::process::exit(0),
-        done => done.map_err(io_error("write", "to stdout")),
-    }
-}
-
-/// The first token's time is the prompt's; the rest is generation.
-struct Rates {
-    start: Instant,
-    first_token: Option<Instant>,
-}
-
-impl Rates {
-    fn token(&mut self) {
-        self.first_token.get_or_insert_with(Instant::now);
-    }
-
-    /// Tokens per second of the prompt and of generation.
-    fn finish(&self, prompt_tokens: usize, new_tokens: usize) -> (f64, f64) {
-        let first = self.first_token.unwrap_or_else(Instant::now);
-        let prefill = prompt_tokens as f64 / first.duration_since(self.start).as_secs_f64().max(1e-9);
-        let decode = new_tokens.saturating_sub(1) as f64 / first.elapsed().as_secs_f64().max(1e-9);
-        (prefill, decode)
-    }
 }

@@ -2,6 +2,7 @@
 
 pub mod generate;
 pub mod logits;
+pub mod output;
 pub mod score;
 
 use std::io::IsTerminal;
@@ -15,6 +16,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::device;
 use crate::error::{Error, Result};
+use output::note;
 
 /// Generates text with small GPT- and LLaMA-style language models, and measures them
 #[derive(Debug, Parser)]
@@ -64,14 +66,14 @@ pub fn start_logging() {
 
 /// Prints an error the way both programs do: what, why, and the way out.
 pub fn report(error: &dyn std::error::Error, hint: Option<&str>) {
-    eprintln!("error: {error}");
+    note(format_args!("error: {error}"));
     let mut source = error.source();
     while let Some(cause) = source {
-        eprintln!("  caused by: {cause}");
+        note(format_args!("  caused by: {cause}"));
         source = cause.source();
     }
     if let Some(hint) = hint {
-        eprintln!("  hint: {hint}");
+        note(format_args!("  hint: {hint}"));
     }
 }
 
@@ -90,7 +92,7 @@ fn locate(path: &Path) -> Result<std::path::PathBuf> {
     Ok(directory)
 }
 
-/// A file written under its final name, or an error with its path.
+/// Turns the system's error into ours, which says what was tried.
 fn io_error(action: &'static str, what: &'static str) -> impl FnOnce(std::io::Error) -> Error {
     move |source| Error::Io { action, what, source }
 }

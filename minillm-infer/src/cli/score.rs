@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use fs_err as fs;
 use serde_json::json;
 
+use super::output::print;
 use super::{io_error, load};
 use crate::error::Result;
 use crate::generate::tokenizer;
@@ -33,12 +34,13 @@ pub(super) fn run(args: &Args) -> Result<()> {
     let text = fs::read_to_string(&args.file).map_err(io_error("read", "the text"))?;
     let (checkpoint, device) = load(&args.model, &args.device)?;
     let tokenizer = tokenizer(&checkpoint)?;
-    let mut ids = tokenizer.encode(&text)?;
+    let mut ids = tokenizer.encode_prompt(&text)?;
+    let first = ids.first().map_or(Ok(&[][..]), |&id| tokenizer.spelling(id))?;
     let mut bytes = text.len() as u64;
     match tokenizer.end_of_text() {
-        Some(end_of_text) => ids.insert(0, end_of_text),
-        // The first token is given, not predicted.
-        None => bytes -= ids.first().map_or(Ok(0), |&id| tokenizer.decode(&[id]).map(|text| text.len() as u64))?,
+        // The first token is given, not predicted. Best is one that stands before every text.
+        Some(end_of_text) if !first.is_empty() => ids.insert(0, end_of_text),
+        _ => bytes -= first.len() as u64,
     }
     let score = score(&checkpoint.model, &checkpoint.config, &device, &ids, bytes)?;
     if args.json {
@@ -49,13 +51,14 @@ pub(super) fn run(args: &Args) -> Result<()> {
             "perplexity": score.perplexity(),
             "bits_per_byte": score.bits_per_byte(),
         });
-        println!("{object}");
-    } else {
-        println!("tokens          {}", score.tokens);
-        println!("bytes           {}", score.bytes);
-        println!("nats per token  {:.4}", score.nats_per_token());
-        println!("perplexity      {:.3}", score.perplexity());
-        println!("bits per byte   {:.4}", score.bits_per_byte());
+        return print(&format!("{object}\n"));
     }
-    Ok(())
+    print(&format!(
+        "tokens          {}\nbytes           {}\nnats per token  {:.4}\nperplexity      {:.3}\nbits per byte   {:.4}\n",
+        score.tokens,
+        score.bytes,
+        score.nats_per_token(),
+        score.perplexity(),
+        score.bits_per_byte()
+    ))
 }

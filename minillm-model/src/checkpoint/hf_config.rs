@@ -170,7 +170,13 @@ pub fn from_json(path: &Path, text: &str) -> Result<HfConfig> {
         });
     };
     let fields = Fields { path, fields: &fields };
-    let model_type = fields.text("model_type")?.unwrap_or_default();
+    let model_type = fields.text("model_type")?;
+    let model_type = fields.required("model_type", model_type)?;
+    for field in ["quantization_config", "partial_rotary_factor"] {
+        if fields.has(field) {
+            return Err(fields.refuse(field, "is set, which is not supported", "use a model without it"));
+        }
+    }
     let config = match model_type {
         "gpt2" => read_gpt2(&fields)?,
         "minillm" => read_minillm(&fields)?,
@@ -209,12 +215,17 @@ fn read_minillm(fields: &Fields) -> Result<ModelConfig> {
 fn read_llama(fields: &Fields, model_type: &str) -> Result<ModelConfig> {
     fields.only("hidden_act", &["silu", "swish"])?;
     let windowed = match model_type {
-        "mistral" => fields.has("sliding_window"),
-        "qwen2" | "qwen3" => fields.flag("use_sliding_window", false)?,
-        _ => false,
+        "mistral" if fields.has("sliding_window") => Some("sliding_window"),
+        "qwen2" | "qwen3" if fields.flag("use_sliding_window", false)? => Some("use_sliding_window"),
+        _ if fields.text_of("layer_types").contains("sliding") => Some("layer_types"),
+        _ => None,
     };
-    if windowed {
-        return Err(fields.refuse("sliding_window", "is set, which is not supported", "use a model without a window"));
+    if let Some(field) = windowed {
+        let problem = "asks for a sliding window, which is not supported";
+        return Err(fields.refuse(field, problem, "use a model without a window"));
+    }
+    if model_type == "mistral" && fields.flag("attention_bias", false)? {
+        return Err(fields.refuse("attention_bias", "is true, which Mistral models have not", "use another model"));
     }
     let num_attention_heads = fields.count("num_attention_heads")?;
     let hidden_size = fields.count("hidden_size")?;
@@ -255,9 +266,16 @@ fn read_rope(fields: &Fields) -> Result<(f64, Option<RopeScaling>)> {
     let (key, value) = match (fields.fields.get("rope_parameters"), fields.fields.get("rope_scaling")) {
         (Some(Value::Object(parameters)), _) => ("rope_parameters", parameters),
         (_, Some(Value::Object(scaling))) => ("rope_scaling", scaling),
-        _ => return Ok((theta, None)),
+        (None | Some(Value::Null), None | Some(Value::Null)) => return Ok((theta, None)),
+        _ => {
+            let hint = "the file is damaged or was edited";
+            return Err(fields.refuse("rope_scaling", "or `rope_parameters` is not an object", hint));
+        }
     };
     let inner = Fields { path: fields.path, fields: value };
+    if inner.has("partial_rotary_factor") {
+        return Err(fields.refuse(key, "has a `partial_rotary_factor`, which is not supported", "use another model"));
+    }
     let theta = inner.number("rope_theta", theta)?;
     let rope_type = inner.text("rope_type")?.or(inner.text("type")?).unwrap_or("default");
     let scaling = match rope_type {
@@ -286,6 +304,9 @@ fn read_gpt2(fields: &Fields) -> Result<ModelConfig> {
             return Err(fields.refuse(field, &format!("is {}", !usual), "such models are not supported"));
         }
     }
+    if !fields.flag("tie_word_embeddings", true)? {
+        return Err(fields.refuse("tie_word_embeddings", "is false, which GPT-2 models have not", "use another model"));
+    }
     let hidden_size = fields.count("n_embd")?;
     let num_attention_heads = fields.count("n_head")?;
     let exact_gelu = fields.text("activation_function")? == Some("gelu");
@@ -307,7 +328,7 @@ fn read_gpt2(fields: &Fields) -> Result<ModelConfig> {
         attention_bias: AttentionBias::All,
         mlp_bias: true,
         qk_norm: false,
-        tie_word_embeddings: fields.flag("tie_word_embeddings", true)?,
+        tie_word_embeddings: true,
         dropout: fields.number("resid_pdrop", 0.0)?,
         initializer_range: fields.number("initializer_range", 0.02)?,
     })
@@ -375,6 +396,11 @@ impl<'a> Fields<'a> {
 
     fn text(&self, field: &str) -> Result<Option<&'a str>> {
         self.typed(field, "a text", Value::as_str)
+    }
+
+    /// The field as it stands in the file; empty if it does not.
+    fn text_of(&self, field: &str) -> String {
+        self.get(field).map(Value::to_string).unwrap_or_default()
     }
 
     fn only(&self, field: &str, allowed: &[&str]) -> Result<()> {

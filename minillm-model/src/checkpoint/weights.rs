@@ -33,8 +33,16 @@ pub type HostTensors = BTreeMap<String, HostTensor>;
 
 /// Builds the model of `config` with the weights in the file at `path`.
 pub fn load(path: &Path, config: &ModelConfig, device: &Device) -> Result<LanguageModel> {
-    let model = LanguageModel::new(config, device)?;
     let mut tensors = read(path)?;
+    // A config.json that claims more layers than the file has tensors must not make us build them.
+    if config.num_hidden_layers > tensors.len() {
+        return Err(Error::InvalidFile {
+            path: path.to_owned(),
+            problem: format!("has {} tensors; `num_hidden_layers` is {}", tensors.len(), config.num_hidden_layers),
+            hint: "config.json and the weights must come from the same model".to_owned(),
+        });
+    }
+    let model = LanguageModel::new(config, device)?;
     if Family::of(config) == Family::Gpt2 {
         tensors = gpt2::to_llama(tensors);
     }
@@ -48,9 +56,9 @@ pub fn load(path: &Path, config: &ModelConfig, device: &Device) -> Result<Langua
 
 /// Writes the weights of `model` to `path`, in f32.
 pub fn save(path: &Path, config: &ModelConfig, model: &LanguageModel) -> Result<()> {
-    let mut collect = Collect(HostTensors::new());
+    let mut collect = Collect(Ok(HostTensors::new()));
     parameters::visit(model, &mut collect);
-    let mut tensors = collect.0;
+    let mut tensors = collect.0?;
     if Family::of(config) == Family::Gpt2 {
         tensors = gpt2::from_llama(tensors);
     }
@@ -75,13 +83,17 @@ pub fn read(path: &Path) -> Result<HostTensors> {
     Ok(tensors)
 }
 
-/// Writes tensors as f32. The same tensors always give the same bytes.
+/// Writes tensors as f32. The same tensors always give the same bytes. A value that is not finite is an error, and nothing
+/// is written.
 pub fn write(path: &Path, tensors: &HostTensors) -> Result<()> {
+    if let Some((name, _)) = tensors.iter().find(|(_, tensor)| !tensor.values.iter().all(|value| value.is_finite())) {
+        return Err(Error::NotFinite { path: path.to_owned(), tensor: name.clone() });
+    }
     let bytes: Vec<Vec<u8>> =
         tensors.values().map(|tensor| tensor.values.iter().flat_map(|value| value.to_le_bytes()).collect()).collect();
     let malformed = |error: safetensors::SafeTensorError| Error::Io {
         action: "write",
-        what: "the weights",
+        what: "the tensors",
         source: std::io::Error::other(error),
     };
     let views = tensors
@@ -92,7 +104,7 @@ pub fn write(path: &Path, tensors: &HostTensors) -> Result<()> {
         .map_err(malformed)?;
     let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
     let file = safetensors::serialize(views, Some(metadata)).map_err(malformed)?;
-    fs::write(path, file).map_err(|source| Error::Io { action: "write", what: "the weights", source })
+    fs::write(path, file).map_err(|source| Error::Io { action: "write", what: "the tensors", source })
 }
 
 fn to_f32(view: &TensorView) -> Option<Vec<f32>> {
@@ -141,26 +153,27 @@ impl ParameterMapper for Fill {
     }
 }
 
-struct Collect(HostTensors);
+/// All parameters, until reading one fails.
+struct Collect(Result<HostTensors>);
 
 impl ParameterVisitor for Collect {
     fn visit<const D: usize>(&mut self, name: &str, param: &Param<Tensor<D>>) {
-        self.0.insert(name.to_owned(), to_host(name, &param.val()));
+        let Ok(tensors) = &mut self.0 else { return };
+        match to_host(name, &param.val()) {
+            Ok(tensor) => {
+                tensors.insert(name.to_owned(), tensor);
+            }
+            Err(error) => self.0 = Err(error),
+        }
     }
 }
 
-/// Copies a parameter, or a tensor of its shape, from the device into the file's layout.
-///
-/// # Panics
-/// If the device fails.
-pub fn to_host<const D: usize>(name: &str, tensor: &Tensor<D>) -> HostTensor {
+/// Copies a parameter, or a tensor of its shape, from the device into the file's layout. Fails if the device does.
+pub fn to_host<const D: usize>(name: &str, tensor: &Tensor<D>) -> Result<HostTensor> {
     let shape = tensor.dims().to_vec();
-    let values = tensor.try_to_vec_as::<f32>().expect("a float tensor reads back as f32");
-    if is_linear_weight(name) {
-        let (shape, values) = transpose(&shape, &values);
-        return HostTensor { shape, values };
-    }
-    HostTensor { shape, values }
+    let values = tensor.try_to_vec_as::<f32>().map_err(|error| Error::Device(error.to_string()))?;
+    let (shape, values) = if is_linear_weight(name) { transpose(&shape, &values) } else { (shape, values) };
+    Ok(HostTensor { shape, values })
 }
 
 /// Rows to columns.

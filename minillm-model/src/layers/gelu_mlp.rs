@@ -1,4 +1,4 @@
-//! The MLP of GPT-2: widen, bend, narrow. `swiglu` replaced it.
+//! The MLP of GPT-2: widen, activate, narrow. `swiglu` replaced it.
 //!
 //! ```text
 //! MLP(x) = down( gelu(up(x)) )
@@ -37,17 +37,18 @@ impl GeluMlp {
     /// - `x`: `[B, T, D]` -> `[B, T, D]`
     pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
         let up = self.up_proj.forward(x); // [B, T, F]
-        let bent = match self.activation {
+        let activated = match self.activation {
             Mlp::GeluErf => gelu(up),
             Mlp::Relu2 => relu(up).square(),
             // SwiGLU has a layer of its own; the config never sends it here.
             Mlp::Gelu | Mlp::Swiglu => gelu_tanh(up),
         };
-        self.down_proj.forward(bent) // [B, T, D]
+        self.down_proj.forward(activated) // [B, T, D]
     }
 }
 
-/// GELU in its tanh form. Written with products: `powf` goes through a logarithm on some backends.
+/// GELU in its tanh form. Burn's `gelu_approximate` takes the cube by `powf`, which goes through a logarithm on some
+/// backends; products do not.
 fn gelu_tanh(z: Tensor<3>) -> Tensor<3> {
     let sqrt_2_over_pi = (2.0 / std::f64::consts::PI).sqrt();
     let inner = (z.clone() + z.clone() * z.clone().square() * 0.044_715) * sqrt_2_over_pi;

@@ -1,9 +1,11 @@
 //! `minillm-train bench`: how fast a configuration trains here.
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Instant;
 
 use burn::tensor::Device;
+use minillm_infer::cli::output::print;
 use minillm_infer::device;
 use minillm_model::decoder::LanguageModel;
 use minillm_model::{init, random, stats};
@@ -32,8 +34,8 @@ pub struct Args {
     #[arg(long, value_name = "D", default_value = "auto")]
     device: String,
     /// Measured steps
-    #[arg(long, value_name = "N", default_value_t = 50)]
-    steps: usize,
+    #[arg(long, value_name = "N", default_value = "50")]
+    steps: NonZeroUsize,
     /// Steps before measuring: the first ones compile kernels and fill caches
     #[arg(long, value_name = "N", default_value_t = 5)]
     warmup: usize,
@@ -60,7 +62,8 @@ pub(super) fn run(args: &Args) -> Result<()> {
     let workers = Workers::new(found.training_threads())?;
 
     let (mut start, mut loss) = (Instant::now(), 0.0);
-    for step in 0..args.warmup + args.steps {
+    let steps = args.steps.get();
+    for step in 0..args.warmup + steps {
         if step == args.warmup {
             start = Instant::now();
         }
@@ -79,21 +82,21 @@ pub(super) fn run(args: &Args) -> Result<()> {
     wait_for(&device);
     let seconds = start.elapsed().as_secs_f64();
 
-    let tokens = args.steps * config.train.batch_size * config.train.context;
+    let tokens = steps * config.train.batch_size * config.train.context;
     let report = json!({
         "tokens_per_second": tokens as f64 / seconds,
-        "ms_per_step": seconds * 1e3 / args.steps as f64,
+        "ms_per_step": seconds * 1e3 / steps as f64,
         "parameters": stats::parameters(&model_config).total(),
         "peak_memory_bytes": peak_memory_bytes(),
         "loss": loss,
     });
     if args.json {
-        println!("{report}");
-    } else {
-        println!("device             {} ({})", found.name, found.description);
-        for (name, value) in report.as_object().into_iter().flatten() {
-            println!("{name:<18} {value}");
-        }
+        print(&format!("{report}\n"))?;
+        return Ok(());
+    }
+    print(&format!("device             {} ({})\n", found.name, found.description))?;
+    for (name, value) in report.as_object().into_iter().flatten() {
+        print(&format!("{name:<18} {value}\n"))?;
     }
     Ok(())
 }

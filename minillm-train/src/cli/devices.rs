@@ -1,16 +1,20 @@
 //! `minillm-train devices`: what there is to compute on.
 
+use minillm_infer::cli::output::{note, print};
 use minillm_infer::device;
+
+use crate::error::Result;
 
 /// List the devices that this program can compute on
 #[derive(Debug, clap::Args)]
 pub struct Args {}
 
-pub(super) fn run(_args: &Args) {
+pub(super) fn run(_args: &Args) -> Result<()> {
     let auto = device::open("auto").map(|found| found.name).unwrap_or_default();
     for found in device::list() {
         let chosen = if found.name == auto { "  (auto)" } else { "" };
-        println!("{:<10} {}{chosen}", found.name, found.description);
+        print(&format!("{:<10} {}{chosen}\n", found.name, found.description))?;
     }
-    eprintln!("backends in this program: {}", device::compiled().join(", "));
+    note(format_args!("backends in this program: {}", device::compiled().join(", ")));
+    Ok(())
 }

@@ -11,6 +11,7 @@ use std::process::ExitCode;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Parser, Subcommand};
+use minillm_infer::cli::output::note;
 use minillm_infer::cli::{report, start_logging};
 
 use crate::config::suggest;
@@ -43,10 +44,7 @@ pub fn main() -> ExitCode {
         Verb::Train(args) => train::run(&args),
         Verb::Tokenizer(args) => tokenizer::run(&args).map(|()| ExitCode::SUCCESS),
         Verb::Bench(args) => bench::run(&args).map(|()| ExitCode::SUCCESS),
-        Verb::Devices(args) => {
-            devices::run(&args);
-            Ok(ExitCode::SUCCESS)
-        }
+        Verb::Devices(args) => devices::run(&args).map(|()| ExitCode::SUCCESS),
     };
     done.unwrap_or_else(|error| {
         report(&error, error.hint());
@@ -63,7 +61,7 @@ fn usage_error(error: &clap::Error) -> ExitCode {
         // clap cuts `--batch_size=32` at the `=`; the hint is better with the value.
         let typed = std::env::args().find(|argument| argument.starts_with(flag)).unwrap_or_else(|| flag.clone());
         if let Some(hint) = suggest(&typed) {
-            eprintln!("  hint: {hint}");
+            note(format_args!("  hint: {hint}"));
         }
     }
     ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use fs_err as fs;
+use minillm_infer::cli::output::note;
 
 use super::progress::Bars;
 use crate::data::{self, DataConfig, TokenizerConfig};
@@ -33,6 +34,6 @@ pub(super) fn run(args: &Args) -> Result<()> {
         what: "the tokenizer",
         source,
     })?;
-    eprintln!("{} tokens, saved {}", tokenizer.vocab_size(), args.out.display());
+    note(format_args!("{} tokens, saved {}", tokenizer.vocab_size(), args.out.display()));
     Ok(())
 }

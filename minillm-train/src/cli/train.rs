@@ -4,14 +4,16 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
-use fs_err as fs;
+use minillm_infer::cli::output::note;
 use minillm_infer::device;
-use minillm_model::config::{ModelConfig, ModelOptions};
+use minillm_model::checkpoint::durable;
+use minillm_model::config::ModelOptions;
 use minillm_model::stats;
+use minillm_model::tokenizer::Tokenizer;
 
 use super::cache_dir;
 use super::progress::Bars;
-use crate::checkpoint::load_state;
+use crate::checkpoint::{load_config, load_state};
 use crate::config::{RunConfig, check_resume};
 use crate::data::{self, Shape};
 use crate::error::{Error, Result};
@@ -51,8 +53,7 @@ pub struct Args {
 pub(super) fn run(args: &Args) -> Result<ExitCode> {
     let start = Instant::now();
     let config = RunConfig::load(&args.config, &args.set)?;
-    // Before any work: an architecture that cannot be built, a device that is not there, a directory that is in use.
-    config.model.resolve(config.model.vocab_size.unwrap_or(1), config.train.context).validate()?;
+    // Before any work: a device that is not there, a directory that is in use.
     let found = device::open(&args.device)?;
     let out = args.out.clone().unwrap_or_else(|| default_out(&args.config));
     let mode = match (args.resume, args.overwrite) {
@@ -62,23 +63,27 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     };
     let interrupt = Interrupt::install()?;
     let run = RunDir::open(&out, mode)?;
-    let resume_from = if args.resume { Some(resume_point(&run, &config)?) } else { None };
+    let resume_from = if args.resume { resume_point(&run, &config)? } else { None };
 
     let shape = Shape { context: config.train.context, batch_size: config.train.batch_size, seed: config.seed };
     let corpus = data::prepare(&config.data, &config.tokenizer, &shape, &cache_dir()?, &Bars::default())?;
+    if args.overwrite {
+        run.clear()?; // not before: what is wrong with the text has come to light by now
+    }
     let config_file = run.path().join(CONFIG_FILE);
+    let config = resolved(&config, &corpus.tokenizer);
     let trainer = Trainer::new(&config, corpus, run, &found, resume_from.as_deref())?;
-    let resolved = resolved(&config, trainer.model_config());
-    fs::write(&config_file, resolved.to_toml()?).map_err(|source| Error::Io {
+    durable::replace_file(&config_file, config.to_toml()?.as_bytes()).map_err(|source| Error::Io {
         action: "write",
         what: "the run's configuration",
         source,
     })?;
 
     let parameters = stats::parameters(trainer.model_config()).total();
-    eprintln!("{parameters} parameters on {} ({}), run in {}", found.name, found.description, out.display());
+    let prompt = suggested_prompt(trainer.tokenizer());
+    note(format_args!("{parameters} parameters on {} ({}), run in {}", found.name, found.description, out.display()));
     let outcome = trainer.run(&interrupt)?;
-    summarise(&outcome, &out, args, start);
+    summarise(&outcome, &out, prompt, start);
     Ok(outcome.interrupted.map_or(ExitCode::SUCCESS, |signal| ExitCode::from(signal.exit_code())))
 }
 
@@ -86,55 +91,56 @@ fn default_out(config: &Path) -> PathBuf {
     Path::new("runs").join(config.file_stem().unwrap_or_default())
 }
 
-/// The checkpoint to continue from, after seeing that `config` may continue it.
-fn resume_point(run: &RunDir, config: &RunConfig) -> Result<PathBuf> {
+/// The checkpoint to continue from, after seeing that `config` may continue it; `None` if the run was stopped before its
+/// first one.
+fn resume_point(run: &RunDir, config: &RunConfig) -> Result<Option<PathBuf>> {
     let Some((_, checkpoint)) = run.newest_sound()? else {
-        return Err(Error::Run {
-            path: run.path().to_owned(),
-            problem: "has no checkpoint to resume from".to_owned(),
-            hint: "start again with --overwrite".to_owned(),
-        });
+        tracing::warn!("`{}` has no checkpoint yet: beginning at the first step", run.path().display());
+        return Ok(None);
     };
-    let before = RunConfig::load(&run.path().join(CONFIG_FILE), &[])?;
-    check_resume(&before, config, load_state(&checkpoint)?.step)?;
-    Ok(checkpoint)
+    check_resume(&load_config(&checkpoint)?, config, load_state(&checkpoint)?.step)?;
+    Ok(Some(checkpoint))
 }
 
-/// `config` with every field of the model written out, so that the file says what was built.
-fn resolved(config: &RunConfig, model: &ModelConfig) -> RunConfig {
+/// `config` with every field of the model written out, so that the file says what is built.
+fn resolved(config: &RunConfig, tokenizer: &Tokenizer) -> RunConfig {
     let mut resolved = config.resolved();
+    let model = config.model.resolve(tokenizer.vocab_size(), config.train.context);
     // The vocabulary stays open: it is the tokenizer's.
     resolved.model = ModelOptions { vocab_size: config.model.vocab_size, ..model.to_options(config.model.preset) };
     resolved
 }
 
-fn summarise(outcome: &Outcome, out: &Path, args: &Args, start: Instant) {
-    let seconds = start.elapsed().as_secs();
-    eprintln!();
+fn summarise(outcome: &Outcome, out: &Path, prompt: &str, start: Instant) {
+    note("");
     if outcome.interrupted.is_some() {
-        eprintln!("stopped after step {} and saved {}", outcome.steps, outcome.checkpoint.display());
-        eprintln!("continue with the same command and --resume");
+        note(format_args!("stopped after step {} and saved {}", outcome.steps, outcome.checkpoint.display()));
+        note("continue with the same command and --resume");
         return;
     }
-    eprintln!(
-        "{} steps in {}m{:02}s, saved {}",
-        outcome.steps,
-        seconds / 60,
-        seconds % 60,
-        outcome.checkpoint.display()
-    );
-    if let Some(evaluation) = &outcome.evaluation {
-        let score = evaluation.score;
-        eprintln!(
-            "validation: {:.4} nats per token, perplexity {:.2}, {:.4} bits per byte",
-            score.nats_per_token(),
-            score.perplexity(),
-            score.bits_per_byte()
-        );
-        if let (Some(floor), Some(gap)) = (evaluation.floor, evaluation.gap()) {
-            eprintln!("no model can be below {floor:.4} nats per token here; the gap is {gap:.4}");
-        }
+    let Some(evaluation) = &outcome.evaluation else {
+        note(format_args!("all {} steps were done before: {}", outcome.steps, outcome.checkpoint.display()));
+        note(format_args!("to go on, raise train.max_steps: --resume --set train.max_steps={}", 2 * outcome.steps));
+        return;
+    };
+    let (seconds, steps) = (start.elapsed().as_secs(), outcome.steps);
+    let checkpoint = outcome.checkpoint.display();
+    note(format_args!("{steps} steps in {}m{:02}s, saved {checkpoint}", seconds / 60, seconds % 60));
+    let score = evaluation.score;
+    note(format_args!(
+        "validation: {:.4} nats per token, perplexity {:.2}, {:.4} bits per byte",
+        score.nats_per_token(),
+        score.perplexity(),
+        score.bits_per_byte()
+    ));
+    if let (Some(floor), Some(gap)) = (evaluation.floor, evaluation.gap()) {
+        note(format_args!("no model can be below {floor:.4} nats per token here; the gap is {gap:.4}"));
     }
-    let prompt = if args.config.to_string_lossy().contains("shakespeare") { "ROMEO:" } else { "One day" };
-    eprintln!("next: cargo run --release -p minillm-infer -- generate {} --prompt \"{prompt}\"", out.display());
+    let run = out.display();
+    note(format_args!("next: cargo run --release -p minillm-infer -- generate {run} --prompt \"{prompt}\""));
+}
+
+/// A beginning that the model has letters for.
+fn suggested_prompt(tokenizer: &Tokenizer) -> &'static str {
+    ["Once upon a time", "The ", "a"].into_iter().find(|prompt| tokenizer.encode(prompt).is_ok()).unwrap_or("...")
 }

@@ -36,7 +36,7 @@ pub struct RunConfig {
     pub model: ModelOptions,
     /// Length and size of the training.
     pub train: TrainConfig,
-    /// `AdamW`.
+    /// The rule that moves the weights.
     pub optimizer: OptimizerConfig,
     /// The learning rate over the steps.
     pub schedule: ScheduleConfig,

@@ -39,6 +39,8 @@ impl RunConfig {
             let hint = "choose 1 or more; a number above train.max_steps leaves only the one at the end";
             require(value > 0, field, is(value), hint)?;
         }
+        let samples = self.eval.sample_tokens;
+        require(samples <= 100_000, "eval.sample_tokens", is(samples), "choose some hundreds, or 0 for no samples")?;
         let (micro, batch) = (train.micro_batch_size(), train.batch_size);
         let problem = format!("is {micro}, above train.batch_size = {batch}");
         let hint = "it is how many sequences of a batch go through the model at once; leave it out for all";
@@ -69,7 +71,12 @@ impl RunConfig {
         })?;
         let longest = model.max_position_embeddings;
         let problem = format!("is {context}, above model.max_position_embeddings = {longest}");
-        require(context <= longest, "train.context", problem, "leave max_position_embeddings out, or raise it")
+        require(context <= longest, "train.context", problem, "leave max_position_embeddings out, or raise it")?;
+        // A billion tokens a step is a typing error; the batch's memory is asked for at once.
+        let batch = self.train.batch_size;
+        let tokens = batch.saturating_mul(context);
+        let problem = format!("is {batch}, which with train.context = {context} makes {tokens} tokens a step");
+        require(tokens <= 1 << 30, "train.batch_size", problem, "lower one of the two")
     }
 
     fn validate_optimizer(&self) -> Result<()> {
@@ -77,14 +84,21 @@ impl RunConfig {
         for (field, value) in
             [("optimizer.learning_rate", optimizer.learning_rate), ("optimizer.epsilon", optimizer.epsilon)]
         {
-            require(value.is_finite() && value > 0.0, field, is(value), "choose a positive number")?;
+            // The optimiser computes in f32, where a smaller or larger number would become 0 or infinity.
+            let narrow = value as f32;
+            require(
+                narrow.is_finite() && narrow > 0.0,
+                field,
+                is(value),
+                "choose a positive number from 1e-30 to 1e30",
+            )?;
         }
         for (field, value) in [("optimizer.beta1", optimizer.beta1), ("optimizer.beta2", optimizer.beta2)] {
-            require((0.0..1.0).contains(&value), field, is(value), "choose a share from 0 to below 1")?;
+            require((0.0..1.0).contains(&(value as f32)), field, is(value), "choose a share from 0 to below 1")?;
         }
         let decay = optimizer.weight_decay;
         let hint = "choose 0 for none, or a positive number such as 0.1";
-        require(decay.is_finite() && decay >= 0.0, "optimizer.weight_decay", is(decay), hint)
+        require((decay as f32).is_finite() && decay >= 0.0, "optimizer.weight_decay", is(decay), hint)
     }
 
     fn validate_schedule(&self) -> Result<()> {

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use minillm_model::tokenizer::LARGEST_VOCABULARY;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
@@ -150,6 +151,11 @@ impl TokenizerConfig {
                 "tokenizer.vocab_size",
                 format!("is {vocab_size}, but 256 bytes and end-of-text already make 257"),
                 "1024 suits a megabyte of text, 4096 some hundred",
+            )),
+            Self::Bpe { vocab_size } if *vocab_size > LARGEST_VOCABULARY as usize => Err(invalid(
+                "tokenizer.vocab_size",
+                format!("is {vocab_size}"),
+                "32000 is common, 250000 the most in use",
             )),
             _ => Ok(()),
         }

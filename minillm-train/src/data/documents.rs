@@ -167,12 +167,15 @@ impl OpenFile<'_> {
         let json = self.at_start.then(|| json.strip_prefix('\u{feff}')).flatten().unwrap_or(json);
         self.at_start = false;
         if !json.trim().is_empty() {
-            let line: Line = serde_json::from_str(json).map_err(|error| {
-                self.problem(
-                    format!("line {}: {error}", self.lines + 1),
-                    "every line must be one JSON object with the text in the field `text`",
-                )
-            })?;
+            let malformed = |problem: String| {
+                let hint = "every line must be one JSON object with the text in the field `text`";
+                self.problem(format!("line {}: {problem}", self.lines + 1), hint)
+            };
+            // serde would take an array for the object's fields in order.
+            if !json.trim_start().starts_with('{') {
+                return Err(malformed("is not an object".to_owned()));
+            }
+            let line: Line = serde_json::from_str(json).map_err(|error| malformed(error.to_string()))?;
             cutter.push(&line.text).map_err(|TooLong| self.too_long())?;
             cutter.end_document();
         }

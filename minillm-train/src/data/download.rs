@@ -29,7 +29,10 @@ pub fn text(url: &str, sha256: Option<&str>, cache_dir: &Path, progress: &dyn Pr
         Some(expected) if expected != found => Err(Error::Download {
             url: url.into(),
             problem: format!("`{}` has the SHA-256 {found}, not {expected}", path.display()),
-            hint: "remove that file to download it again".into(),
+            hint: match sha256 {
+                Some(_) => "remove that file to download it again".into(),
+                None => format!("to accept what is there now, remove `{}`", record.display()),
+            },
         }),
         Some(_) => Ok(text),
         None => {
@@ -142,7 +145,9 @@ mod http {
             return Err(Error::Download {
                 url: url.into(),
                 problem: format!("what came has the SHA-256 {found}, not {expected}"),
-                hint: "the file has changed, or is not the one meant: check the address and `data.sha256`".into(),
+                hint: "the file has changed, or is not the one meant: check the address, and `data.sha256` or, where that \
+                       is not set, the file with the recorded hash that lies beside the cached text"
+                    .into(),
             });
         }
         part.as_file().sync_all().map_err(cannot_write)?;

@@ -75,7 +75,7 @@ impl Part {
 /// How a text is divided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Split {
-    /// A single document: its first characters, this many, are trained on and the tail is held out. A tail rather than
+    /// One document or a few: the first characters, this many, are trained on and the tail is held out. A tail rather than
     /// pieces from everywhere, because neighbouring lines give each other away.
     Tail {
         /// Characters to train on.
@@ -89,26 +89,14 @@ pub enum Split {
 }
 
 impl Split {
-    /// nanoGPT's `int(n * (1 - fraction))` for one document; n = round(1 / fraction) for several.
-    pub fn new(text: &Text, survey: &Survey, fraction: f64) -> Result<Self> {
-        if survey.documents == 1 {
-            return Ok(Self::Tail { training_characters: (survey.characters as f64 * (1.0 - fraction)) as u64 });
-        }
+    /// nanoGPT's `int(n * (1 - fraction))` for one document, and for so few that none of them would be held out;
+    /// n = round(1 / fraction) for more.
+    pub fn new(survey: &Survey, fraction: f64) -> Self {
         let n = ((1.0 / fraction).round() as u64).max(2);
         if survey.documents < n {
-            return Err(Error::Data {
-                path: text.path().to_path_buf(),
-                problem: format!(
-                    "the text has {} documents, and `data.validation_fraction = {fraction}` holds out every {n}th",
-                    survey.documents
-                ),
-                hint: format!(
-                    "set `data.validation_fraction` to {:.3} or more, or give more documents",
-                    (1000.0 / survey.documents as f64).ceil() / 1000.0
-                ),
-            });
+            return Self::Tail { training_characters: (survey.characters as f64 * (1.0 - fraction)) as u64 };
         }
-        Ok(Self::EveryNth { n })
+        Self::EveryNth { n }
     }
 }
 
@@ -177,7 +165,7 @@ mod tests {
         fs_err::write(&path, content).unwrap();
         let text = Text::new(&[path], &Silent)?;
         let survey = Survey::new(&text, &Silent)?;
-        let split = Split::new(&text, &survey, fraction)?;
+        let split = Split::new(&survey, fraction);
         let (mut training, mut validation) = (String::new(), String::new());
         for piece in Parts::new(&text, split, &Silent) {
             let (part, piece) = piece?;
@@ -203,8 +191,8 @@ mod tests {
         let text = "a<|endoftext|>b<|endoftext|>c<|endoftext|>d<|endoftext|>e<|endoftext|>f<|endoftext|>g";
         assert_eq!(parts(text, 0.3).unwrap(), ("a|b|d|e|g|".into(), "c|f|".into()));
         assert_eq!(parts(text, 0.9).unwrap().1, "b|d|f|");
-        let error = parts(text, 0.1).unwrap_err();
-        assert!(error.to_string().contains("7 documents") && error.hint().unwrap().contains("0.143"), "{error}");
+        // Every tenth of seven would be none.
+        assert_eq!(parts(text, 0.1).unwrap(), ("a|b|c|d|e|f|".into(), "g|".into()));
     }
 
     #[test]

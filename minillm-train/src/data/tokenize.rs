@@ -100,8 +100,8 @@ impl<'a> Preparation<'a> {
     }
 
     fn split(&mut self) -> Result<Split> {
-        let (text, fraction) = (self.text, self.validation_fraction);
-        Split::new(text, self.survey()?, fraction)
+        let fraction = self.validation_fraction;
+        Ok(Split::new(self.survey()?, fraction))
     }
 
     /// Learns the merges from the training part alone, so that the held-out text stays unseen.

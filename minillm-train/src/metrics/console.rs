@@ -120,7 +120,7 @@ fn describe(record: &Record, only: &[&str]) -> String {
             tag::TRAIN_GRAD_NORM => write!(text, "  gradient {value:.2}"),
             tag::TRAIN_LR => write!(text, "  rate {value:.1e}"),
             tag::TRAIN_TOKENS_PER_SECOND => write!(text, "  {} tokens/s", thousands(value)),
-            tag::VAL_LOSS => write!(text, "  validation loss {value:.4}"),
+            tag::VAL_LOSS => write!(text, "  validation loss {value:.4}  perplexity {:.2}", value.exp()),
             tag::VAL_BITS_PER_BYTE => write!(text, "  bits per byte {value:.4}"),
             tag::VAL_FLOOR => write!(text, "  floor {value:.4}"),
             tag::VAL_GAP => write!(text, "  gap {value:.4}"),
@@ -201,7 +201,7 @@ mod tests {
         console.print("ROMEO:\nHail");
         let text = String::from_utf8(buffer.0.lock().unwrap().clone()).unwrap();
         let expected = "step 2000/2000  loss 2.104  gradient 0.52  rate 9.0e-4  41,200 tokens/s\n\
-                        step 2000/2000  validation loss 1.8770  gap 0.1000\n\
+                        step 2000/2000  validation loss 1.8770  perplexity 6.53  gap 0.1000\n\
                         ROMEO:\nHail\n";
         assert_eq!(text, expected);
     }
