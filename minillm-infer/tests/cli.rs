@@ -115,13 +115,84 @@ fn requests_that_cannot_be_met_say_why() {
     refused(here, &["generate", "--prompt", "a", "--device", "tpu"], 2, "`tpu`");
     refused(here, &["generate"], 2, "--prompt");
     refused(here, &["score", "--file", "nowhere.txt"], 1, "nowhere.txt");
+    let empty = here.join("empty.txt");
+    fs_err::write(&empty, "").unwrap();
+    refused(here, &["score", "--file", empty.to_str().unwrap()], 2, "empty.txt` is empty");
+    refused(here, &["generate", "--prompt", "a", "--stop", ""], 2, "--stop");
+    let out = here.join("no/such/place.safetensors");
+    refused(here, &["logits", "--ids", "1", "--out", out.to_str().unwrap()], 1, "place.safetensors");
     refused(&here.join("nowhere"), &["generate", "--prompt", "a"], 1, "nowhere");
+}
+
+#[test]
+fn weights_that_are_no_numbers_are_an_error() {
+    let folder = model();
+    let path = folder.path().join("model.safetensors");
+    let mut bytes = fs_err::read(&path).unwrap();
+    let last = bytes.len() - 4;
+    bytes[last..].copy_from_slice(&f32::NAN.to_le_bytes());
+    fs_err::write(&path, bytes).unwrap();
+    let text = folder.path().join("text.txt");
+    fs_err::write(&text, "abc abc").unwrap();
+    let out = folder.path().join("logits.safetensors");
+    refused(folder.path(), &["generate", "--prompt", "a", "--json"], 1, "not finite");
+    refused(folder.path(), &["score", "--file", text.to_str().unwrap()], 1, "not finite");
+    refused(folder.path(), &["logits", "--ids", "1,2", "--out", out.to_str().unwrap()], 1, "not finite");
+    assert!(!out.exists());
+}
+
+/// Llama's tokenizers put `<s>` before a prompt and drop the first space of a text, not of what follows a prompt.
+#[test]
+fn words_of_a_llama_tokenizer_stay_apart() {
+    let folder = model();
+    let tokenizer = serde_json::json!({
+        "added_tokens": [{"id": 0, "content": "<s>", "single_word": false, "lstrip": false, "rstrip": false,
+            "normalized": false, "special": true}],
+        "post_processor": {"type": "TemplateProcessing", "pair": [],
+            "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+            "special_tokens": {"<s>": {"id": "<s>", "ids": [0], "tokens": ["<s>"]}}},
+        "decoder": {"type": "Sequence", "decoders": [{"type": "Replace", "pattern": {"String": "▁"}, "content": " "},
+            {"type": "Fuse"}, {"type": "Strip", "content": " ", "start": 1, "stop": 0}]},
+        "model": {"type": "BPE", "merges": [], "vocab": {"<s>": 0, "▁": 1, "a": 2, "▁b": 3, "▁c": 4, "▁d": 5}},
+    });
+    fs_err::write(folder.path().join("tokenizer.json"), tokenizer.to_string()).unwrap();
+    let spelling = ["", " ", "a", " b", " c", " d"];
+    let mut with_space = 0;
+    for seed in 0..8 {
+        let seed = seed.to_string();
+        let json = stdout(&run(folder.path(), &["generate", "--prompt", "a", "--seed", &seed, "--json"]));
+        let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+        assert_eq!(json["prompt_ids"], serde_json::json!([0, 2]));
+        let ids = json["ids"].as_array().unwrap().iter().map(|id| id.as_u64().unwrap() as usize);
+        let text: String = ids.map(|id| spelling[id]).collect();
+        assert_eq!(json["text"].as_str().unwrap(), text);
+        with_space += usize::from(text.starts_with(' '));
+    }
+    assert!(with_space > 0, "no text began with a space: nothing was tested");
+}
+
+/// A reader that has gone away is no failure.
+#[cfg(unix)]
+#[test]
+fn a_closed_pipe_ends_quietly() {
+    let folder = model();
+    let text = folder.path().join("text.txt");
+    fs_err::write(&text, "abc abc").unwrap();
+    let (model, text) = (folder.path().to_str().unwrap(), text.to_str().unwrap());
+    for arguments in [vec!["score", model, "--file", text], vec!["generate", model, "--prompt", "ab"]] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_minillm-infer"));
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = command.args(&arguments).stdout(writer).output().unwrap();
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    }
 }
 
 #[test]
 fn without_a_tokenizer_ids_still_work() {
     let folder = model();
     fs_err::remove_file(folder.path().join("tokenizer.json")).unwrap();
+    refused(folder.path(), &["generate", "--prompt-ids", "2", "--stop", "a"], 2, "--prompt-ids");
     refused(folder.path(), &["generate", "--prompt", "a"], 2, "--prompt-ids");
     let ids = stdout(&run(folder.path(), &["generate", "--prompt-ids", "2", "--max-new-tokens", "3"]));
     assert_eq!(ids.split_whitespace().count(), 3);

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::output::print;
 use super::{io_error, load};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::generate::tokenizer;
 use crate::score::score;
 
@@ -32,6 +32,10 @@ pub struct Args {
 
 pub(super) fn run(args: &Args) -> Result<()> {
     let text = fs::read_to_string(&args.file).map_err(io_error("read", "the text"))?;
+    if text.is_empty() {
+        let hint = "give a text for the model to predict".to_owned();
+        return Err(Error::Request { problem: format!("`{}` is empty", args.file.display()), hint });
+    }
     let (checkpoint, device) = load(&args.model, &args.device)?;
     let tokenizer = tokenizer(&checkpoint)?;
     let mut ids = tokenizer.encode_prompt(&text)?;

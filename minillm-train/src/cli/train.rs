@@ -61,12 +61,13 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
         (_, true) => OpenMode::Overwrite,
         _ => OpenMode::New,
     };
-    let interrupt = Interrupt::install()?;
     let run = RunDir::open(&out, mode)?;
     let resume_from = if args.resume { resume_point(&run, &config)? } else { None };
 
     let shape = Shape { context: config.train.context, batch_size: config.train.batch_size, seed: config.seed };
     let corpus = data::prepare(&config.data, &config.tokenizer, &shape, &cache_dir()?, &Bars::default())?;
+    // From here on there is something to save. Before, Ctrl-C just ends the program.
+    let interrupt = Interrupt::install()?;
     if args.overwrite {
         run.clear()?; // not before: what is wrong with the text has come to light by now
     }

@@ -3,7 +3,8 @@
 //! Resuming is exact: a run that is stopped and continued ends with the weights of one that was never stopped. That
 //! holds as long as the steps already taken would have been the same under the new configuration, so this is the rule:
 //!
-//! - [`RESUMABLE`] keys decide how long the run is and what is watched, never a step. They may change.
+//! - [`RESUMABLE`] keys decide how long the run is and what is watched, never a step, or where the text lies, which may have
+//!   been moved: that it is the same text is seen by its fingerprint. They may change.
 //! - The learning rate's keys (`optimizer.learning_rate`, `schedule.*`) may change if every step already taken keeps
 //!   its rate. So a WSD run may be made longer before its decay has begun. A cosine that was to end at step 2,000 may
 //!   not be stretched to 4,000, but with `schedule.decay_steps` = 2000 the run may go on to 4,000 at the minimum.
@@ -22,7 +23,11 @@ use crate::schedule::learning_rate;
 /// `micro_batch_size` is among them because the gradient is the same however the batch is split, up to rounding: a
 /// run that is to be repeated bit for bit must keep it. `max_steps` is where the schedule ends by default, so changing
 /// it alone may still change `schedule.decay_steps`, which is then the conflict.
-pub const RESUMABLE: [&str; 7] = [
+pub const RESUMABLE: [&str; 11] = [
+    "data.files",
+    "data.url",
+    "data.sha256",
+    "tokenizer.path",
     "train.max_steps",
     "train.micro_batch_size",
     "eval.every_steps",
@@ -74,6 +79,7 @@ pub fn check_resume(old: &RunConfig, new: &RunConfig, completed_steps: usize) ->
     let Some((first, others)) = conflicts.split_first() else {
         return Ok(());
     };
+    let undo: Vec<_> = conflicts.iter().map(back).collect();
     let others = others.iter().map(|Conflict { field, old, new }| format!("; so may not `{field}` ({old}, now {new})"));
     let others = others.collect::<Vec<_>>().concat();
     let problem = format!("was {} and is now {}, which may not change on resume{others}", first.old, first.new);
@@ -81,7 +87,7 @@ pub fn check_resume(old: &RunConfig, new: &RunConfig, completed_steps: usize) ->
         origin: "--resume".to_owned(),
         field: first.field.clone(),
         problem,
-        hint: format!("{}, or start a new run with another --out", back(first)),
+        hint: format!("{}, or start a new run with another --out", undo.join(", ")),
     })
 }
 
@@ -147,6 +153,8 @@ mod tests {
         new.checkpoint.every_steps = 7;
         new.checkpoint.keep_last = 9;
         new.log.every_steps = 1;
+        new.data.files = vec!["moved.txt".into()];
+        new.data.order = Some(old.data.order()); // by default it follows from the source
         assert!(fields(&old, &new, 100).is_empty());
         assert!(RESUMABLE.iter().all(|key| keys().iter().any(|known| known == key)));
     }
@@ -164,6 +172,10 @@ mod tests {
                         so may not `seed` (1337, now 1); so may not `train.batch_size` (16, now 32)";
         assert_eq!(error.to_string(), expected);
         assert_eq!(error.exit_code(), 2);
+        let hint = error.hint().unwrap();
+        let expected =
+            "add `--set model.dropout=0.0`, add `--set seed=1337`, add `--set train.batch_size=16`, or start";
+        assert!(hint.starts_with(expected), "{hint}");
     }
 
     #[test]
