@@ -3,7 +3,7 @@
 //! The models lie beside the checkout where the project is developed; where they do not, these tests have nothing to
 //! compare with and say so. What they prove without files is in `minillm-model/tests`.
 
-#![allow(missing_docs, clippy::unwrap_used)]
+#![allow(missing_docs, clippy::unwrap_used, clippy::print_stdout)]
 
 use std::path::PathBuf;
 
