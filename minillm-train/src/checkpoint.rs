@@ -124,6 +124,25 @@ pub fn load_state(directory: &Path) -> Result<State> {
     Ok(state)
 }
 
+/// Reads [`State`] to go on from on the data, device and threads of now. Other data is an error; on another device or with
+/// another number of threads the last bits may differ, which is a warning.
+pub fn resume_state(directory: &Path, data_fingerprint: &str, device: &str, threads: usize) -> Result<State> {
+    let mut state = load_state(directory)?;
+    if state.data_fingerprint != data_fingerprint {
+        return Err(Error::Run {
+            path: directory.to_owned(),
+            problem: "was trained on another text or with another tokenizer".to_owned(),
+            hint: "restore the text, or start a new run with another --out".to_owned(),
+        });
+    }
+    if (state.device.as_str(), state.threads) != (device, threads) {
+        let before = format!("{} with {} threads", state.device, state.threads);
+        tracing::warn!("the run was on {before}, and goes on with {threads} on {device}: not bit for bit");
+        (state.device, state.threads) = (device.to_owned(), threads);
+    }
+    Ok(state)
+}
+
 /// Reads model and optimiser state onto `device`.
 pub fn load(
     directory: &Path,

@@ -85,15 +85,7 @@ impl Trainer {
     ) -> Result<Self> {
         let device = found.device.clone().autodiff();
         let model_config = config.model.resolve(corpus.tokenizer.vocab_size(), config.train.context);
-        let (given, needed) = (model_config.vocab_size, corpus.tokenizer.vocab_size());
-        if given < needed {
-            return Err(Error::Config {
-                origin: "configuration".to_owned(),
-                field: "model.vocab_size".to_owned(),
-                problem: format!("is {given}, below the tokenizer's {needed} tokens"),
-                hint: "leave it out: the tokenizer fills it in".to_owned(),
-            });
-        }
+        check_vocabulary(&model_config, &corpus.tokenizer)?;
         let threads = found.training_threads();
         let mut optimizer = ModelOptimizer::new(&config.optimizer);
         let (model, state) = match resume_from {
@@ -102,25 +94,9 @@ impl Trainer {
                 let state = State::new(config.seed, corpus.fingerprint.clone(), found.name.clone(), threads);
                 (init::initialize(model, &model_config, config.seed), state)
             }
-            Some(directory) => {
-                let mut state = checkpoint::load_state(directory)?;
-                if state.data_fingerprint != corpus.fingerprint {
-                    return Err(Error::Run {
-                        path: directory.to_owned(),
-                        problem: "was trained on another text or with another tokenizer".to_owned(),
-                        hint: "restore the text, or start a new run with another --out".to_owned(),
-                    });
-                }
-                if (&state.device, state.threads) != (&found.name, threads) {
-                    let before = format!("{} with {} threads", state.device, state.threads);
-                    tracing::warn!(
-                        "the run was on {before}, and goes on with {threads} on {}: not bit for bit",
-                        found.name
-                    );
-                    (state.device, state.threads) = (found.name.clone(), threads);
-                }
-                let model = checkpoint::load(directory, &model_config, &state, &device, &mut optimizer)?;
-                (model, state)
+            Some(checkpoint) => {
+                let state = checkpoint::resume_state(checkpoint, &corpus.fingerprint, &found.name, threads)?;
+                (checkpoint::load(checkpoint, &model_config, &state, &device, &mut optimizer)?, state)
             }
         };
         let console = Console::stderr(state.step, config.train.max_steps);
@@ -308,4 +284,18 @@ impl Trainer {
             checkpoint::save(directory, parts)
         })
     }
+}
+
+/// A `model.vocab_size` in the configuration may leave room, but not cut off tokens.
+fn check_vocabulary(model: &ModelConfig, tokenizer: &Tokenizer) -> Result<()> {
+    let (given, needed) = (model.vocab_size, tokenizer.vocab_size());
+    if given >= needed {
+        return Ok(());
+    }
+    Err(Error::Config {
+        origin: "configuration".to_owned(),
+        field: "model.vocab_size".to_owned(),
+        problem: format!("is {given}, below the tokenizer's {needed} tokens"),
+        hint: "leave it out: the tokenizer fills it in".to_owned(),
+    })
 }

@@ -243,3 +243,23 @@ fn a_failed_overwrite_leaves_the_old_run() {
     assert_eq!(bench.command(&arguments).output().unwrap().status.code(), Some(1));
     assert!(bench.state("run", 2) == before);
 }
+
+/// Sums over another number of shares differ in the last bits: that must not happen in silence.
+#[cfg(target_os = "linux")]
+#[test]
+fn another_number_of_threads_is_said() {
+    if std::thread::available_parallelism().unwrap().get() == 1 {
+        return; // no other number to be had
+    }
+    let bench = Bench::new();
+    bench.train("run", &["--set", "train.max_steps=2"]);
+    let resumed = bench.train("run", &["--resume", "--set", "train.max_steps=3", "--set", "schedule.decay_steps=60"]);
+    assert!(!stderr(&resumed).contains("not bit for bit"), "{}", stderr(&resumed));
+    let output = std::process::Command::new("taskset")
+        .args(["-c", "0", env!("CARGO_BIN_EXE_minillm-train"), "train", "tiny.toml", "--out", "run", "--resume"])
+        .current_dir(bench.path())
+        .env("MINILLM_CACHE", bench.path().join("cache"))
+        .output()
+        .unwrap();
+    assert!(output.status.success() && stderr(&output).contains("not bit for bit"), "{}", stderr(&output));
+}
