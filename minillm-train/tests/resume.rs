@@ -252,11 +252,13 @@ fn another_number_of_threads_is_said() {
         return; // no other number to be had
     }
     let bench = Bench::new();
-    bench.train("run", &["--set", "train.max_steps=2"]);
-    let resumed = bench.train("run", &["--resume", "--set", "train.max_steps=3", "--set", "schedule.decay_steps=60"]);
+    let device = ["--device", "flex"]; // which splits its batches; LibTorch, where it is built in, would be `auto`
+    bench.train("run", &[&device[..], &["--set", "train.max_steps=2"]].concat());
+    let resumed = bench.train("run", &[&device[..], &["--resume", "--set", "train.max_steps=3"]].concat());
     assert!(!stderr(&resumed).contains("not bit for bit"), "{}", stderr(&resumed));
     let output = std::process::Command::new("taskset")
         .args(["-c", "0", env!("CARGO_BIN_EXE_minillm-train"), "train", "tiny.toml", "--out", "run", "--resume"])
+        .args(device)
         .current_dir(bench.path())
         .env("MINILLM_CACHE", bench.path().join("cache"))
         .output()
