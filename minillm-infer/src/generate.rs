@@ -268,7 +268,12 @@ fn empty_prompt() -> Error {
 /// The logits of every position of `ids`, without a cache: `[T, V]` in a row-major vector.
 pub fn logits(model: &LanguageModel, config: &ModelConfig, device: &Device, ids: &[u32]) -> Result<Vec<f32>> {
     check_prompt(config, ids)?;
-    read(model.forward(ids_tensor(ids, device), None))
+    let logits = read(model.forward(ids_tensor(ids, device), None))?;
+    if logits.iter().all(|logit| logit.is_finite()) {
+        Ok(logits)
+    } else {
+        Err(Error::NotFinite { what: "the logits are" })
+    }
 }
 
 /// The tokenizer of a checkpoint, or an error that says how to do without.
@@ -303,10 +308,5 @@ fn ids_tensor(ids: &[u32], device: &Device) -> Tensor<2, Int> {
 }
 
 fn read(logits: Tensor<3>) -> Result<Vec<f32>> {
-    let logits = logits.try_into_vec_as::<f32>().map_err(|error| ModelError::Device(error.to_string()))?;
-    if logits.iter().all(|logit| logit.is_finite()) {
-        Ok(logits)
-    } else {
-        Err(Error::NotFinite { what: "the logits are" })
-    }
+    Ok(logits.try_into_vec_as::<f32>().map_err(|error| ModelError::Device(error.to_string()))?)
 }

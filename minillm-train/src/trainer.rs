@@ -91,6 +91,8 @@ impl Trainer {
         let (model, state) = match resume_from {
             None => {
                 let model = LanguageModel::new(&model_config, &device)?;
+                // The run before this one goes only now, when text, tokenizer and model have been seen to fit.
+                run.clear()?;
                 let state = State::new(config.seed, corpus.fingerprint.clone(), found.name.clone(), threads);
                 (init::initialize(model, &model_config, config.seed), state)
             }

@@ -239,9 +239,13 @@ fn a_failed_overwrite_leaves_the_old_run() {
     let bench = Bench::new();
     bench.train("run", &["--set", "train.max_steps=2"]);
     let before = bench.state("run", 2);
-    let arguments = ["train", "tiny.toml", "--out", "run", "--overwrite", "--set", "data.files=[\"nowhere.txt\"]"];
-    assert_eq!(bench.command(&arguments).output().unwrap().status.code(), Some(1));
-    assert!(bench.state("run", 2) == before);
+    for (change, code) in [("data.files=[\"nowhere.txt\"]", 1), ("model.vocab_size=3", 2)] {
+        let arguments = ["train", "tiny.toml", "--out", "run", "--overwrite", "--set", change];
+        assert_eq!(bench.command(&arguments).output().unwrap().status.code(), Some(code), "{change}");
+        assert!(bench.state("run", 2) == before, "{change}");
+    }
+    bench.train("run", &["--overwrite", "--set", "train.max_steps=1"]);
+    assert!(!bench.path().join("run/checkpoint-000002").exists(), "the old run is gone");
 }
 
 /// Sums over another number of shares differ in the last bits: that must not happen in silence.

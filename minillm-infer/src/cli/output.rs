@@ -1,4 +1,4 @@
-//! The only code of both programs that writes to a terminal: data to stdout, everything else to stderr.
+//! How both programs print, log and progress display aside: data to stdout, everything else to stderr.
 
 use std::fmt::Display;
 use std::io::{ErrorKind, Write};

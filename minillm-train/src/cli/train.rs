@@ -68,9 +68,6 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     let corpus = data::prepare(&config.data, &config.tokenizer, &shape, &cache_dir()?, &Bars::default())?;
     // From here on there is something to save. Before, Ctrl-C just ends the program.
     let interrupt = Interrupt::install()?;
-    if args.overwrite {
-        run.clear()?; // not before: what is wrong with the text has come to light by now
-    }
     let config_file = run.path().join(CONFIG_FILE);
     let config = resolved(&config, &corpus.tokenizer);
     let trainer = Trainer::new(&config, corpus, run, &found, resume_from.as_deref())?;
@@ -121,7 +118,8 @@ fn summarise(outcome: &Outcome, out: &Path, prompt: &str, start: Instant) {
     }
     let Some(evaluation) = &outcome.evaluation else {
         note(format_args!("all {} steps were done before: {}", outcome.steps, outcome.checkpoint.display()));
-        note(format_args!("to go on, raise train.max_steps: --resume --set train.max_steps={}", 2 * outcome.steps));
+        let (more, done) = (2 * outcome.steps, outcome.steps);
+        note(format_args!("to go on: --resume --set train.max_steps={more} --set schedule.decay_steps={done}"));
         return;
     };
     let (seconds, steps) = (start.elapsed().as_secs(), outcome.steps);
