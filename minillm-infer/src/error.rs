@@ -40,6 +40,13 @@ pub enum Error {
         what: &'static str,
     },
 
+    /// Two models that should be one.
+    #[error("{problem}")]
+    Differ {
+        /// In what.
+        problem: String,
+    },
+
     /// A file could not be read or written. The source names the path.
     #[error("cannot {action} {what}")]
     Io {
@@ -60,6 +67,9 @@ impl Error {
             Self::Model(error) => return error.hint(),
             Self::Io { source, .. } => io_hint(source),
             Self::NotFinite { .. } => "the weights are damaged, or the device computes wrongly: try `--device flex`",
+            Self::Differ { .. } => {
+                "see in which of the two the tokenizer, the configuration or the weights were changed"
+            }
             Self::Device { hint, .. } | Self::Request { hint, .. } => hint,
         };
         (!hint.is_empty()).then_some(hint)

@@ -100,7 +100,7 @@ impl<'a> Tokens<'a> {
     ) -> Result<Self> {
         check_prompt(config, prompt)?;
         sampling.validate()?;
-        let context = config.max_position_embeddings;
+        let context = config.context();
         let capacity = context.min(prompt.len().saturating_add(max_new_tokens));
         Ok(Self {
             model,
@@ -289,7 +289,7 @@ fn check_prompt(config: &ModelConfig, ids: &[u32]) -> Result<()> {
     if ids.is_empty() {
         return Err(empty_prompt());
     }
-    let context = config.max_position_embeddings;
+    let context = config.context();
     if ids.len() > context {
         let problem = format!("the prompt has {} tokens, but the model's context is {context}", ids.len());
         return request(problem, "shorten the prompt");

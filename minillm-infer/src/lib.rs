@@ -1,15 +1,18 @@
 //! Logits to text: generation, scoring, and the one place that knows which backends a program has.
 //!
 //! Read [`generate`] first: a loop of "one token in, one token out". [`sampling`] chooses each token, [`decode_stream`]
-//! turns them into text as they come, [`score`] measures how well a model predicts a given text, and [`device`] opens
-//! what it all runs on.
+//! turns them into text as they come, [`score`] measures how well a model predicts a given text, [`verify`] compares
+//! two models, [`export`] writes one for other programs, and [`device`] opens what it all runs on.
 
 #![recursion_limit = "256"]
 
+pub mod card;
 pub mod cli;
 pub mod decode_stream;
 pub mod device;
 pub mod error;
+pub mod export;
 pub mod generate;
 pub mod sampling;
 pub mod score;
+pub mod verify;

@@ -67,7 +67,7 @@ pub fn score(model: &LanguageModel, config: &ModelConfig, device: &Device, ids: 
             hint: "give a longer text".to_owned(),
         });
     }
-    let context = config.max_position_embeddings;
+    let context = config.context();
     let mut nats = 0.0;
     for start in (0..ids.len() - 1).step_by(context) {
         let end = (start + context).min(ids.len() - 1);

@@ -15,7 +15,7 @@ use crate::config::ModelConfig;
 use crate::kv_cache::LayerCache;
 use crate::layers::attention::Attention;
 use crate::layers::dropout::{Dropout, dropout};
-use crate::layers::rope::RotaryEmbedding;
+use crate::layers::rope::Rotation;
 use crate::layers::{Mlp, Norm};
 
 /// A transformer block.
@@ -47,13 +47,13 @@ impl Block {
     pub fn forward(
         &self,
         x: Tensor<3>,
-        rope: Option<&RotaryEmbedding>,
+        rotation: Option<&Rotation>,
         mask: Option<&Tensor<2, Bool>>,
         cache: Option<&mut LayerCache>,
         drop: &Dropout,
     ) -> Tensor<3> {
         let normalized = self.input_layernorm.forward(x.clone());
-        let attended = self.self_attn.forward(normalized, rope, mask, cache, &drop.at(0));
+        let attended = self.self_attn.forward(normalized, rotation, mask, cache, &drop.at(0));
         let x = x + dropout(attended, &drop.at(1));
         let transformed = self.mlp.forward(self.post_attention_layernorm.forward(x.clone()));
         x + dropout(transformed, &drop.at(2))

@@ -100,6 +100,32 @@ pub enum RopeScaling {
         /// How many times longer the new context is.
         factor: f64,
     },
+    /// The base grows once a sequence is longer than `max_position_embeddings` (NTK-aware scaling; Peng et al. 2023,
+    /// arXiv:2309.00071, section 3.3). Up to there nothing changes.
+    Dynamic {
+        /// How many times longer than `max_position_embeddings` a sequence may get.
+        factor: f64,
+    },
+    /// Pairs that turn less than `beta_slow` times over the original context are interpolated, those that turn more than
+    /// `beta_fast` times are kept, and attention is sharpened (YaRN; Peng et al. 2023, arXiv:2309.00071).
+    Yarn {
+        /// How many times longer the new context is.
+        factor: f64,
+        /// The context of the original training, in tokens.
+        original_max_position_embeddings: usize,
+        /// Size of the rotated queries and keys; by default `0.1 ln(factor) + 1`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        attention_factor: Option<f64>,
+        /// Turns over the original context, above which a pair is kept.
+        #[serde(default = "yarn_beta_fast")]
+        beta_fast: f64,
+        /// Turns over the original context, below which a pair is interpolated.
+        #[serde(default = "yarn_beta_slow")]
+        beta_slow: f64,
+        /// Whether the bounds of the blend are rounded outwards to whole pairs.
+        #[serde(default = "yarn_truncate")]
+        truncate: bool,
+    },
     /// Slow pairs are interpolated, fast ones kept, those between blended (LLaMA 3.1).
     Llama3 {
         /// How many times longer the new context is.
@@ -111,6 +137,19 @@ pub enum RopeScaling {
         /// The context of the original training, in tokens.
         original_max_position_embeddings: usize,
     },
+}
+
+/// YaRN's defaults are the paper's.
+pub(crate) fn yarn_beta_fast() -> f64 {
+    32.0
+}
+
+pub(crate) fn yarn_beta_slow() -> f64 {
+    1.0
+}
+
+fn yarn_truncate() -> bool {
+    true
 }
 
 /// A complete architecture. Any combination of the switches trains and generates.
@@ -144,6 +183,13 @@ pub struct ModelConfig {
     /// Change of the rotary frequencies for long contexts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rope_scaling: Option<RopeScaling>,
+    /// How many tokens back a query may look, itself included; all if absent (Mistral; Beltagy et al. 2020,
+    /// arXiv:2004.05150).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sliding_window: Option<usize>,
+    /// The first so many blocks look at everything in spite of `sliding_window` (Qwen2).
+    #[serde(default)]
+    pub max_window_layers: usize,
     /// GELU, SwiGLU or squared ReLU.
     pub mlp: Mlp,
     /// Biases in attention.
@@ -193,6 +239,8 @@ pub struct ModelOptions {
     pub position: Option<Position>,
     pub rope_theta: Option<f64>,
     pub rope_scaling: Option<RopeScaling>,
+    pub sliding_window: Option<usize>,
+    pub max_window_layers: Option<usize>,
     pub mlp: Option<Mlp>,
     pub attention_bias: Option<AttentionBias>,
     pub mlp_bias: Option<bool>,
@@ -230,6 +278,8 @@ impl ModelOptions {
             position: self.position.unwrap_or(if gpt2 { Position::Learned } else { Position::Rope }),
             rope_theta: self.rope_theta.unwrap_or(10_000.0),
             rope_scaling: self.rope_scaling,
+            sliding_window: self.sliding_window,
+            max_window_layers: self.max_window_layers.unwrap_or(0),
             mlp,
             attention_bias: self.attention_bias.unwrap_or(bias),
             mlp_bias: self.mlp_bias.unwrap_or(gpt2),
@@ -242,6 +292,20 @@ impl ModelOptions {
 }
 
 impl ModelConfig {
+    /// The longest sequence that the model can look at, in tokens: `max_position_embeddings`, and more where the rotary
+    /// base grows with the sequence.
+    pub fn context(&self) -> usize {
+        match self.rope_scaling {
+            Some(RopeScaling::Dynamic { factor }) => (self.max_position_embeddings as f64 * factor) as usize,
+            _ => self.max_position_embeddings,
+        }
+    }
+
+    /// How many tokens back the queries of block `index` may look; `None` for all.
+    pub fn window(&self, index: usize) -> Option<usize> {
+        self.sliding_window.filter(|_| index >= self.max_window_layers)
+    }
+
     /// The options that resolve to exactly this.
     pub fn to_options(&self, preset: Preset) -> ModelOptions {
         ModelOptions {
@@ -259,6 +323,8 @@ impl ModelConfig {
             position: Some(self.position),
             rope_theta: Some(self.rope_theta),
             rope_scaling: self.rope_scaling,
+            sliding_window: self.sliding_window,
+            max_window_layers: Some(self.max_window_layers),
             mlp: Some(self.mlp),
             attention_bias: Some(self.attention_bias),
             mlp_bias: Some(self.mlp_bias),
@@ -275,7 +341,6 @@ impl ModelConfig {
         const LARGEST: usize = 1 << 24;
         const MOST_LAYERS: usize = 1 << 12;
         const LARGEST_MATRIX: usize = 1 << 32; // numbers; 16 GiB in f32
-        const LARGEST_ROTARY_TABLE: usize = 1 << 27; // numbers: a million positions of heads 128 wide
         for (field, value) in [
             ("vocab_size", self.vocab_size),
             ("hidden_size", self.hidden_size),
@@ -309,11 +374,6 @@ impl ModelConfig {
                 let problem = format!("times {other} makes a matrix of {product} numbers");
                 return invalid(field, problem, format!("keep it below {LARGEST_MATRIX}"));
             }
-        }
-        if self.position == Position::Rope && self.max_position_embeddings * self.head_dim > LARGEST_ROTARY_TABLE {
-            let problem = format!("is {}; its table of angles would not fit in memory", self.max_position_embeddings);
-            let hint = format!("choose {} or less", LARGEST_ROTARY_TABLE / self.head_dim);
-            return invalid("max_position_embeddings", problem, hint);
         }
         if !heads.is_multiple_of(kv_heads) {
             let divisors: Vec<_> = (1..=heads).filter(|k| heads.is_multiple_of(*k)).map(|k| k.to_string()).collect();
@@ -349,6 +409,10 @@ impl ModelConfig {
         if !(0.0..1.0).contains(&self.dropout) {
             return invalid("dropout", format!("is {}", self.dropout), "choose a share from 0 to below 1".to_owned());
         }
+        if self.sliding_window == Some(0) {
+            let hint = "choose 1 (a token sees itself) or more, or leave it out".to_owned();
+            return invalid("sliding_window", "is 0".to_owned(), hint);
+        }
         self.validate_rope_scaling()
     }
 
@@ -357,6 +421,27 @@ impl ModelConfig {
         let (good, hint) = match self.rope_scaling {
             None => (true, ""),
             Some(RopeScaling::Linear { factor }) => (positive(factor), "`factor` must be positive"),
+            Some(RopeScaling::Dynamic { factor }) => (
+                factor.is_finite() && factor >= 1.0 && self.head_dim > 2,
+                "`factor` must be 1 or more, `head_dim` above 2",
+            ),
+            Some(RopeScaling::Yarn {
+                factor,
+                original_max_position_embeddings,
+                attention_factor,
+                beta_fast,
+                beta_slow,
+                truncate: _,
+            }) => (
+                positive(factor)
+                    && original_max_position_embeddings > 0
+                    && attention_factor.is_none_or(positive)
+                    && positive(beta_fast)
+                    && positive(beta_slow)
+                    && beta_fast > beta_slow
+                    && self.rope_theta > 1.0,
+                "all must be positive, `beta_fast` above `beta_slow`, and `rope_theta` above 1",
+            ),
             Some(RopeScaling::Llama3 {
                 factor,
                 low_freq_factor,

@@ -15,7 +15,7 @@ use crate::block::Block;
 use crate::config::{ModelConfig, Position};
 use crate::error::Result;
 use crate::kv_cache::KvCache;
-use crate::layers::attention::causal_mask;
+use crate::layers::attention::attention_mask;
 use crate::layers::dropout::{Dropout, dropout};
 use crate::layers::rope::RotaryEmbedding;
 use crate::layers::{Norm, linear};
@@ -33,6 +33,9 @@ pub struct Decoder {
     pub norm: Norm,
     /// Angles shared by all blocks, where positions are rotary.
     rope: Option<RotaryEmbedding>,
+    /// How many tokens back the queries of each block may look, `[L]`.
+    #[module(skip)]
+    windows: Vec<Option<usize>>,
 }
 
 /// A decoder with its output matrix.
@@ -57,6 +60,7 @@ impl LanguageModel {
             layers: (0..config.num_hidden_layers).map(|_| Block::new(config, device)).collect(),
             norm: Norm::new(config, device),
             rope: (config.position == Position::Rope).then(|| RotaryEmbedding::new(config, device)),
+            windows: (0..config.num_hidden_layers).map(|index| config.window(index)).collect(),
         };
         let lm_head = (!config.tie_word_embeddings).then(|| linear(d, v, false, device));
         Ok(Self { model, lm_head })
@@ -97,11 +101,15 @@ impl Decoder {
         }
         x = dropout(x, &drop.at(0));
 
-        // A single token may look at everything before it: there is nothing to hide.
-        let mask = (t > 1).then(|| causal_mask(t, start + t, &device)); // [T, S]
+        // What all blocks share: the rotation of these positions, and who may look at whom.
+        let rotation = self.rope.as_ref().map(|rope| rope.at(start, t));
+        let full = attention_mask(t, start + t, None, &device); // [T, S]
+        let window = self.windows.iter().flatten().next().copied();
+        let windowed = window.and_then(|window| attention_mask(t, start + t, Some(window), &device)); // [T, S]
         for (index, block) in self.layers.iter().enumerate() {
+            let mask = if self.windows[index].is_some() { windowed.as_ref() } else { full.as_ref() };
             let layer_cache = cache.as_mut().map(|cache| cache.layer(index));
-            x = block.forward(x, self.rope.as_ref(), mask.as_ref(), layer_cache, &drop.at(index as u64 + 1));
+            x = block.forward(x, rotation.as_ref(), mask, layer_cache, &drop.at(index as u64 + 1));
         }
         self.norm.forward(x) // [B, T, D]
     }

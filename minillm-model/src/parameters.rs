@@ -6,6 +6,8 @@
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::Tensor;
 
+use crate::config::{AttentionBias, Mlp, ModelConfig, Norm, Position};
+
 /// Sees every parameter with its name.
 pub trait ParameterVisitor {
     /// Called once for each parameter, in a fixed order.
@@ -44,6 +46,50 @@ pub fn list<M: Module>(module: &M) -> Vec<(String, Vec<usize>)> {
     let mut list = List(Vec::new());
     visit(module, &mut list);
     list.0
+}
+
+/// Names and shapes of the parameters that a model of `config` has, in the model's order and in the layout of files (a
+/// matrix is `[out, in]`). Nothing is built for it: so a config can be compared with a file before memory is spent.
+pub fn expected(config: &ModelConfig) -> Vec<(String, Vec<usize>)> {
+    let (v, d, f, e) = (config.vocab_size, config.hidden_size, config.intermediate_size, config.head_dim);
+    let (queries, keys) = (config.num_attention_heads * e, config.num_key_value_heads * e);
+    let qkv_bias = config.attention_bias != AttentionBias::None;
+    let output_bias = config.attention_bias == AttentionBias::All;
+    let mut list = Vec::new();
+    let mut add = |module: &str, shape: Vec<usize>, bias: bool| {
+        let rows = shape[0];
+        list.push((format!("{module}.weight"), shape));
+        if bias {
+            list.push((format!("{module}.bias"), vec![rows]));
+        }
+    };
+    let norm_bias = config.norm == Norm::LayerNorm && config.mlp_bias;
+    add("model.embed_tokens", vec![v, d], false);
+    if config.position == Position::Learned {
+        add("model.embed_positions", vec![config.max_position_embeddings, d], false);
+    }
+    for block in (0..config.num_hidden_layers).map(|index| format!("model.layers.{index}")) {
+        add(&format!("{block}.input_layernorm"), vec![d], norm_bias);
+        add(&format!("{block}.self_attn.q_proj"), vec![queries, d], qkv_bias);
+        add(&format!("{block}.self_attn.k_proj"), vec![keys, d], qkv_bias);
+        add(&format!("{block}.self_attn.v_proj"), vec![keys, d], qkv_bias);
+        add(&format!("{block}.self_attn.o_proj"), vec![d, queries], output_bias);
+        if config.qk_norm {
+            add(&format!("{block}.self_attn.q_norm"), vec![e], false);
+            add(&format!("{block}.self_attn.k_norm"), vec![e], false);
+        }
+        add(&format!("{block}.post_attention_layernorm"), vec![d], norm_bias);
+        if config.mlp == Mlp::Swiglu {
+            add(&format!("{block}.mlp.gate_proj"), vec![f, d], config.mlp_bias);
+        }
+        add(&format!("{block}.mlp.up_proj"), vec![f, d], config.mlp_bias);
+        add(&format!("{block}.mlp.down_proj"), vec![d, f], config.mlp_bias);
+    }
+    add("model.norm", vec![d], norm_bias);
+    if !config.tie_word_embeddings {
+        add("lm_head", vec![v, d], false);
+    }
+    list
 }
 
 struct Walk<'a, T> {

@@ -4,9 +4,11 @@
 
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use minillm_model::checkpoint::hf_config::{self, Family};
+use minillm_model::checkpoint::encoding::Encoding;
+use minillm_model::checkpoint::family::Family;
+use minillm_model::checkpoint::hf_config;
 use minillm_model::checkpoint::weights;
-use minillm_model::config::{AttentionBias, Mlp, ModelConfig, ModelOptions, Norm, Position, Preset};
+use minillm_model::config::{AttentionBias, Mlp, ModelConfig, ModelOptions, Norm, Position, Preset, RopeScaling};
 use minillm_model::decoder::LanguageModel;
 use minillm_model::kv_cache::KvCache;
 use minillm_model::layers::dropout::Dropout;
@@ -55,6 +57,30 @@ fn combinations() -> Vec<ModelConfig> {
     vary(&|c| [false, true].map(|mlp_bias| ModelConfig { mlp_bias, ..c.clone() }).to_vec());
     vary(&|c| [false, true].map(|qk_norm| ModelConfig { qk_norm, ..c.clone() }).to_vec());
     vary(&|c| [false, true].map(|tie_word_embeddings| ModelConfig { tie_word_embeddings, ..c.clone() }).to_vec());
+    // Windows and scaled angles work on any of them; each once.
+    for (window, first) in [(1, 0), (3, 0), (4, 1), (50, 0)] {
+        all.push(ModelConfig { sliding_window: Some(window), max_window_layers: first, ..base() });
+    }
+    for scaling in [
+        RopeScaling::Linear { factor: 3.0 },
+        RopeScaling::Dynamic { factor: 2.0 },
+        RopeScaling::Llama3 {
+            factor: 4.0,
+            low_freq_factor: 1.0,
+            high_freq_factor: 4.0,
+            original_max_position_embeddings: 6,
+        },
+        RopeScaling::Yarn {
+            factor: 4.0,
+            original_max_position_embeddings: 8,
+            attention_factor: None,
+            beta_fast: 32.0,
+            beta_slow: 1.0,
+            truncate: true,
+        },
+    ] {
+        all.push(ModelConfig { rope_scaling: Some(scaling), ..base() });
+    }
     all
 }
 
@@ -63,6 +89,13 @@ fn every_combination_has_the_parameters_that_the_formulas_say() {
     for config in combinations() {
         let built = LanguageModel::new(&config, &device()).unwrap();
         assert_eq!(built.num_params(), stats::parameters(&config).total(), "{config:?}");
+        let mut listed = parameters::list(&built);
+        for (name, shape) in &mut listed {
+            if parameters::is_linear_weight(name) {
+                shape.reverse(); // files have [out, in]
+            }
+        }
+        assert_eq!(parameters::expected(&config), listed, "{config:?}");
     }
 }
 
@@ -122,9 +155,9 @@ fn every_combination_survives_its_files() {
         let model = model(&config);
         let path = directory.path().join("model.safetensors");
         weights::save(&path, &config, &model).unwrap();
-        let json = hf_config::to_json(&config, Some(2));
+        let json = hf_config::to_json(&config, Some(1), &[2], Encoding::F32);
         let read = hf_config::from_json(&directory.path().join("config.json"), &json).unwrap();
-        assert_eq!((&read.config, &read.end_ids), (&config, &vec![2]), "{json}");
+        assert_eq!((&read.config, read.begin_id, &read.end_ids), (&config, Some(1), &vec![2]), "{json}");
         let loaded = weights::load(&path, &read.config, &device()).unwrap();
         let logits = |model: &LanguageModel| model.forward(ids([1, 2, 3]), None).into_data();
         assert_eq!(logits(&loaded), logits(&model), "{config:?}");
@@ -229,10 +262,6 @@ fn what_cannot_be_built_is_refused_by_field() {
     // Sizes that no memory holds are refused before anything is built.
     assert!(refused(&|config| config.num_hidden_layers = 1_000_000).contains("`num_hidden_layers`"));
     assert!(refused(&|config| (config.vocab_size, config.hidden_size) = (1 << 24, 1 << 24)).contains("`vocab_size`"));
-    assert!(
-        refused(&|config| (config.max_position_embeddings, config.head_dim) = (1 << 24, 64))
-            .contains("`max_position_embeddings` is 16777216; its table")
-    );
     let uneven = ModelOptions { hidden_size: Some(30), num_attention_heads: Some(4), ..ModelOptions::default() };
     let message = uneven.resolve(5, 8).validate().unwrap_err().to_string();
     assert!(message.contains("`num_attention_heads` is 4, which does not divide hidden_size = 30"), "{message}");
@@ -254,7 +283,7 @@ fn what_is_not_finite_is_not_written() {
 #[test]
 fn what_cannot_be_honoured_is_refused_by_field() {
     let json = |change: &dyn Fn(&mut serde_json::Value)| {
-        let mut json = serde_json::from_str(&hf_config::to_json(&base(), None)).unwrap();
+        let mut json = serde_json::from_str(&hf_config::to_json(&base(), None, &[], Encoding::F32)).unwrap();
         change(&mut json);
         hf_config::from_json(std::path::Path::new("config.json"), &json.to_string())
     };
@@ -263,7 +292,7 @@ fn what_cannot_be_honoured_is_refused_by_field() {
         ("quantization_config", serde_json::json!({"bits": 4})),
         ("partial_rotary_factor", 0.5.into()),
         ("rope_parameters", "yarn".into()),
-        ("rope_parameters", serde_json::json!({"rope_type": "yarn", "factor": 4.0})),
+        ("rope_parameters", serde_json::json!({"rope_type": "longrope", "factor": 4.0})),
         ("rope_parameters", serde_json::json!({"rope_type": "default", "partial_rotary_factor": 0.5})),
         ("hidden_act", "gelu".into()),
         ("layer_types", serde_json::json!(["full_attention", "sliding_attention"])),
@@ -276,9 +305,11 @@ fn what_cannot_be_honoured_is_refused_by_field() {
         assert!(message.contains(&format!("`{field}`")) && message.contains("config.json"), "{field}: {message}");
     }
     for (model_type, field, value) in [
-        ("mistral", "sliding_window", serde_json::json!(8)),
-        ("mistral", "attention_bias", true.into()),
-        ("qwen2", "use_sliding_window", true.into()),
+        ("mistral", "attention_bias", serde_json::json!(true)),
+        ("mistral", "sliding_window", serde_json::json!(0)),
+        ("qwen2", "layer_types", serde_json::json!(["sliding_attention", "full_attention"])),
+        ("qwen3", "layer_types", serde_json::json!(["full_attention", "linear_attention"])),
+        ("qwen3", "layer_types", serde_json::json!(["full_attention"])),
     ] {
         let change = |json: &mut serde_json::Value| {
             (json["model_type"], json[field]) = (model_type.into(), value.clone());

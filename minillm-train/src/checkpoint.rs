@@ -151,7 +151,7 @@ pub fn load(
     device: &Device,
     optimizer: &mut ModelOptimizer,
 ) -> Result<LanguageModel> {
-    let model = weights::load(&directory.join(model_files::WEIGHTS_FILE), config, device)?;
+    let model = weights::load(directory, config, device)?;
     let moments = directory.join(FOLDER).join(OPTIMIZER_FILE);
     optimizer.load(&moments, &model, &device.clone().without_autodiff(), state.step)?;
     Ok(model)

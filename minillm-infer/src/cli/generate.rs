@@ -20,7 +20,7 @@ use crate::sampling::Sampling;
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {
-    /// A model directory, a checkpoint, or a run (its best checkpoint)
+    /// A model directory, a .gguf file, a checkpoint, or a run (its best checkpoint)
     model: PathBuf,
     /// The text to continue
     #[arg(long, value_name = "TEXT", required_unless_present = "prompt_ids", conflicts_with = "prompt_ids")]
@@ -105,7 +105,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
         print("\n")?;
     }
     if generated.has_forgotten {
-        let context = checkpoint.config.max_position_embeddings;
+        let context = checkpoint.config.context();
         tracing::warn!("the model sees {context} tokens at once; the beginning was forgotten on the way");
     }
     note(format_args!("prompt {prefill:.0} tokens/s, generation {decode:.0} tokens/s"));

@@ -11,7 +11,7 @@ use crate::generate::logits;
 /// Write the logits of a token sequence to a safetensors file: tensor `logits`, f32, [tokens, vocabulary]
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// A model directory, a checkpoint, or a run (its best checkpoint)
+    /// A model directory, a .gguf file, a checkpoint, or a run (its best checkpoint)
     model: PathBuf,
     /// Token ids, separated by commas
     #[arg(long, value_name = "IDS", value_delimiter = ',', required = true)]

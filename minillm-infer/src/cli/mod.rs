@@ -1,9 +1,11 @@
 //! The program's verbs, one file each. stdout carries data, stderr everything else.
 
+pub mod export;
 pub mod generate;
 pub mod logits;
 pub mod output;
 pub mod score;
+pub mod verify;
 
 use std::io::IsTerminal;
 use std::path::Path;
@@ -18,7 +20,7 @@ use crate::device;
 use crate::error::{Error, Result};
 use output::note;
 
-/// Generates text with small GPT- and LLaMA-style language models, and measures them
+/// Generates text with small GPT- and LLaMA-style language models, measures them, and hands them to other programs
 #[derive(Debug, Parser)]
 #[command(name = "minillm-infer", version, arg_required_else_help = true)]
 struct Cli {
@@ -31,6 +33,8 @@ enum Verb {
     Generate(generate::Args),
     Score(score::Args),
     Logits(logits::Args),
+    Export(export::Args),
+    Verify(verify::Args),
 }
 
 /// Parses the command line and runs it; returns the program's exit code.
@@ -40,6 +44,8 @@ pub fn main() -> ExitCode {
         Verb::Generate(args) => generate::run(&args),
         Verb::Score(args) => score::run(&args),
         Verb::Logits(args) => logits::run(&args),
+        Verb::Export(args) => export::run(&args),
+        Verb::Verify(args) => verify::run(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -77,7 +83,7 @@ pub fn report(error: &dyn std::error::Error, hint: Option<&str>) {
     }
 }
 
-/// Opens `device` and loads the model that `path` means: a model directory, a checkpoint, or a run.
+/// Opens `device` and loads the model that `path` means: a model directory, a .gguf file, a checkpoint, or a run.
 pub fn load(path: &Path, device: &str) -> Result<(Checkpoint, Device)> {
     let device = device::open(device)?.device;
     let directory = locate(path)?;

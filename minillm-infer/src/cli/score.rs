@@ -17,7 +17,7 @@ use crate::score::score;
 /// comes first, so that the first token of the text is predicted too.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// A model directory, a checkpoint, or a run (its best checkpoint)
+    /// A model directory, a .gguf file, a checkpoint, or a run (its best checkpoint)
     model: PathBuf,
     /// A UTF-8 text file
     #[arg(long, value_name = "TEXT")]

@@ -9,7 +9,9 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-use crate::config::{AttentionBias, Mlp, ModelConfig, Norm, Position, RopeScaling};
+use super::encoding::Encoding;
+use super::family::Family;
+use crate::config::{AttentionBias, Mlp, ModelConfig, Norm, Position, RopeScaling, yarn_beta_fast, yarn_beta_slow};
 use crate::error::{Error, Result};
 
 /// What `config.json` says.
@@ -17,78 +19,36 @@ use crate::error::{Error, Result};
 pub struct HfConfig {
     /// The architecture.
     pub config: ModelConfig,
+    /// The token that begins a text.
+    pub begin_id: Option<u32>,
     /// Tokens that end a text.
     pub end_ids: Vec<u32>,
 }
 
-/// The families whose files we write.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Family {
-    /// `LlamaForCausalLM`
-    Llama,
-    /// `Qwen2ForCausalLM`
-    Qwen2,
-    /// `Qwen3ForCausalLM`
-    Qwen3,
-    /// `GPT2LMHeadModel`
-    Gpt2,
-    /// No class of transformers has this combination of switches.
-    MiniLlm,
-}
-
-impl Family {
-    /// The family that computes exactly what `config` describes.
-    pub fn of(config: &ModelConfig) -> Self {
-        let rotary = config.norm == Norm::RmsNorm && config.position == Position::Rope && config.mlp == Mlp::Swiglu;
-        let heads_fill_width = config.head_dim * config.num_attention_heads == config.hidden_size;
-        let gpt2 = config.norm == Norm::LayerNorm
-            && config.position == Position::Learned
-            && matches!(config.mlp, Mlp::Gelu | Mlp::GeluErf)
-            && config.num_key_value_heads == config.num_attention_heads
-            && heads_fill_width
-            && config.attention_bias == AttentionBias::All
-            && config.mlp_bias
-            && config.tie_word_embeddings
-            && !config.qk_norm;
-        match config.attention_bias {
-            _ if gpt2 => Self::Gpt2,
-            AttentionBias::None | AttentionBias::All if rotary && !config.qk_norm => Self::Llama,
-            AttentionBias::None | AttentionBias::All if rotary && !config.mlp_bias => Self::Qwen3,
-            AttentionBias::Qkv if rotary && !config.qk_norm && !config.mlp_bias && heads_fill_width => Self::Qwen2,
-            _ => Self::MiniLlm,
-        }
-    }
-
-    fn names(self) -> (&'static str, &'static str) {
-        match self {
-            Self::Llama => ("llama", "LlamaForCausalLM"),
-            Self::Qwen2 => ("qwen2", "Qwen2ForCausalLM"),
-            Self::Qwen3 => ("qwen3", "Qwen3ForCausalLM"),
-            Self::Gpt2 => ("gpt2", "GPT2LMHeadModel"),
-            Self::MiniLlm => ("minillm", "MiniLlmForCausalLM"),
-        }
-    }
-}
-
-/// The text of `config.json`.
-pub fn to_json(config: &ModelConfig, end_of_text: Option<u32>) -> String {
+/// The text of `config.json` beside weights of this encoding.
+pub fn to_json(config: &ModelConfig, begin_id: Option<u32>, end_ids: &[u32], encoding: Encoding) -> String {
     let family = Family::of(config);
     let (model_type, class) = family.names();
     let mut fields = match family {
         Family::MiniLlm => serde_json::to_value(config).unwrap_or_default(),
         Family::Gpt2 => gpt2_fields(config),
-        Family::Llama | Family::Qwen2 | Family::Qwen3 => llama_fields(config, family),
+        Family::Llama | Family::Mistral | Family::Qwen2 | Family::Qwen3 => llama_fields(config, family),
+    };
+    let dtype = match encoding {
+        Encoding::F16 => "float16",
+        Encoding::Bf16 => "bfloat16",
+        Encoding::F32 | Encoding::Q8_0 => "float32",
     };
     let common = json!({
         "architectures": [class],
         "model_type": model_type,
         "vocab_size": config.vocab_size,
-        "bos_token_id": end_of_text,
-        "eos_token_id": end_of_text,
+        "bos_token_id": begin_id,
+        "eos_token_id": one_or_more(end_ids),
         "tie_word_embeddings": config.tie_word_embeddings,
         "initializer_range": config.initializer_range,
-        "torch_dtype": "float32",
-        "dtype": "float32",
+        "torch_dtype": dtype,
+        "dtype": dtype,
         "use_cache": true,
     });
     if let (Some(fields), Value::Object(common)) = (fields.as_object_mut(), common) {
@@ -98,8 +58,26 @@ pub fn to_json(config: &ModelConfig, end_of_text: Option<u32>) -> String {
 }
 
 /// The text of `generation_config.json`.
-pub fn generation_json(end_of_text: Option<u32>) -> String {
-    pretty(&json!({ "bos_token_id": end_of_text, "eos_token_id": end_of_text }))
+pub fn generation_json(begin_id: Option<u32>, end_ids: &[u32]) -> String {
+    pretty(&json!({ "bos_token_id": begin_id, "eos_token_id": one_or_more(end_ids) }))
+}
+
+/// Nothing, an id, or a list of ids.
+fn one_or_more(ids: &[u32]) -> Value {
+    match ids {
+        [] => Value::Null,
+        [id] => json!(id),
+        ids => json!(ids),
+    }
+}
+
+/// The chat template in a `tokenizer_config.json`, if it has one for general use.
+pub fn chat_template(tokenizer_config: &str) -> Option<String> {
+    let config: Value = serde_json::from_str(tokenizer_config).ok()?;
+    let template = &config["chat_template"];
+    let is_default = |named: &&Value| named["name"] == "default";
+    let named = || template.as_array()?.iter().find(is_default)?["template"].as_str();
+    template.as_str().or_else(named).map(str::to_owned)
 }
 
 fn pretty(value: &Value) -> String {
@@ -125,12 +103,17 @@ fn llama_fields(config: &ModelConfig, family: Family) -> Value {
         "rope_parameters": rope_parameters,
         "attention_dropout": config.dropout,
     });
-    if family == Family::Qwen2 || family == Family::Qwen3 {
-        fields["sliding_window"] = Value::Null;
-        fields["use_sliding_window"] = json!(false);
-        fields["max_window_layers"] = json!(config.num_hidden_layers);
+    match family {
+        Family::Mistral => fields["sliding_window"] = json!(config.sliding_window),
+        Family::Qwen2 | Family::Qwen3 => {
+            let first = config.sliding_window.map_or(config.num_hidden_layers, |_| config.max_window_layers);
+            fields["sliding_window"] = json!(config.sliding_window);
+            fields["use_sliding_window"] = json!(config.sliding_window.is_some());
+            fields["max_window_layers"] = json!(first);
+        }
+        _ => {}
     }
-    if family != Family::Qwen2 {
+    if matches!(family, Family::Llama | Family::Qwen3) {
         fields["attention_bias"] = json!(config.attention_bias == AttentionBias::All);
     }
     if family == Family::Llama {
@@ -157,18 +140,7 @@ fn gpt2_fields(config: &ModelConfig) -> Value {
 
 /// Reads the text of a `config.json`; `path` is for messages. The result has passed [`ModelConfig::validate`].
 pub fn from_json(path: &Path, text: &str) -> Result<HfConfig> {
-    let value: Value = serde_json::from_str(text).map_err(|error| Error::InvalidFile {
-        path: path.to_owned(),
-        problem: format!("is not JSON: {error}"),
-        hint: "copy the model's directory again".to_owned(),
-    })?;
-    let Value::Object(fields) = value else {
-        return Err(Error::InvalidFile {
-            path: path.to_owned(),
-            problem: "is not a JSON object".to_owned(),
-            hint: "copy the model's directory again".to_owned(),
-        });
-    };
+    let fields = object(path, text)?;
     let fields = Fields { path, fields: &fields };
     let model_type = fields.text("model_type")?;
     let model_type = fields.required("model_type", model_type)?;
@@ -192,7 +164,28 @@ pub fn from_json(path: &Path, text: &str) -> Result<HfConfig> {
         }
         other => other,
     })?;
-    Ok(HfConfig { config, end_ids: fields.ids("eos_token_id")? })
+    let begin_id = fields.ids("bos_token_id")?.first().copied();
+    Ok(HfConfig { config, begin_id, end_ids: fields.ids("eos_token_id")? })
+}
+
+/// The tokens that end a text according to a `generation_config.json`; `None` if it does not say.
+pub fn generation_end_ids(path: &Path, text: &str) -> Result<Option<Vec<u32>>> {
+    let fields = object(path, text)?;
+    let fields = Fields { path, fields: &fields };
+    Ok(if fields.has("eos_token_id") { Some(fields.ids("eos_token_id")?) } else { None })
+}
+
+fn object(path: &Path, text: &str) -> Result<Map<String, Value>> {
+    let refuse = |problem: String| Error::InvalidFile {
+        path: path.to_owned(),
+        problem,
+        hint: "copy the model's directory again".to_owned(),
+    };
+    match serde_json::from_str(text) {
+        Ok(Value::Object(fields)) => Ok(fields),
+        Ok(_) => Err(refuse("is not a JSON object".to_owned())),
+        Err(error) => Err(refuse(format!("is not JSON: {error}"))),
+    }
 }
 
 fn read_minillm(fields: &Fields) -> Result<ModelConfig> {
@@ -214,16 +207,6 @@ fn read_minillm(fields: &Fields) -> Result<ModelConfig> {
 
 fn read_llama(fields: &Fields, model_type: &str) -> Result<ModelConfig> {
     fields.only("hidden_act", &["silu", "swish"])?;
-    let windowed = match model_type {
-        "mistral" if fields.has("sliding_window") => Some("sliding_window"),
-        "qwen2" | "qwen3" if fields.flag("use_sliding_window", false)? => Some("use_sliding_window"),
-        _ if fields.text_of("layer_types").contains("sliding") => Some("layer_types"),
-        _ => None,
-    };
-    if let Some(field) = windowed {
-        let problem = "asks for a sliding window, which is not supported";
-        return Err(fields.refuse(field, problem, "use a model without a window"));
-    }
     if model_type == "mistral" && fields.flag("attention_bias", false)? {
         return Err(fields.refuse("attention_bias", "is true, which Mistral models have not", "use another model"));
     }
@@ -236,11 +219,13 @@ fn read_llama(fields: &Fields, model_type: &str) -> Result<ModelConfig> {
         _ => AttentionBias::None,
     };
     let (rope_theta, rope_scaling) = read_rope(fields)?;
+    let num_hidden_layers = fields.count("num_hidden_layers")?;
+    let (sliding_window, max_window_layers) = read_window(fields, model_type, num_hidden_layers)?;
     Ok(ModelConfig {
         vocab_size: fields.count("vocab_size")?,
         hidden_size,
         intermediate_size: fields.count("intermediate_size")?,
-        num_hidden_layers: fields.count("num_hidden_layers")?,
+        num_hidden_layers,
         num_attention_heads,
         num_key_value_heads: fields.count_or("num_key_value_heads", num_attention_heads)?,
         head_dim: fields.count_or("head_dim", hidden_size.checked_div(num_attention_heads).unwrap_or(0))?,
@@ -250,6 +235,8 @@ fn read_llama(fields: &Fields, model_type: &str) -> Result<ModelConfig> {
         position: Position::Rope,
         rope_theta,
         rope_scaling,
+        sliding_window,
+        max_window_layers,
         mlp: Mlp::Swiglu,
         attention_bias,
         mlp_bias: model_type == "llama" && fields.flag("mlp_bias", false)?,
@@ -258,6 +245,38 @@ fn read_llama(fields: &Fields, model_type: &str) -> Result<ModelConfig> {
         dropout: fields.number("attention_dropout", 0.0)?,
         initializer_range: fields.number("initializer_range", 0.02)?,
     })
+}
+
+/// How far back queries look, and how many of the first blocks look at everything all the same. Mistral's window holds for
+/// every block; Qwen's from `max_window_layers` on and only if `use_sliding_window`; `layer_types`, where it stands, says it
+/// block by block.
+fn read_window(fields: &Fields, model_type: &str, layers: usize) -> Result<(Option<usize>, usize)> {
+    let usual = 4096; // transformers' default; `null` says that there is none
+    let absent = !fields.fields.contains_key("sliding_window");
+    let mut window = if absent { Some(usual) } else { fields.typed("sliding_window", "a whole number", as_usize)? };
+    let mut first = if model_type == "mistral" { 0 } else { fields.count_or("max_window_layers", 28)? };
+    if model_type.starts_with("qwen") && !fields.flag("use_sliding_window", false)? || model_type == "llama" {
+        window = None;
+    }
+    if let Some(types) = fields.typed("layer_types", "a list", Value::as_array)? {
+        let refuse =
+            |problem: &str| fields.refuse("layer_types", problem, "supported: full_attention, then sliding_attention");
+        let is_sliding = |kind: &Value| match kind.as_str() {
+            Some("full_attention") => Ok(false),
+            Some("sliding_attention") => Ok(true),
+            _ => Err(refuse(&format!("has {kind}, which is not supported"))),
+        };
+        let sliding = types.iter().map(is_sliding).collect::<Result<Vec<_>>>()?;
+        if sliding.len() != layers || !sliding.is_sorted() {
+            return Err(refuse("does not have one kind for each block, or mixes them"));
+        }
+        first = sliding.iter().filter(|sliding| !**sliding).count();
+        if first < layers && window.is_none() {
+            return Err(refuse("asks for a window, but `sliding_window` gives none"));
+        }
+    }
+    // A window that no block has is none.
+    Ok(if first < layers && window.is_some() { (window, first) } else { (None, 0) })
 }
 
 /// transformers 5 writes `rope_parameters`; transformers 4 wrote `rope_theta` beside `rope_scaling`.
@@ -281,18 +300,44 @@ fn read_rope(fields: &Fields) -> Result<(f64, Option<RopeScaling>)> {
     let scaling = match rope_type {
         "default" => None,
         "linear" => Some(RopeScaling::Linear { factor: inner.required_number("factor")? }),
+        "dynamic" => Some(RopeScaling::Dynamic { factor: inner.required_number("factor")? }),
         "llama3" => Some(RopeScaling::Llama3 {
             factor: inner.required_number("factor")?,
             low_freq_factor: inner.required_number("low_freq_factor")?,
             high_freq_factor: inner.required_number("high_freq_factor")?,
             original_max_position_embeddings: inner.count("original_max_position_embeddings")?,
         }),
+        "yarn" => Some(read_yarn(&inner, fields.count("max_position_embeddings")?)?),
         other => {
-            let hint = "supported rope types: default, linear, llama3";
+            let hint = "supported rope types: default, linear, dynamic, llama3, yarn";
             return Err(fields.refuse(key, &format!("has the rope_type `{other}`, which is not supported"), hint));
         }
     };
     Ok((theta, scaling))
+}
+
+/// YaRN with transformers' defaults; DeepSeek's two `mscale`s become the attention factor that they stand for.
+fn read_yarn(fields: &Fields, longest: usize) -> Result<RopeScaling> {
+    let original_max_position_embeddings = fields.count_or("original_max_position_embeddings", longest)?;
+    let factor = match fields.typed("factor", "a number", Value::as_f64)? {
+        Some(factor) => factor,
+        None => longest as f64 / original_max_position_embeddings as f64,
+    };
+    let given = |field: &str| fields.typed(field, "a number", Value::as_f64);
+    let size = |scale: f64| if factor > 1.0 { 0.1 * scale * factor.ln() + 1.0 } else { 1.0 };
+    let attention_factor = match (given("attention_factor")?, given("mscale")?, given("mscale_all_dim")?) {
+        (Some(factor), ..) => Some(factor),
+        (None, Some(scale), Some(all)) if scale != 0.0 && all != 0.0 => Some(size(scale) / size(all)),
+        _ => None,
+    };
+    Ok(RopeScaling::Yarn {
+        factor,
+        original_max_position_embeddings,
+        attention_factor,
+        beta_fast: fields.number("beta_fast", yarn_beta_fast())?,
+        beta_slow: fields.number("beta_slow", yarn_beta_slow())?,
+        truncate: fields.flag("truncate", true)?,
+    })
 }
 
 fn read_gpt2(fields: &Fields) -> Result<ModelConfig> {
@@ -324,6 +369,8 @@ fn read_gpt2(fields: &Fields) -> Result<ModelConfig> {
         position: Position::Learned,
         rope_theta: 10_000.0,
         rope_scaling: None,
+        sliding_window: None,
+        max_window_layers: 0,
         mlp: if exact_gelu { Mlp::GeluErf } else { Mlp::Gelu },
         attention_bias: AttentionBias::All,
         mlp_bias: true,
@@ -396,11 +443,6 @@ impl<'a> Fields<'a> {
 
     fn text(&self, field: &str) -> Result<Option<&'a str>> {
         self.typed(field, "a text", Value::as_str)
-    }
-
-    /// The field as it stands in the file; empty if it does not.
-    fn text_of(&self, field: &str) -> String {
-        self.get(field).map(Value::to_string).unwrap_or_default()
     }
 
     fn only(&self, field: &str, allowed: &[&str]) -> Result<()> {

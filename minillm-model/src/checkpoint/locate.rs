@@ -73,18 +73,21 @@ pub fn best_step(run: &Path) -> Result<Option<usize>> {
 
 /// The directory of the model that `path` means, and warnings for the user.
 ///
-/// A directory with a `config.json` is itself; if it has a manifest too, it must agree. A run is its best checkpoint,
+/// A GGUF file is itself. So is a directory with a `config.json`; if it has a manifest too, it must agree. A run is its best checkpoint,
 /// else the newest, passing over those that are damaged.
 ///
 /// # Errors
 /// A path that is neither, a checkpoint given by its own path that is damaged, or a run with no sound checkpoint.
 pub fn model_dir(path: &Path) -> Result<(PathBuf, Vec<String>)> {
+    if path.is_file() && path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf")) {
+        return Ok((path.to_owned(), Vec::new()));
+    }
     if path.join(CONFIG_FILE).is_file() {
         check(path)?;
         return Ok((path.to_owned(), Vec::new()));
     }
     if !path.is_dir() {
-        let problem = if path.exists() { "is a file, not a directory" } else { "does not exist" };
+        let problem = if path.exists() { "is a file, but not a .gguf" } else { "does not exist" };
         return Err(no_model(path, problem.to_owned()));
     }
     let mut warnings = Vec::new();
@@ -139,8 +142,7 @@ fn no_model(path: &Path, problem: String) -> Error {
     Error::InvalidFile {
         path: path.to_owned(),
         problem,
-        hint: "give a Hugging Face model directory, a checkpoint, or the directory of a run that has saved one"
-            .to_owned(),
+        hint: "give a Hugging Face model directory, a .gguf file, a checkpoint, or a run that has saved one".to_owned(),
     }
 }
 
@@ -243,7 +245,7 @@ mod tests {
         fs::write(&file, "x").unwrap();
         for (path, expected) in [
             (folder.path(), "holds neither config.json nor a checkpoint such as checkpoint-000500"),
-            (&file, "is a file, not a directory"),
+            (&file, "is a file, but not a .gguf"),
             (&folder.path().join("missing"), "does not exist"),
         ] {
             let error = model_dir(path).unwrap_err();

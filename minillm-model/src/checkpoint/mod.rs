@@ -3,17 +3,23 @@
 //! | file | module |
 //! |---|---|
 //! | `config.json`, `generation_config.json` | [`hf_config`] |
-//! | `model.safetensors` | [`weights`]; [`gpt2`] for GPT-2's names and layouts |
+//! | `model.safetensors`, or shards with an index | [`safetensors`]; [`weights`] into a model and out of it |
 //! | `tokenizer.json`, `tokenizer_config.json` | [`tokenizer`](crate::tokenizer) |
 //! | `trainer/manifest.json` | [`manifest`]; [`durable`] for what survives a crash |
 //!
-//! [`locate`] finds the directory that a run means.
+//! [`locate`] finds the directory that a run means. [`tensor_files`] reads tensors whatever the format, [`encoding`] knows
+//! how their numbers are written, [`naming`] what other formats call them, and [`family`] which of them fits a model.
 
 pub mod durable;
-pub mod gpt2;
+pub mod encoding;
+pub mod family;
+pub mod gguf;
 pub mod hf_config;
 pub mod locate;
 pub mod manifest;
+pub mod naming;
+pub mod safetensors;
+pub mod tensor_files;
 pub mod weights;
 
 use std::path::{Path, PathBuf};
@@ -25,6 +31,7 @@ use crate::config::ModelConfig;
 use crate::decoder::LanguageModel;
 use crate::error::{Error, Result};
 use crate::tokenizer::Tokenizer;
+use encoding::Encoding;
 use hf_config::HfConfig;
 
 /// The architecture.
@@ -33,30 +40,84 @@ pub const CONFIG_FILE: &str = "config.json";
 pub const GENERATION_CONFIG_FILE: &str = "generation_config.json";
 /// The weights.
 pub const WEIGHTS_FILE: &str = "model.safetensors";
+/// Which tensor is in which file, where the weights are several.
+pub const INDEX_FILE: &str = "model.safetensors.index.json";
 /// The tokenizer, in the `tokenizers` library's format.
 pub const TOKENIZER_FILE: &str = "tokenizer.json";
 /// What transformers wants to know about the tokenizer.
 pub const TOKENIZER_CONFIG_FILE: &str = "tokenizer_config.json";
+/// How a conversation is written as one text.
+pub const CHAT_TEMPLATE_FILE: &str = "chat_template.jinja";
 
-/// A model read from a directory.
+/// Configs have a few kilobytes; what is larger is none.
+const LARGEST_CONFIG_BYTES: u64 = 1 << 20;
+
+/// A model that was read.
 #[derive(Debug)]
 pub struct Checkpoint {
-    /// Where it was read from.
+    /// Where it was read from: a directory, or a GGUF file.
     pub path: PathBuf,
     /// Its architecture.
     pub config: ModelConfig,
     /// Its weights.
     pub model: LanguageModel,
-    /// Its tokenizer, if the directory has one.
+    /// Its tokenizer, if there is one.
     pub tokenizer: Option<Tokenizer>,
+    /// The token that begins a text.
+    pub begin_id: Option<u32>,
     /// Tokens that end a text.
     pub end_ids: Vec<u32>,
+    /// The text of `tokenizer_config.json`, for the next to read it.
+    pub tokenizer_config: Option<String>,
+    /// How a conversation is written as one text, in Jinja.
+    pub chat_template: Option<String>,
 }
 
-/// Reads the model in `directory` onto `device`.
-pub fn load(directory: &Path, device: &Device) -> Result<Checkpoint> {
-    let HfConfig { config, end_ids } = read_config(directory)?;
-    let model = weights::load(&directory.join(WEIGHTS_FILE), &config, device)?;
+/// What a model's files hold beside the weights.
+#[derive(Clone, Copy, Debug)]
+pub struct Contents<'a> {
+    /// The architecture.
+    pub config: &'a ModelConfig,
+    /// The tokenizer, if there is one.
+    pub tokenizer: Option<&'a Tokenizer>,
+    /// The token that begins a text.
+    pub begin_id: Option<u32>,
+    /// Tokens that end a text.
+    pub end_ids: &'a [u32],
+    /// The text of `tokenizer_config.json`; made from the tokenizer if absent.
+    pub tokenizer_config: Option<&'a str>,
+    /// How a conversation is written as one text, in Jinja.
+    pub chat_template: Option<&'a str>,
+}
+
+impl Checkpoint {
+    /// What is written when it is saved again.
+    pub fn contents(&self) -> Contents<'_> {
+        Contents {
+            config: &self.config,
+            tokenizer: self.tokenizer.as_ref(),
+            begin_id: self
+                .begin_id
+                .or(self.tokenizer.as_ref().and_then(|tokenizer| tokenizer.prompt_prefix().first().copied())),
+            end_ids: &self.end_ids,
+            tokenizer_config: self.tokenizer_config.as_deref(),
+            chat_template: self.chat_template.as_deref(),
+        }
+    }
+}
+
+/// Reads the model at `path`, a Hugging Face directory or a GGUF file, onto `device`.
+pub fn load(path: &Path, device: &Device) -> Result<Checkpoint> {
+    if path.is_file() { gguf::load(path, device) } else { load_directory(path, device) }
+}
+
+fn load_directory(directory: &Path, device: &Device) -> Result<Checkpoint> {
+    let HfConfig { config, begin_id, mut end_ids } = read_config(directory)?;
+    if let Some(text) = read_optional(&directory.join(GENERATION_CONFIG_FILE))? {
+        // What is said about generating counts more than what the architecture's file says.
+        let path = directory.join(GENERATION_CONFIG_FILE);
+        end_ids = hf_config::generation_end_ids(&path, &text)?.unwrap_or(end_ids);
+    }
     let tokenizer_file = directory.join(TOKENIZER_FILE);
     let tokenizer = if tokenizer_file.exists() { Some(Tokenizer::from_file(&tokenizer_file)?) } else { None };
     if let Some(tokenizer) = &tokenizer
@@ -72,26 +133,59 @@ pub fn load(directory: &Path, device: &Device) -> Result<Checkpoint> {
             hint: "the tokenizer must be the one that the model was trained with".to_owned(),
         });
     }
-    Ok(Checkpoint { path: directory.to_owned(), config, model, tokenizer, end_ids })
+    let tokenizer_config = read_optional(&directory.join(TOKENIZER_CONFIG_FILE))?;
+    let chat_template = match read_optional(&directory.join(CHAT_TEMPLATE_FILE))? {
+        Some(template) => Some(template),
+        None => tokenizer_config.as_deref().and_then(hf_config::chat_template),
+    };
+    let model = weights::load(directory, &config, device)?;
+    let path = directory.to_owned();
+    Ok(Checkpoint { path, config, model, tokenizer, begin_id, end_ids, tokenizer_config, chat_template })
+}
+
+fn read_optional(path: &Path) -> Result<Option<String>> {
+    if !path.exists() {
+        return Ok(None);
+    }
+    manifest::read_text(path, LARGEST_CONFIG_BYTES, "the model's config").map(Some)
 }
 
 /// Reads `config.json` alone.
 pub fn read_config(directory: &Path) -> Result<HfConfig> {
     let path = directory.join(CONFIG_FILE);
-    let text =
-        fs::read_to_string(&path).map_err(|source| Error::Io { action: "read", what: "the model's config", source })?;
+    let text = manifest::read_text(&path, LARGEST_CONFIG_BYTES, "the model's config")?;
     hf_config::from_json(&path, &text)
 }
 
-/// Writes the model's files into `directory`, which exists. Not atomic by itself: whoever publishes a checkpoint
-/// writes into a temporary directory and renames that.
+/// Writes the files of a model trained here into `directory`, which exists. Not atomic by itself: whoever publishes a
+/// checkpoint writes into a temporary directory and renames that.
 pub fn save(directory: &Path, config: &ModelConfig, model: &LanguageModel, tokenizer: &Tokenizer) -> Result<()> {
-    let end_of_text = tokenizer.end_of_text();
-    write(&directory.join(CONFIG_FILE), &hf_config::to_json(config, end_of_text))?;
-    write(&directory.join(GENERATION_CONFIG_FILE), &hf_config::generation_json(end_of_text))?;
-    write(&directory.join(TOKENIZER_FILE), &tokenizer.to_json())?;
-    write(&directory.join(TOKENIZER_CONFIG_FILE), &tokenizer.config_json(config.max_position_embeddings))?;
+    let end: Vec<u32> = tokenizer.end_of_text().into_iter().collect();
+    let contents = Contents {
+        config,
+        tokenizer: Some(tokenizer),
+        begin_id: tokenizer.prompt_prefix().first().copied().or(tokenizer.end_of_text()),
+        end_ids: &end,
+        tokenizer_config: None,
+        chat_template: None,
+    };
+    save_contents(directory, &contents, Encoding::F32)?;
     weights::save(&directory.join(WEIGHTS_FILE), config, model)
+}
+
+/// Writes everything but the weights, which will be in `encoding`, into `directory`.
+pub fn save_contents(directory: &Path, contents: &Contents, encoding: Encoding) -> Result<()> {
+    let Contents { config, tokenizer, begin_id, end_ids, tokenizer_config, chat_template } = *contents;
+    write(&directory.join(CONFIG_FILE), &hf_config::to_json(config, begin_id, end_ids, encoding))?;
+    write(&directory.join(GENERATION_CONFIG_FILE), &hf_config::generation_json(begin_id, end_ids))?;
+    let Some(tokenizer) = tokenizer else { return Ok(()) };
+    write(&directory.join(TOKENIZER_FILE), &tokenizer.to_json())?;
+    let made = || tokenizer.config_json(config.max_position_embeddings);
+    write(&directory.join(TOKENIZER_CONFIG_FILE), &tokenizer_config.map_or_else(made, str::to_owned))?;
+    match chat_template {
+        Some(template) => write(&directory.join(CHAT_TEMPLATE_FILE), template),
+        None => Ok(()),
+    }
 }
 
 fn write(path: &Path, text: &str) -> Result<()> {

@@ -1,155 +1,148 @@
-//! `model.safetensors`: every tensor in the file is used and every parameter is filled, or the error lists both.
+//! Weights into a model and out of it: every tensor of the files is used and every parameter is filled, or the error lists
+//! both.
 //!
 //! Files keep the matrix of a linear layer as `[out, in]`, Burn as `[in, out]`: it is transposed on the way. A tied
-//! model's file has no `lm_head.weight`. The metadata says `format: pt`, without which transformers refuses the file.
+//! model's file has no `lm_head.weight`.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use burn::module::Param;
 use burn::tensor::{Device, Tensor, TensorData};
-use fs_err as fs;
-use half::{bf16, f16};
-use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
-use super::gpt2;
-use super::hf_config::Family;
+use super::encoding::Encoding;
+use super::family::Family;
+use super::naming::{Naming, Place};
+use super::safetensors;
+pub use super::tensor_files::{HostTensor, HostTensors, TensorFiles};
+use super::tensor_files::{damaged, transpose};
 use crate::config::ModelConfig;
 use crate::decoder::LanguageModel;
 use crate::error::{Error, Result};
 use crate::parameters::{self, ParameterMapper, ParameterVisitor, is_linear_weight};
 
-/// A tensor on the host, row-major.
-#[derive(Clone, Debug, PartialEq)]
-pub struct HostTensor {
-    /// Its dimensions.
-    pub shape: Vec<usize>,
-    /// Its values.
-    pub values: Vec<f32>,
+/// Builds the model of `config` with the weights at `path`: a safetensors file, or a directory with one or several.
+pub fn load(path: &Path, config: &ModelConfig, device: &Device) -> Result<LanguageModel> {
+    let files = if path.is_dir() { safetensors::open_directory(path)? } else { safetensors::open(path)? };
+    let naming = if Family::of(config) == Family::Gpt2 { Naming::gpt2(&files) } else { Naming::Llama };
+    load_from(&files, naming, config, device)
 }
 
-/// Tensors by their LLaMA name, matrices `[out, in]`.
-pub type HostTensors = BTreeMap<String, HostTensor>;
-
-/// Builds the model of `config` with the weights in the file at `path`.
-pub fn load(path: &Path, config: &ModelConfig, device: &Device) -> Result<LanguageModel> {
-    let mut tensors = read(path)?;
-    // A config.json that claims more layers than the file has tensors must not make us build them.
-    if config.num_hidden_layers > tensors.len() {
+/// Builds the model of `config` with the weights in `files`.
+pub fn load_from(files: &TensorFiles, naming: Naming, config: &ModelConfig, device: &Device) -> Result<LanguageModel> {
+    // A config that claims more than the files hold must not make us build it.
+    if config.num_hidden_layers > files.len() {
+        let problem = format!("has {} tensors; `num_hidden_layers` is {}", files.len(), config.num_hidden_layers);
         return Err(Error::InvalidFile {
-            path: path.to_owned(),
-            problem: format!("has {} tensors; `num_hidden_layers` is {}", tensors.len(), config.num_hidden_layers),
-            hint: "config.json and the weights must come from the same model".to_owned(),
+            path: files.path_of(""),
+            problem,
+            hint: "config and weights must come from the same model".to_owned(),
         });
     }
-    let model = LanguageModel::new(config, device)?;
-    if Family::of(config) == Family::Gpt2 {
-        tensors = gpt2::to_llama(tensors);
+    config.validate()?;
+    let places = naming.places(&parameters::expected(config));
+    check(files, naming, config, &places)?;
+    let mut by_parameter = HashMap::new();
+    for (index, place) in places.iter().enumerate() {
+        by_parameter.extend(place.parameters.iter().map(|(name, row)| (name.as_str(), (index, *row))));
     }
-    // Some files of tied models repeat the embedding; a different matrix there would be an error.
-    if config.tie_word_embeddings && tensors.get("lm_head.weight") == tensors.get("model.embed_tokens.weight") {
-        tensors.remove("lm_head.weight");
-    }
-    check(path, &model, &tensors)?;
-    Ok(parameters::map(model, &mut Fill { tensors }))
+    let mut fill = Fill { files, places: &places, by_parameter, failed: None };
+    let model = parameters::map(LanguageModel::new(config, device)?, &mut fill);
+    fill.failed.map_or(Ok(model), Err)
 }
 
-/// Writes the weights of `model` to `path`, in f32.
+/// Writes the weights of `model` to the safetensors file `path`, in f32.
 pub fn save(path: &Path, config: &ModelConfig, model: &LanguageModel) -> Result<()> {
+    let naming = if Family::of(config) == Family::Gpt2 { Naming::Gpt2 { bare: false } } else { Naming::Llama };
+    write(path, &naming.to_foreign(collect(model)?))
+}
+
+/// All parameters of a model, under their names, `[out, in]`.
+pub fn collect(model: &LanguageModel) -> Result<HostTensors> {
     let mut collect = Collect(Ok(HostTensors::new()));
     parameters::visit(model, &mut collect);
-    let mut tensors = collect.0?;
-    if Family::of(config) == Family::Gpt2 {
-        tensors = gpt2::from_llama(tensors);
-    }
-    write(path, &tensors)
+    collect.0
 }
 
 /// All tensors of a safetensors file, as f32.
 pub fn read(path: &Path) -> Result<HostTensors> {
-    let bytes = fs::read(path).map_err(|source| Error::Io { action: "read", what: "the weights", source })?;
-    let damaged = |problem: String| Error::InvalidFile {
-        path: path.to_owned(),
-        problem,
-        hint: "the file is damaged or incomplete; copy it again".to_owned(),
-    };
-    let file = SafeTensors::deserialize(&bytes).map_err(|error| damaged(format!("not a safetensors file: {error}")))?;
-    let mut tensors = HostTensors::new();
-    for (name, view) in file.iter() {
-        let values = to_f32(&view)
-            .ok_or_else(|| damaged(format!("tensor `{name}` is {:?}; supported: F32, F16, BF16", view.dtype())))?;
-        tensors.insert(name.to_owned(), HostTensor { shape: view.shape().to_vec(), values });
-    }
-    Ok(tensors)
+    safetensors::open(path)?.read_all()
 }
 
-/// Writes tensors as f32. The same tensors always give the same bytes. A value that is not finite is an error, and nothing
-/// is written.
+/// Writes tensors to a safetensors file as f32. The same tensors always give the same bytes. A value that is not finite
+/// is an error, and nothing is written.
 pub fn write(path: &Path, tensors: &HostTensors) -> Result<()> {
-    if let Some((name, _)) = tensors.iter().find(|(_, tensor)| !tensor.values.iter().all(|value| value.is_finite())) {
-        return Err(Error::NotFinite { path: path.to_owned(), tensor: name.clone() });
-    }
-    let bytes: Vec<Vec<u8>> =
-        tensors.values().map(|tensor| tensor.values.iter().flat_map(|value| value.to_le_bytes()).collect()).collect();
-    let malformed = |error: safetensors::SafeTensorError| Error::Io {
-        action: "write",
-        what: "the tensors",
-        source: std::io::Error::other(error),
-    };
-    let views = tensors
-        .iter()
-        .zip(&bytes)
-        .map(|((name, tensor), bytes)| Ok((name, TensorView::new(Dtype::F32, tensor.shape.clone(), bytes)?)))
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(malformed)?;
-    let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
-    let file = safetensors::serialize(views, Some(metadata)).map_err(malformed)?;
-    fs::write(path, file).map_err(|source| Error::Io { action: "write", what: "the tensors", source })
+    safetensors::write(path, tensors, Encoding::F32)
 }
 
-fn to_f32(view: &TensorView) -> Option<Vec<f32>> {
-    let data = view.data();
-    Some(match view.dtype() {
-        Dtype::F32 => data.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect(),
-        Dtype::F16 => data.chunks_exact(2).map(|b| f16::from_le_bytes([b[0], b[1]]).to_f32()).collect(),
-        Dtype::BF16 => data.chunks_exact(2).map(|b| bf16::from_le_bytes([b[0], b[1]]).to_f32()).collect(),
-        _ => return None,
-    })
-}
-
-/// Compares the file's tensors with the model's parameters before any is loaded.
-fn check(path: &Path, model: &LanguageModel, tensors: &HostTensors) -> Result<()> {
+/// Compares the files' tensors with the model's parameters before anything is read.
+fn check(files: &TensorFiles, naming: Naming, config: &ModelConfig, places: &[Place]) -> Result<()> {
     let (mut missing, mut wrong_shape) = (Vec::new(), Vec::new());
-    let mut unexpected: BTreeMap<_, _> = tensors.iter().collect();
-    for (name, mut shape) in parameters::list(model) {
-        if is_linear_weight(&name) {
-            shape.reverse();
-        }
-        match unexpected.remove(&name) {
-            None => missing.push(name),
-            Some(tensor) if tensor.shape != shape => {
-                wrong_shape.push(format!("{name}: file {:?}, model {shape:?}", tensor.shape));
+    let mut unexpected: BTreeMap<_, _> = files.iter().filter(|(name, _)| !naming.is_no_parameter(name)).collect();
+    for place in places {
+        match unexpected.remove(place.tensor.as_str()) {
+            None => missing.push(place.tensor.clone()),
+            Some(stored) if stored.shape != place.shape => {
+                wrong_shape.push(format!("{}: file {:?}, model {:?}", place.tensor, stored.shape, place.shape));
             }
             Some(_) => {}
         }
     }
+    // Some files of tied models repeat the embedding; a different matrix there would be an error.
+    let [output, embedding] = naming.tied();
+    if config.tie_word_embeddings
+        && unexpected.contains_key(output.as_str())
+        && missing.is_empty()
+        && files.read(&output)? == files.read(&embedding)?
+    {
+        unexpected.remove(output.as_str());
+    }
     if missing.is_empty() && unexpected.is_empty() && wrong_shape.is_empty() {
         return Ok(());
     }
-    let unexpected = unexpected.into_keys().cloned().collect();
-    Err(Error::TensorMismatch { path: path.to_owned(), missing, unexpected, wrong_shape })
+    let path = files.path_of(unexpected.keys().next().copied().unwrap_or_default());
+    let unexpected = unexpected.into_keys().map(str::to_owned).collect();
+    Err(Error::TensorMismatch { path, missing, unexpected, wrong_shape })
 }
 
-struct Fill {
-    tensors: HostTensors,
+/// Puts the files' tensors into a model, one after the other, until reading one fails.
+struct Fill<'a> {
+    files: &'a TensorFiles,
+    places: &'a [Place],
+    /// The place of each parameter, and its first row there.
+    by_parameter: HashMap<&'a str, (usize, usize)>,
+    failed: Option<Error>,
 }
 
-impl ParameterMapper for Fill {
+impl Fill<'_> {
+    fn read(&self, name: &str, rows: usize) -> Result<HostTensor> {
+        let Some((place, first)) = self.by_parameter.get(name).map(|(index, row)| (&self.places[*index], *row)) else {
+            return Err(damaged(&self.files.path_of(name), format!("lacks `{name}`")));
+        };
+        let mut tensor = place.restore(self.files.read(&place.tensor)?);
+        if rows < tensor.shape[0] {
+            let width = tensor.shape[1..].iter().product::<usize>();
+            tensor.values = tensor.values[first * width..(first + rows) * width].to_vec();
+            tensor.shape[0] = rows;
+        }
+        Ok(if is_linear_weight(name) { transpose(tensor) } else { tensor })
+    }
+}
+
+impl ParameterMapper for Fill<'_> {
     fn map<const D: usize>(&mut self, name: &str, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        // `check` has seen that every name is there with the right shape.
-        let Some(HostTensor { shape, values }) = self.tensors.remove(name) else { return param };
-        let (shape, values) = if is_linear_weight(name) { transpose(&shape, &values) } else { (shape, values) };
-        Param::from_data(TensorData::new(values, shape), &param.lazy_device())
+        if self.failed.is_some() {
+            return param;
+        }
+        let shape = param.lazy_shape();
+        let rows = if is_linear_weight(name) { shape[1] } else { shape[0] };
+        match self.read(name, rows) {
+            Ok(tensor) => Param::from_data(TensorData::new(tensor.values, tensor.shape), &param.lazy_device()),
+            Err(error) => {
+                self.failed = Some(error);
+                param
+            }
+        }
     }
 }
 
@@ -172,13 +165,6 @@ impl ParameterVisitor for Collect {
 pub fn to_host<const D: usize>(name: &str, tensor: &Tensor<D>) -> Result<HostTensor> {
     let shape = tensor.dims().to_vec();
     let values = tensor.try_to_vec_as::<f32>().map_err(|error| Error::Device(error.to_string()))?;
-    let (shape, values) = if is_linear_weight(name) { transpose(&shape, &values) } else { (shape, values) };
-    Ok(HostTensor { shape, values })
-}
-
-/// Rows to columns.
-pub(super) fn transpose(shape: &[usize], values: &[f32]) -> (Vec<usize>, Vec<f32>) {
-    let &[rows, columns] = shape else { return (shape.to_vec(), values.to_vec()) };
-    let transposed = (0..columns).flat_map(|c| (0..rows).map(move |r| values[r * columns + c])).collect();
-    (vec![columns, rows], transposed)
+    let tensor = HostTensor { shape, values };
+    Ok(if is_linear_weight(name) { transpose(tensor) } else { tensor })
 }

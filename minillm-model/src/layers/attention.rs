@@ -23,7 +23,7 @@ use burn::tensor::{Bool, Device, Tensor};
 use super::dropout::{Dropout, dropout};
 use super::linear;
 use super::rms_norm::RmsNorm;
-use super::rope::RotaryEmbedding;
+use super::rope::Rotation;
 use crate::config::{AttentionBias, ModelConfig};
 use crate::kv_cache::LayerCache;
 
@@ -76,7 +76,7 @@ impl Attention {
     pub fn forward(
         &self,
         x: Tensor<3>,
-        rope: Option<&RotaryEmbedding>,
+        rotation: Option<&Rotation>,
         mask: Option<&Tensor<2, Bool>>,
         cache: Option<&mut LayerCache>,
         drop: &Dropout,
@@ -96,9 +96,8 @@ impl Attention {
         };
 
         // 3. Rotate by absolute position; in q k^T only the difference of positions survives.
-        let start = cache.as_ref().map_or(0, |cache| cache.len());
-        let (query, key) = match rope {
-            Some(rope) => (rope.apply(query, start), rope.apply(key, start)),
+        let (query, key) = match rotation {
+            Some(rotation) => (rotation.apply(query), rotation.apply(key)),
             None => (query, key),
         };
 
@@ -137,10 +136,18 @@ pub fn grouped_attention(
     weights.reshape([b, k, g * t, s]).matmul(value).reshape([b, h, t, e]) // [B, H, T, E]
 }
 
-/// True above the diagonal: query t, standing at position S - T + t, may not see keys after itself.
+/// True where query t, standing at position S - T + t, may not look: at keys after itself, and with a window at those
+/// that many positions back or more. `None` if all may be seen, as for a single new token without a window.
 ///
 /// # Shapes
 /// - -> `[T, S]`
-pub fn causal_mask(t: usize, s: usize, device: &Device) -> Tensor<2, Bool> {
-    Tensor::<2, Bool>::tril_mask([t, s], (s - t) as i64, device)
+pub fn attention_mask(t: usize, s: usize, window: Option<usize>, device: &Device) -> Option<Tensor<2, Bool>> {
+    let diagonal = (s - t) as i64; // where a query meets its own key
+    let after = (t > 1).then(|| Tensor::<2, Bool>::tril_mask([t, s], diagonal, device));
+    let Some(window) = window.filter(|&window| window < s) else { return after };
+    let before = Tensor::<2, Bool>::triu_mask([t, s], diagonal - window as i64 + 1, device);
+    Some(match after {
+        Some(after) => after.bool_or(before),
+        None => before,
+    })
 }

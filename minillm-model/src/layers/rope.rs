@@ -14,75 +14,136 @@
 //! A pair is (value i, value i + E/2), "halves", as Hugging Face stores LLaMA. The paper, Meta's files and GGUF pair
 //! neighbours (2i, 2i + 1): the same up to the order of rows in the q and k matrices, and wrong if mixed.
 
+use std::f64::consts::TAU;
+
 use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
 
 use crate::config::{ModelConfig, RopeScaling};
 
-/// Precomputed angles for every position up to C.
+/// Angles in the tables. What lies beyond, in a model of a million positions, is computed when it is asked for.
+const LARGEST_TABLE: usize = 1 << 22;
+
+/// Precomputed angles for the positions up to C.
 #[derive(Module, Debug)]
 pub struct RotaryEmbedding {
-    /// Cosines, `[C, E]`: both halves of a row are equal, as each pair shares an angle.
+    /// Cosines, `[up to C, E]`: both halves of a row are equal, as each pair shares an angle.
     cos: Tensor<2>,
-    /// Sines, `[C, E]`, negative in the first half: that is the `- b sin` of the rotation.
+    /// Sines, `[up to C, E]`, negative in the first half: that is the `- b sin` of the rotation.
     sin: Tensor<2>,
+    /// What further angles are computed from: with dynamic scaling they depend on the length of the sequence.
+    #[module(skip)]
+    config: ModelConfig,
+}
+
+/// The rotation of some neighbouring positions.
+#[derive(Clone, Debug)]
+pub struct Rotation {
+    /// `[1, 1, T, E]`
+    cos: Tensor<4>,
+    /// `[1, 1, T, E]`
+    sin: Tensor<4>,
 }
 
 impl RotaryEmbedding {
     /// Tables for the head width, context and scaling of `config`.
     pub fn new(config: &ModelConfig, device: &Device) -> Self {
-        let (c, e) = (config.max_position_embeddings, config.head_dim);
-        let frequencies = frequencies(config);
-        let (mut cos, mut sin) = (Vec::<f32>::with_capacity(c * e), Vec::<f32>::with_capacity(c * e));
-        for position in 0..c {
-            // The angles in f64: at position 100,000 an f32 angle is already off by 0.004.
-            let turns = frequencies.iter().map(|frequency| (position as f64 * frequency).sin_cos());
-            let (sines, cosines): (Vec<f32>, Vec<f32>) = turns.map(|(sin, cos)| (sin as f32, cos as f32)).unzip();
-            cos.extend(cosines.iter().chain(&cosines));
-            sin.extend(sines.iter().map(|sin| -sin).chain(sines.iter().copied()));
-        }
-        Self {
-            cos: Tensor::from_data(TensorData::new(cos, [c, e]), device),
-            sin: Tensor::from_data(TensorData::new(sin, [c, e]), device),
-        }
+        let rows = config.max_position_embeddings.min(LARGEST_TABLE / config.head_dim);
+        let [cos, sin] = tables(config, 0, rows, rows, device);
+        Self { cos, sin, config: config.clone() }
     }
 
-    /// Turns `x` as standing at positions `start..start + T`.
-    ///
-    /// # Shapes
-    /// - `x`: `[B, heads, T, E]` -> the same
-    pub fn apply(&self, x: Tensor<4>, start: usize) -> Tensor<4> {
-        let [_, _, t, e] = x.dims();
-        let cos = self.cos.clone().narrow(0, start, t).unsqueeze(); // [1, 1, T, E]
-        let sin = self.sin.clone().narrow(0, start, t).unsqueeze(); // [1, 1, T, E]
-        let first = x.clone().narrow(3, 0, e / 2); // [B, heads, T, E/2]
-        let second = x.clone().narrow(3, e / 2, e / 2); // [B, heads, T, E/2]
-        let swapped = Tensor::cat(vec![second, first], 3); // [B, heads, T, E]
-        x * cos + swapped * sin
+    /// The rotation of positions `start..start + T`, the last of a sequence.
+    pub fn at(&self, start: usize, t: usize) -> Rotation {
+        let [rows, _] = self.cos.dims();
+        let s = start + t;
+        let [cos, sin] = if s <= rows {
+            [&self.cos, &self.sin].map(|table| table.clone().narrow(0, start, t)) // [T, E]
+        } else {
+            tables(&self.config, start, t, s, &self.cos.device()) // [T, E]
+        };
+        Rotation { cos: cos.unsqueeze(), sin: sin.unsqueeze() }
     }
 }
 
-/// Radians per token of each pair, `[E/2]`, after scaling as transformers computes it.
-pub fn frequencies(config: &ModelConfig) -> Vec<f64> {
+impl Rotation {
+    /// Turns queries or keys.
+    ///
+    /// # Shapes
+    /// - `x`: `[B, heads, T, E]` -> the same
+    pub fn apply(&self, x: Tensor<4>) -> Tensor<4> {
+        let [_, _, _, e] = x.dims();
+        let first = x.clone().narrow(3, 0, e / 2); // [B, heads, T, E/2]
+        let second = x.clone().narrow(3, e / 2, e / 2); // [B, heads, T, E/2]
+        let swapped = Tensor::cat(vec![second, first], 3); // [B, heads, T, E]
+        x * self.cos.clone() + swapped * self.sin.clone()
+    }
+}
+
+/// Cosines and sines of T positions from `start` on, in a sequence of S, each `[T, E]`.
+fn tables(config: &ModelConfig, start: usize, t: usize, s: usize, device: &Device) -> [Tensor<2>; 2] {
+    let e = config.head_dim;
+    let (frequencies, size) = (frequencies(config, s), attention_factor(config));
+    let (mut cos, mut sin) = (Vec::<f32>::with_capacity(t * e), Vec::<f32>::with_capacity(t * e));
+    for position in start..start + t {
+        // The angles in f64: at position 100,000 an f32 angle is already off by 0.004.
+        let turns = frequencies.iter().map(|frequency| (position as f64 * frequency).sin_cos());
+        let (sines, cosines): (Vec<f32>, Vec<f32>) =
+            turns.map(|(sin, cos)| ((size * sin) as f32, (size * cos) as f32)).unzip();
+        cos.extend(cosines.iter().chain(&cosines));
+        sin.extend(sines.iter().map(|sin| -sin).chain(sines.iter().copied()));
+    }
+    [cos, sin].map(|table| Tensor::from_data(TensorData::new(table, [t, e]), device))
+}
+
+/// Radians per token of each pair, `[E/2]`, in a sequence of S tokens, after scaling as transformers computes it.
+pub fn frequencies(config: &ModelConfig, s: usize) -> Vec<f64> {
     let e = config.head_dim as f64;
-    (0..config.head_dim / 2)
-        .map(|pair| {
-            let frequency = config.rope_theta.powf(-2.0 * pair as f64 / e);
-            match config.rope_scaling {
-                None => frequency,
-                Some(RopeScaling::Linear { factor }) => frequency / factor,
-                Some(RopeScaling::Llama3 {
-                    factor,
-                    low_freq_factor,
-                    high_freq_factor,
-                    original_max_position_embeddings,
-                }) => {
-                    let turns = original_max_position_embeddings as f64 * frequency / std::f64::consts::TAU;
-                    // 0 for pairs that turn rarely (interpolated), 1 for those that turn often (kept).
-                    let keep = ((turns - low_freq_factor) / (high_freq_factor - low_freq_factor)).clamp(0.0, 1.0);
-                    frequency * ((1.0 - keep) / factor + keep)
-                }
-            }
-        })
-        .collect()
+    let theta = match config.rope_scaling {
+        Some(RopeScaling::Dynamic { factor }) => {
+            let longer = (s as f64 / config.max_position_embeddings as f64).max(1.0);
+            config.rope_theta * (factor * longer - (factor - 1.0)).powf(e / (e - 2.0))
+        }
+        _ => config.rope_theta,
+    };
+    let plain = (0..config.head_dim / 2).map(|pair| theta.powf(-2.0 * pair as f64 / e));
+    match config.rope_scaling {
+        None | Some(RopeScaling::Dynamic { .. }) => plain.collect(),
+        Some(RopeScaling::Linear { factor }) => plain.map(|frequency| frequency / factor).collect(),
+        Some(RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_max_position_embeddings }) => {
+            let blend = |frequency: f64| {
+                let turns = original_max_position_embeddings as f64 * frequency / TAU;
+                // 0 for pairs that turn rarely (interpolated), 1 for those that turn often (kept).
+                let keep = ((turns - low_freq_factor) / (high_freq_factor - low_freq_factor)).clamp(0.0, 1.0);
+                frequency * ((1.0 - keep) / factor + keep)
+            };
+            plain.map(blend).collect()
+        }
+        Some(RopeScaling::Yarn {
+            factor, original_max_position_embeddings, beta_fast, beta_slow, truncate, ..
+        }) => {
+            // The pair, as a fraction, that turns so many times over the original context.
+            let pair_of =
+                |turns: f64| e * (original_max_position_embeddings as f64 / (turns * TAU)).ln() / (2.0 * theta.ln());
+            let (low, high) = (pair_of(beta_fast), pair_of(beta_slow));
+            let (low, high) = if truncate { (low.floor(), high.ceil()) } else { (low, high) };
+            let (low, high) = (low.max(0.0), high.min(e - 1.0));
+            let width = (high - low).max(0.001); // transformers' guard against dividing by 0
+            let blend = |(pair, frequency): (usize, f64)| {
+                let interpolate = ((pair as f64 - low) / width).clamp(0.0, 1.0);
+                frequency * (interpolate / factor + 1.0 - interpolate)
+            };
+            plain.enumerate().map(blend).collect()
+        }
+    }
+}
+
+/// What the rotated queries and keys are multiplied by: above 1 only with YaRN, which so sharpens attention over a long
+/// context.
+fn attention_factor(config: &ModelConfig) -> f64 {
+    match config.rope_scaling {
+        Some(RopeScaling::Yarn { attention_factor: Some(given), .. }) => given,
+        Some(RopeScaling::Yarn { factor, .. }) if factor > 1.0 => 0.1 * factor.ln() + 1.0,
+        _ => 1.0,
+    }
 }

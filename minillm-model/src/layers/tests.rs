@@ -3,7 +3,7 @@
 use burn::module::Param;
 use burn::tensor::{Device, Tensor, TensorData, Tolerance};
 
-use super::attention::{causal_mask, grouped_attention};
+use super::attention::{attention_mask, grouped_attention};
 use super::dropout::{Dropout, dropout};
 use super::gelu_mlp::GeluMlp;
 use super::layer_norm::LayerNorm;
@@ -61,16 +61,16 @@ fn rope_turns_pairs_of_halves() {
     let rope = RotaryEmbedding::new(&config(), &device());
     // At position 1 pair 0 turns by 1 radian, pair 1 by 10000^(-1/2) = 0.01. Pair 0 is (value 0, value 2).
     let x = Tensor::<4>::from_floats([[[[1.0, 0.0, 0.0, 0.0]]]], &device());
-    assert_close(rope.apply(x, 1), [[[[0.540_302, 0.0, 0.841_471, 0.0]]]]);
+    assert_close(rope.at(1, 1).apply(x), [[[[0.540_302, 0.0, 0.841_471, 0.0]]]]);
     let x = Tensor::<4>::from_floats([[[[0.0, 0.0, 0.0, 1.0]]]], &device());
-    assert_close(rope.apply(x, 1), [[[[0.0, -0.01, 0.0, 0.999_95]]]]);
+    assert_close(rope.at(1, 1).apply(x), [[[[0.0, -0.01, 0.0, 0.999_95]]]]);
 }
 
 #[test]
 fn rope_leaves_only_the_distance_in_a_dot_product() {
     let rope = RotaryEmbedding::new(&config(), &device());
     let (query, key) = (ramp([1, 1, 1, 4], 0.7), ramp([1, 1, 1, 4], 1.3));
-    let dot = |p: usize, q: usize| (rope.apply(query.clone(), p) * rope.apply(key.clone(), q)).sum();
+    let dot = |p: usize, q: usize| (rope.at(p, 1).apply(query.clone()) * rope.at(q, 1).apply(key.clone())).sum();
     assert_close(dot(5, 3), dot(12, 10).into_data());
     let (near, far): (f32, f32) = (dot(5, 3).into_scalar(), dot(5, 0).into_scalar());
     assert!((near - far).abs() > 1e-2, "{near} {far}");
@@ -79,9 +79,9 @@ fn rope_leaves_only_the_distance_in_a_dot_product() {
 #[test]
 fn rope_scaling_slows_the_slow_pairs() {
     let mut config = ModelConfig { head_dim: 8, ..config() };
-    let plain = frequencies(&config);
+    let plain = frequencies(&config, 16);
     config.rope_scaling = Some(RopeScaling::Linear { factor: 4.0 });
-    for (scaled, plain) in frequencies(&config).iter().zip(&plain) {
+    for (scaled, plain) in frequencies(&config, 16).iter().zip(&plain) {
         assert!((scaled * 4.0 - plain).abs() < 1e-12);
     }
     config.rope_scaling = Some(RopeScaling::Llama3 {
@@ -91,7 +91,7 @@ fn rope_scaling_slows_the_slow_pairs() {
         original_max_position_embeddings: 64,
     });
     // Turns over 64 tokens: 10.2 (kept), 1.02 (almost all interpolated), 0.1 and 0.01 (interpolated).
-    let scaled = frequencies(&config);
+    let scaled = frequencies(&config, 16);
     assert_eq!(scaled[0].to_bits(), plain[0].to_bits());
     assert!(scaled[1] < plain[1] * 0.2 && scaled[1] > plain[1] / 8.0);
     assert!((scaled[2] * 8.0 - plain[2]).abs() < 1e-12);
@@ -126,7 +126,7 @@ fn attention_averages_the_visible_values() {
     // Equal scores: every position sees the mean of the values up to itself.
     let query = Tensor::<4>::zeros([1, 1, 3, 2], &device());
     let value = Tensor::<4>::from_floats([[[[3.0, 0.0], [1.0, 2.0], [2.0, 4.0]]]], &device());
-    let mask = causal_mask(3, 3, &device());
+    let mask = attention_mask(3, 3, None, &device()).unwrap();
     let out = grouped_attention(query.clone(), query, value, Some(&mask), &Dropout::off());
     assert_close(out, [[[[3.0, 0.0], [2.0, 1.0], [2.0, 2.0]]]]);
 }
@@ -134,7 +134,7 @@ fn attention_averages_the_visible_values() {
 #[test]
 fn grouped_heads_share_keys_as_repeated_ones_would() {
     let (b, h, t, e) = (2, 6, 5, 4);
-    let mask = causal_mask(t, t, &device());
+    let mask = attention_mask(t, t, None, &device()).unwrap();
     let query = ramp([b, h, t, e], 0.37);
     for k in [1, 2, 3, 6] {
         let (key, value) = (ramp([b, k, t, e], 0.23), ramp([b, k, t, e], 0.51));
@@ -148,8 +148,18 @@ fn grouped_heads_share_keys_as_repeated_ones_would() {
 
 #[test]
 fn mask_of_later_rows_starts_further_right() {
-    let mask = causal_mask(2, 4, &device()).into_data();
+    let mask = attention_mask(2, 4, None, &device()).unwrap().into_data();
     assert_eq!(mask, TensorData::from([[false, false, false, true], [false, false, false, false]]));
+}
+
+#[test]
+fn a_window_hides_what_lies_further_back() {
+    let mask = |t, s, window| attention_mask(t, s, Some(window), &device()).map(Tensor::into_data);
+    let expected = [[true, false, false, true], [true, true, false, false]];
+    assert_eq!(mask(2, 4, 2), Some(TensorData::from(expected)));
+    assert_eq!(mask(1, 4, 2), Some(TensorData::from([[true, true, false, false]])));
+    assert_eq!(mask(1, 4, 4), None);
+    assert_eq!(mask(2, 4, 4), Some(TensorData::from([[false, false, false, true], [false, false, false, false]])));
 }
 
 #[test]

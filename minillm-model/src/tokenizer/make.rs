@@ -19,8 +19,11 @@ use super::{END_OF_TEXT, LARGEST_VOCABULARY, Tokenizer, failed};
 use crate::error::{Error, Result};
 
 /// Qwen2's pattern: contractions, words with the space before them, single digits, punctuation, runs of white space.
-const QWEN2_PATTERN: &str =
+pub const QWEN2_PATTERN: &str =
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+
+/// Llama 3's: the same with up to three digits in a word.
+pub const LLAMA3_PATTERN: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
 /// Longer words (a line of base64, a text without spaces) are learned from in parts: the library's time grows with the
 /// square of a word's length.

@@ -26,6 +26,8 @@ use sha2::{Digest, Sha256};
 use tokenizers::{ModelWrapper, PostProcessorWrapper, Tokenizer as Inner};
 
 use self::make::character_tokenizer;
+pub use self::make::{LLAMA3_PATTERN, QWEN2_PATTERN};
+pub(crate) use self::spelling::byte_symbols;
 use self::spelling::{Spelling, spell};
 use crate::error::{Error, Result};
 
@@ -166,6 +168,11 @@ impl Tokenizer {
     /// [`END_OF_TEXT`] in tokenizers made here). That is how the model was trained to see a text begin.
     pub fn encode_prompt(&self, text: &str) -> Result<Vec<u32>> {
         Ok([&self.prompt_prefix[..], &self.encode(text)?].concat())
+    }
+
+    /// What [`Tokenizer::encode_prompt`] puts before a text.
+    pub fn prompt_prefix(&self) -> &[u32] {
+        &self.prompt_prefix
     }
 
     /// What the library would give, a hundred times as fast: it takes every character for a word.

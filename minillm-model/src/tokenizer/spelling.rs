@@ -92,7 +92,7 @@ impl<'a> Speller<'a> {
 }
 
 /// GPT-2's alphabet: printable bytes stand for themselves, the others for the characters from U+0100 on, in their order.
-fn byte_symbols() -> Vec<Option<u8>> {
+pub fn byte_symbols() -> Vec<Option<u8>> {
     let is_printable = |byte: &u8| matches!(byte, b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff);
     let mut bytes: Vec<_> = (0..=u8::MAX).map(|byte| Some(byte).filter(is_printable)).collect();
     bytes.extend((0..=u8::MAX).filter(|byte| !is_printable(byte)).map(Some));

@@ -248,6 +248,8 @@ mod tests {
             position: Some(Position::Rope),
             rope_theta: Some(1e6),
             rope_scaling: Some(RopeScaling::Linear { factor: 2.0 }),
+            sliding_window: Some(32),
+            max_window_layers: Some(1),
             mlp: Some(Mlp::Swiglu),
             attention_bias: Some(AttentionBias::Qkv),
             mlp_bias: Some(false),

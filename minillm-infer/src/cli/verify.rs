@@ -1,0 +1,42 @@
+//! `minillm-infer verify`: whether two models are one.
+
+use std::path::PathBuf;
+
+use minillm_model::checkpoint;
+
+use super::output::print;
+use super::{load, locate};
+use crate::error::{Error, Result};
+use crate::verify::compare;
+
+/// Compare two models, whatever their formats: logits, greedy tokens, tokenizers
+///
+/// Exits with 1 if they part: a logit beyond the tolerance, another greedy token, another id for a text.
+///
+///   minillm-infer verify runs/quickstart story-gguf/quickstart-848K-F32.gguf
+///   minillm-infer verify runs/quickstart story --tolerance 0.1
+#[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
+pub struct Args {
+    /// A model directory, a .gguf file, a checkpoint, or a run (its best checkpoint)
+    a: PathBuf,
+    /// The other one
+    b: PathBuf,
+    /// The largest difference of a logit that passes
+    #[arg(long, value_name = "T", default_value_t = 1e-4)]
+    tolerance: f32,
+    /// What to compute on: auto, or a name from `minillm-train devices`
+    #[arg(long, value_name = "D", default_value = "auto")]
+    device: String,
+}
+
+pub(super) fn run(args: &Args) -> Result<()> {
+    let (a, device) = load(&args.a, &args.device)?;
+    let b = checkpoint::load(&locate(&args.b)?, &device)?;
+    let comparison = compare(&a, &b, &device)?;
+    print(&format!("{comparison}\n"))?;
+    if comparison.is_equal(args.tolerance) {
+        return Ok(());
+    }
+    Err(Error::Differ { problem: format!("the models part at a tolerance of {:e}", args.tolerance) })
+}

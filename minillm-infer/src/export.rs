@@ -1,0 +1,254 @@
+//! A model for other programs: GGUF for llama.cpp and Ollama, or a Hugging Face directory cast, cut or renamed.
+//!
+//! What was written is read back before it is published: every weight must be the source's, rounded as the encoding says,
+//! and the logits must be the source's too. A file that does not pass never appears under its name.
+
+use std::path::{Path, PathBuf};
+
+use burn::tensor::Device;
+use fs_err as fs;
+use minillm_model::checkpoint::encoding::Encoding;
+use minillm_model::checkpoint::family::Family;
+use minillm_model::checkpoint::naming::Naming;
+use minillm_model::checkpoint::weights::{self, HostTensor, HostTensors};
+use minillm_model::checkpoint::{self, Checkpoint, Contents, WEIGHTS_FILE, durable, gguf, safetensors};
+use minillm_model::config::{AttentionBias, ModelConfig};
+use minillm_model::error::Error as ModelError;
+use minillm_model::parameters;
+
+use crate::card;
+use crate::error::{Error, Result};
+use crate::verify::{Comparison, compare};
+
+/// The name that transformers, GitHub and the hub show.
+const CARD_FILE: &str = "README.md";
+/// What `ollama create` reads.
+const MODELFILE: &str = "Modelfile";
+/// Rounding a weight to 8 bits moves logits by about a hundredth of their spread; a wrong layout moves them by all of it.
+const LARGEST_ROUNDING: f64 = 0.25;
+
+/// Where to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Target {
+    /// One file for llama.cpp and Ollama
+    Gguf,
+    /// A directory for transformers, vLLM, candle and mlx
+    Hf,
+}
+
+/// What to write.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The format.
+    pub target: Target,
+    /// A directory, or for GGUF also a file.
+    pub out: PathBuf,
+    /// How numbers are written.
+    pub encoding: Encoding,
+    /// What the model is called.
+    pub name: String,
+    /// The largest weight file of a directory, in bytes.
+    pub largest_shard: Option<u64>,
+}
+
+/// What was written.
+#[derive(Debug)]
+pub struct Exported {
+    /// The model's file or directory.
+    pub model: PathBuf,
+    /// Its size in bytes.
+    pub bytes: u64,
+    /// What was read back, compared with the source.
+    pub comparison: Comparison,
+}
+/// Writes `source`, reads it back on `device` and compares.
+pub fn export(source: &Checkpoint, options: &Options, device: &Device) -> Result<Exported> {
+    refuse_what_cannot_be(source, options)?;
+    let job = Job { source, options, device, config: with_gpt2_biases(&source.config) };
+    if options.target == Target::Gguf && has_extension(&options.out, "gguf") {
+        job.export_file()
+    } else {
+        job.export_directory()
+    }
+}
+
+/// `config` with all biases, if that is all it lacks to be a GPT-2, as in nanoGPT's `bias = False`: biases of zero are the
+/// same model, and one that others know.
+fn with_gpt2_biases(config: &ModelConfig) -> ModelConfig {
+    let biased = ModelConfig { attention_bias: AttentionBias::All, mlp_bias: true, ..config.clone() };
+    if Family::of(config) == Family::MiniLlm && Family::of(&biased) == Family::Gpt2 { biased } else { config.clone() }
+}
+
+/// One export.
+struct Job<'a> {
+    source: &'a Checkpoint,
+    options: &'a Options,
+    device: &'a Device,
+    /// The architecture as it is written.
+    config: ModelConfig,
+}
+
+fn refuse_what_cannot_be(source: &Checkpoint, options: &Options) -> Result<()> {
+    let refuse = |problem: &str, hint: &str| Err(Error::Request { problem: problem.to_owned(), hint: hint.to_owned() });
+    if options.target == Target::Hf && options.encoding == Encoding::Q8_0 {
+        return refuse("`--dtype q8_0` is a format of GGUF", "use `--to gguf`, or f32, f16 or bf16");
+    }
+    if options.target == Target::Gguf && options.largest_shard.is_some() {
+        return refuse("`--max-shard-size` is for directories", "use `--to hf`, or leave it out: GGUF is one file");
+    }
+    if has_extension(&options.out, "gguf") && options.target == Target::Hf {
+        return refuse(
+            "`--out` names a .gguf file, and `--to hf` writes a directory",
+            "use `--to gguf`, or another --out",
+        );
+    }
+    if options.out.is_dir() && fs::read_dir(&options.out).is_ok_and(|mut entries| entries.next().is_some()) {
+        let problem = format!("`{}` is not empty", options.out.display());
+        return refuse(&problem, "choose another --out, or remove what is there");
+    }
+    if source.path.canonicalize().ok().is_some_and(|path| options.out.canonicalize().ok() == Some(path)) {
+        return refuse("`--out` is the model itself", "choose another --out");
+    }
+    Ok(())
+}
+
+fn has_extension(path: &Path, extension: &str) -> bool {
+    path.extension().is_some_and(|found| found.eq_ignore_ascii_case(extension))
+}
+
+impl Job<'_> {
+    /// One GGUF file.
+    fn export_file(&self) -> Result<Exported> {
+        let out = &self.options.out;
+        durable::create_directory(parent(out)).map_err(write_error)?;
+        let part = Part::beside(out);
+        let comparison = self.write_gguf(&part.path)?;
+        let bytes = size(&part.path)?;
+        durable::rename(&part.path, out).map_err(write_error)?;
+        Ok(Exported { model: out.clone(), bytes, comparison })
+    }
+
+    /// A directory with the model, a card, and for GGUF a Modelfile.
+    fn export_directory(&self) -> Result<Exported> {
+        let Self { source, options, .. } = *self;
+        durable::create_directory(parent(&options.out)).map_err(write_error)?;
+        let part = Part::beside(&options.out);
+        fs::create_dir(&part.path).map_err(write_error)?;
+        let (model, comparison) = match options.target {
+            Target::Gguf => {
+                let file = gguf::file_name(&options.name, &self.config, options.encoding);
+                let comparison = self.write_gguf(&part.path.join(&file))?;
+                fs::write(part.path.join(MODELFILE), card::modelfile(source, &file)).map_err(write_error)?;
+                (options.out.join(file), comparison)
+            }
+            Target::Hf => (options.out.clone(), self.write_directory(&part.path)?),
+        };
+        let card = card::card(source, &self.config, options, &comparison);
+        fs::write(part.path.join(CARD_FILE), card).map_err(write_error)?;
+        durable::flush_tree(&part.path).map_err(write_error)?;
+        let bytes = size(&part.path)?;
+        if options.out.is_dir() {
+            fs::remove_dir(&options.out).map_err(write_error)?; // it is empty
+        }
+        durable::rename(&part.path, &options.out).map_err(write_error)?;
+        Ok(Exported { model, bytes, comparison })
+    }
+
+    fn contents(&self) -> Contents<'_> {
+        Contents { config: &self.config, ..self.source.contents() }
+    }
+
+    /// The weights as they are before rounding.
+    fn tensors(&self) -> Result<HostTensors> {
+        let mut tensors = weights::collect(&self.source.model)?;
+        for (name, shape) in parameters::expected(&self.config) {
+            // What the source lacks are biases that are added.
+            tensors.entry(name).or_insert_with(|| HostTensor { values: vec![0.0; shape.iter().product()], shape });
+        }
+        Ok(tensors)
+    }
+
+    fn write_gguf(&self, path: &Path) -> Result<Comparison> {
+        let encoding = self.options.encoding;
+        gguf::save(path, &self.options.name, &self.contents(), self.tensors()?, encoding)?;
+        self.prove(&gguf::load(path, self.device)?, |name, tensor| gguf::write::encoding_of(name, tensor, encoding))
+    }
+
+    fn write_directory(&self, directory: &Path) -> Result<Comparison> {
+        let encoding = self.options.encoding;
+        checkpoint::save_contents(directory, &self.contents(), encoding)?;
+        let is_gpt2 = Family::of(&self.config) == Family::Gpt2;
+        let naming = if is_gpt2 { Naming::Gpt2 { bare: false } } else { Naming::Llama };
+        let tensors = naming.to_foreign(self.tensors()?);
+        match self.options.largest_shard {
+            Some(largest) => safetensors::write_shards(directory, &tensors, encoding, largest)?,
+            None => safetensors::write(&directory.join(WEIGHTS_FILE), &tensors, encoding)?,
+        }
+        drop(tensors);
+        self.prove(&checkpoint::load(directory, self.device)?, |_, _| encoding)
+    }
+
+    /// Compares what was read back with the source: weight by weight, then in what they say.
+    fn prove(&self, written: &Checkpoint, encoding_of: impl Fn(&str, &HostTensor) -> Encoding) -> Result<Comparison> {
+        let differ = |problem: String| Err(Error::Differ { problem });
+        let mut found = weights::collect(&written.model)?;
+        for (name, tensor) in self.tensors()? {
+            let expected = encoding_of(&name, &tensor).round(&tensor.values);
+            if found.remove(&name).is_none_or(|found| found.values != expected) {
+                return differ(format!("`{name}` was not read back as it was written"));
+            }
+        }
+        let comparison = compare(self.source, written, self.device)?;
+        let is_good = match self.options.encoding {
+            // The same weights on the same device: the same bits.
+            Encoding::F32 => comparison.is_equal(0.0),
+            _ => {
+                comparison.relative <= LARGEST_ROUNDING && comparison.texts_equal.is_none_or(|n| n == comparison.texts)
+            }
+        };
+        if is_good { Ok(comparison) } else { differ(format!("what was written computes something else: {comparison}")) }
+    }
+}
+
+fn size(path: &Path) -> Result<u64> {
+    if path.is_file() {
+        return Ok(fs::metadata(path).map_err(write_error)?.len());
+    }
+    let mut bytes = 0;
+    for entry in fs::read_dir(path).map_err(write_error)? {
+        bytes += entry.map_err(write_error)?.metadata().map_err(write_error)?.len();
+    }
+    Ok(bytes)
+}
+
+fn parent(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+fn write_error(source: std::io::Error) -> Error {
+    Error::Model(ModelError::Io { action: "write", what: "the export", source })
+}
+
+/// A temporary name beside the final one; whatever is there is removed at the end.
+struct Part {
+    path: PathBuf,
+}
+
+impl Part {
+    fn beside(out: &Path) -> Self {
+        let name = out.file_name().unwrap_or_default().to_string_lossy();
+        let part = Self { path: out.with_file_name(format!(".{name}.part")) };
+        part.remove(); // left by a crash
+        part
+    }
+
+    fn remove(&self) {
+        let _ = if self.path.is_dir() { fs::remove_dir_all(&self.path) } else { fs::remove_file(&self.path) };
+    }
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        self.remove();
+    }
+}

@@ -1,0 +1,113 @@
+//! Whether two models are one: same logits, same greedy tokens, same tokenizer.
+
+use burn::tensor::Device;
+use minillm_model::checkpoint::Checkpoint;
+
+use crate::error::{Error, Result};
+use crate::generate::{Tokens, logits};
+use crate::sampling::Sampling;
+
+/// Tokens of the fixed prompt.
+const PROMPT_TOKENS: usize = 32;
+/// How many greedy tokens are compared after it.
+const GREEDY_TOKENS: usize = 64;
+
+/// Texts whose token ids are compared. What a character vocabulary lacks, both must lack.
+const TEXTS: [&str; 8] = [
+    "The end",
+    " two  spaces, a\ttab\n\nand lines\r\n",
+    "it's IT'S 1234567 3.14",
+    "fn main() { println!(\"{}\", 0x1F); }",
+    "caf\u{e9} cafe\u{301} \u{4f60}\u{597d} \u{645}\u{631}\u{62d}\u{628}\u{627}",
+    "\u{1f469}\u{200d}\u{1f680}\u{1f1e9}\u{1f1ea} \u{fffd}\u{0}\u{7}",
+    "<|endoftext|> between texts",
+    "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+];
+
+/// How far apart two models are.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Comparison {
+    /// The largest difference of two logits over the fixed prompt.
+    pub largest: f32,
+    /// The root mean square of the differences, as a share of the logits' own spread at a position.
+    pub relative: f64,
+    /// The first so many greedy tokens are the same.
+    pub greedy_equal: usize,
+    /// Of so many.
+    pub greedy: usize,
+    /// Texts whose ids are the same, if both have a tokenizer.
+    pub texts_equal: Option<usize>,
+    /// Of so many.
+    pub texts: usize,
+}
+
+impl Comparison {
+    /// Whether tokens and tokenizers are the same and no logit differs by more than `tolerance`.
+    pub fn is_equal(&self, tolerance: f32) -> bool {
+        self.largest <= tolerance
+            && self.greedy_equal == self.greedy
+            && self.texts_equal.is_none_or(|equal| equal == self.texts)
+    }
+}
+
+impl std::fmt::Display for Comparison {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { largest, relative, greedy_equal, greedy, texts_equal, texts } = self;
+        write!(f, "largest difference of a logit {largest:.1e} ({:.3} % of their spread), ", 100.0 * relative)?;
+        write!(f, "greedy tokens equal {greedy_equal} of {greedy}, ")?;
+        match texts_equal {
+            Some(equal) => write!(f, "texts tokenised alike {equal} of {texts}"),
+            None => write!(f, "no tokenizers to compare"),
+        }
+    }
+}
+
+/// A prompt of any vocabulary: ids that jump about, always the same.
+pub fn fixed_prompt(vocab_size: usize, context: usize) -> Vec<u32> {
+    // Half the context is left for what is generated.
+    (0..PROMPT_TOKENS.min(context.div_ceil(2))).map(|i| ((7 * i * i + 3 * i + 1) % vocab_size) as u32).collect()
+}
+
+/// Compares two models on `device`. Another vocabulary is an error: there is nothing to compare then.
+pub fn compare(a: &Checkpoint, b: &Checkpoint, device: &Device) -> Result<Comparison> {
+    let vocab_size = a.config.vocab_size;
+    if vocab_size != b.config.vocab_size {
+        return Err(Error::Differ {
+            problem: format!("the vocabularies have {vocab_size} and {} tokens", b.config.vocab_size),
+        });
+    }
+    let context = a.config.context().min(b.config.context());
+    let prompt = fixed_prompt(vocab_size, context);
+    let of = |model: &Checkpoint| logits(&model.model, &model.config, device, &prompt);
+    let (ours, theirs) = (of(a)?, of(b)?);
+    let difference = |(a, b): (&f32, &f32)| (a - b).abs();
+    let largest = ours.iter().zip(&theirs).map(difference).fold(0.0, f32::max);
+
+    let count = GREEDY_TOKENS.min(context - prompt.len());
+    let greedy = |model: &Checkpoint| -> Result<Vec<u32>> {
+        let sampling = Sampling { temperature: 0.0, ..Sampling::default() };
+        Tokens::new(&model.model, &model.config, device, &prompt, count, &sampling)?.collect()
+    };
+    let (greedy_a, greedy_b) = (greedy(a)?, greedy(b)?);
+    let greedy_equal = greedy_a.iter().zip(&greedy_b).take_while(|(a, b)| a == b).count();
+    let texts_equal = match (&a.tokenizer, &b.tokenizer) {
+        (Some(a), Some(b)) => {
+            let is_equal = |text: &&str| a.encode_prompt(text).ok() == b.encode_prompt(text).ok();
+            Some(TEXTS.iter().filter(|text| is_equal(text)).count())
+        }
+        _ => None,
+    };
+    let relative = spread_of_differences(&ours, &theirs, vocab_size);
+    Ok(Comparison { largest, relative, greedy_equal, greedy: count, texts_equal, texts: TEXTS.len() })
+}
+
+/// RMS of the differences over RMS of the logits about their mean, position by position.
+fn spread_of_differences(a: &[f32], b: &[f32], vocab_size: usize) -> f64 {
+    let (mut differences, mut spread) = (0.0, 0.0);
+    for (a, b) in a.chunks(vocab_size).zip(b.chunks(vocab_size)) {
+        let mean = a.iter().map(|&logit| f64::from(logit)).sum::<f64>() / vocab_size as f64;
+        differences += a.iter().zip(b).map(|(a, b)| f64::from(a - b).powi(2)).sum::<f64>();
+        spread += a.iter().map(|&logit| (f64::from(logit) - mean).powi(2)).sum::<f64>();
+    }
+    if differences == 0.0 { 0.0 } else { (differences / spread).sqrt() }
+}

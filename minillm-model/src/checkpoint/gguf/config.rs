@@ -1,0 +1,275 @@
+//! An architecture in GGUF's keys. llama.cpp computes four of our families: `llama`, `qwen2`, `qwen3` and `gpt2`.
+
+use super::super::family::Family;
+use super::super::tensor_files::{HostTensor, TensorFiles};
+use super::Value;
+use super::read::Keys;
+use super::write::KeyList;
+use crate::config::{AttentionBias, Mlp, ModelConfig, Norm, Position, RopeScaling, yarn_beta_fast, yarn_beta_slow};
+use crate::error::{Error, Result};
+use crate::layers::rope::frequencies;
+
+/// llama3 scaling in GGUF: what each pair's frequency is divided by.
+pub const ROPE_FACTORS: &str = "rope_freqs.weight";
+/// Where those divisors come from, as config.json says it. They alone do not tell.
+const ROPE_SCALING_KEY: &str = "minillm.rope_scaling";
+
+/// llama.cpp's name for the architecture, or the switches of `config` that it has no name for.
+pub fn architecture(config: &ModelConfig) -> Result<&'static str, Vec<&'static str>> {
+    let family = Family::of(config);
+    let mut blocking = match family {
+        Family::MiniLlm => Family::nearest(config).1,
+        Family::Qwen3 if config.attention_bias != AttentionBias::None => vec!["attention_bias"],
+        Family::Gpt2 if config.mlp != Mlp::Gelu => vec!["mlp"],
+        _ => Vec::new(),
+    };
+    // llama.cpp looks at everything in these architectures.
+    if config.sliding_window.is_some_and(|window| window < config.context()) {
+        blocking.push("sliding_window");
+    }
+    let is_expressible = match config.rope_scaling {
+        None | Some(RopeScaling::Linear { .. } | RopeScaling::Llama3 { .. }) => true,
+        Some(RopeScaling::Dynamic { .. }) => false,
+        // Only with the paper's own numbers, which llama.cpp computes with.
+        Some(RopeScaling::Yarn { attention_factor, beta_fast, beta_slow, truncate, .. }) => {
+            let is_usual = |given: f64, usual: f64| (given - usual).abs() < 1e-9;
+            attention_factor.is_none()
+                && is_usual(beta_fast, yarn_beta_fast())
+                && is_usual(beta_slow, yarn_beta_slow())
+                && truncate
+        }
+    };
+    if !is_expressible {
+        blocking.push("rope_scaling");
+    }
+    blocking.dedup();
+    match family {
+        _ if !blocking.is_empty() => Err(blocking),
+        Family::Qwen2 => Ok("qwen2"),
+        Family::Qwen3 => Ok("qwen3"),
+        Family::Gpt2 => Ok("gpt2"),
+        // A window as wide as the context is none.
+        Family::Llama | Family::Mistral | Family::MiniLlm => Ok("llama"),
+    }
+}
+
+/// The keys of an architecture that [`architecture`] has a name for.
+pub fn keys(architecture: &str, config: &ModelConfig) -> KeyList {
+    let key = |name: &str| format!("{architecture}.{name}");
+    let mut keys: KeyList = [
+        ("context_length", config.max_position_embeddings),
+        ("embedding_length", config.hidden_size),
+        ("block_count", config.num_hidden_layers),
+        ("feed_forward_length", config.intermediate_size),
+        ("attention.head_count", config.num_attention_heads),
+        ("attention.head_count_kv", config.num_key_value_heads),
+        ("vocab_size", config.vocab_size),
+    ]
+    .map(|(name, count)| (key(name), Value::Int(count as i128)))
+    .into();
+    let eps = if config.norm == Norm::LayerNorm { "layer_norm_epsilon" } else { "layer_norm_rms_epsilon" };
+    keys.push((key(&format!("attention.{eps}")), Value::Float(config.norm_eps)));
+    if config.position == Position::Rope {
+        for name in ["attention.key_length", "attention.value_length", "rope.dimension_count"] {
+            keys.push((key(name), Value::Int(config.head_dim as i128)));
+        }
+        keys.push((key("rope.freq_base"), Value::Float(config.rope_theta)));
+    }
+    let scaling = match config.rope_scaling {
+        Some(RopeScaling::Linear { factor }) => Some(("linear", factor, None)),
+        Some(RopeScaling::Yarn { factor, original_max_position_embeddings, .. }) => {
+            Some(("yarn", factor, Some(original_max_position_embeddings)))
+        }
+        _ => None,
+    };
+    if let Some((kind, factor, original)) = scaling {
+        keys.push((key("rope.scaling.type"), Value::Text(kind.to_owned())));
+        keys.push((key("rope.scaling.factor"), Value::Float(factor)));
+        keys.extend(original.map(|tokens| (key("rope.scaling.original_context_length"), Value::Int(tokens as i128))));
+    }
+    if let Some(scaling @ RopeScaling::Llama3 { .. }) = config.rope_scaling {
+        let text = serde_json::to_string(&scaling).unwrap_or_default();
+        keys.push((ROPE_SCALING_KEY.to_owned(), Value::Text(text)));
+    }
+    keys
+}
+
+/// The tensor of llama3 scaling, where the model has it.
+pub fn rope_factors(config: &ModelConfig) -> Option<HostTensor> {
+    let Some(RopeScaling::Llama3 { .. }) = config.rope_scaling else { return None };
+    let context = config.max_position_embeddings;
+    let plain = frequencies(&ModelConfig { rope_scaling: None, ..config.clone() }, context);
+    let scaled = frequencies(config, context);
+    let values: Vec<f32> = plain.iter().zip(scaled).map(|(plain, scaled)| (plain / scaled) as f32).collect();
+    Some(HostTensor { shape: vec![values.len()], values })
+}
+
+/// Reads a file's architecture and name of it. What GGUF's keys leave out (biases, tying) the tensors tell.
+pub fn read(keys: &Keys, tensors: &TensorFiles) -> Result<(String, ModelConfig)> {
+    let architecture = keys.required_text("general.architecture")?;
+    if !["llama", "qwen2", "qwen3", "gpt2"].contains(&architecture) {
+        let hint = "supported: llama, qwen2, qwen3 and gpt2";
+        return Err(keys.refuse("general.architecture", &format!("is `{architecture}`"), hint));
+    }
+    let key = |name: &str| format!("{architecture}.{name}");
+    let gpt2 = architecture == "gpt2";
+    let has = |name: &str| tensors.get(name).is_some();
+    let Some(&[vocab_size, _]) = tensors.get("token_embd.weight").map(|stored| &stored.shape[..]) else {
+        return Err(Error::InvalidFile {
+            path: keys.path().to_owned(),
+            problem: "has no matrix `token_embd.weight`".to_owned(),
+            hint: "convert the model again".to_owned(),
+        });
+    };
+    if keys.count(&key("expert_count"))?.is_some_and(|experts| experts > 0) {
+        return Err(keys.refuse(&key("expert_count"), "is set: experts are not supported", "use a dense model"));
+    }
+    let hidden_size = keys.required_count(&key("embedding_length"))?;
+    let num_attention_heads = keys.required_count(&key("attention.head_count"))?;
+    let usual_width = hidden_size.checked_div(num_attention_heads).unwrap_or(0);
+    let head_dim = keys.count(&key("attention.key_length"))?.unwrap_or(usual_width);
+    for name in ["attention.value_length", "rope.dimension_count"] {
+        if let Some(width) = keys.count(&key(name))?
+            && width != head_dim
+            && !gpt2
+        {
+            let problem = format!("is {width}, and the heads are {head_dim} wide");
+            return Err(keys.refuse(&key(name), &problem, "such models are not supported"));
+        }
+    }
+    let context = keys.required_count(&key("context_length"))?;
+    if keys.count(&key("attention.sliding_window"))?.is_some_and(|window| window > 0 && window < context) {
+        let problem = "is set: windows are not supported in GGUF";
+        return Err(keys.refuse(&key("attention.sliding_window"), problem, "use the model's Hugging Face directory"));
+    }
+    let bias = match (has("blk.0.attn_q.bias") || has("blk.0.attn_qkv.bias"), has("blk.0.attn_output.bias")) {
+        (true, true) => AttentionBias::All,
+        (true, false) => AttentionBias::Qkv,
+        (false, _) => AttentionBias::None,
+    };
+    let eps = key(if gpt2 { "attention.layer_norm_epsilon" } else { "attention.layer_norm_rms_epsilon" });
+    let mut config = ModelConfig {
+        vocab_size,
+        hidden_size,
+        intermediate_size: keys.required_count(&key("feed_forward_length"))?,
+        num_hidden_layers: keys.required_count(&key("block_count"))?,
+        num_attention_heads,
+        num_key_value_heads: keys.count(&key("attention.head_count_kv"))?.unwrap_or(num_attention_heads),
+        head_dim,
+        max_position_embeddings: context,
+        norm: if gpt2 { Norm::LayerNorm } else { Norm::RmsNorm },
+        norm_eps: shortest(keys.required_number(&eps)?),
+        position: if gpt2 { Position::Learned } else { Position::Rope },
+        rope_theta: shortest(keys.number(&key("rope.freq_base"))?.unwrap_or(10_000.0)),
+        rope_scaling: None,
+        sliding_window: None,
+        max_window_layers: 0,
+        mlp: if gpt2 { Mlp::Gelu } else { Mlp::Swiglu },
+        attention_bias: bias,
+        mlp_bias: has("blk.0.ffn_up.bias"),
+        qk_norm: architecture == "qwen3",
+        tie_word_embeddings: !has("output.weight"),
+        dropout: 0.0,
+        initializer_range: 0.02,
+    };
+    // Before anything is computed from them.
+    config.validate().map_err(|error| in_file(keys, error))?;
+    config.rope_scaling = read_scaling(keys, tensors, &config, architecture)?;
+    config.validate().map_err(|error| in_file(keys, error))?;
+    Ok((architecture.to_owned(), config))
+}
+
+/// GGUF has f32 where a config has decimals: 1e-5, and not 0.0000099999997.
+fn shortest(value: f64) -> f64 {
+    (value as f32).to_string().parse().unwrap_or(value)
+}
+
+fn in_file(keys: &Keys, error: Error) -> Error {
+    match error {
+        Error::InvalidConfig { field, problem, hint } => {
+            Error::InvalidFile { path: keys.path().to_owned(), problem: format!("`{field}` {problem}"), hint }
+        }
+        other => other,
+    }
+}
+
+fn read_scaling(
+    keys: &Keys,
+    tensors: &TensorFiles,
+    config: &ModelConfig,
+    architecture: &str,
+) -> Result<Option<RopeScaling>> {
+    if tensors.get(ROPE_FACTORS).is_some() {
+        return read_factors(keys, tensors, config).map(Some);
+    }
+    let key = |name: &str| format!("{architecture}.rope.scaling.{name}");
+    let factor = || keys.required_number(&key("factor")).map(shortest);
+    match keys.text(&key("type"))? {
+        None | Some("none") => Ok(None),
+        Some("linear") => Ok(Some(RopeScaling::Linear { factor: factor()? })),
+        Some("yarn") => {
+            for name in [
+                "attn_factor",
+                "yarn_ext_factor",
+                "yarn_attn_factor",
+                "yarn_beta_fast",
+                "yarn_beta_slow",
+                "yarn_log_multiplier",
+            ] {
+                if keys.number(&key(name))?.is_some() {
+                    let problem = "is set, which is not supported";
+                    return Err(keys.refuse(&key(name), problem, "use the model's Hugging Face directory"));
+                }
+            }
+            Ok(Some(RopeScaling::Yarn {
+                factor: factor()?,
+                original_max_position_embeddings: keys.required_count(&key("original_context_length"))?,
+                attention_factor: None,
+                beta_fast: yarn_beta_fast(),
+                beta_slow: yarn_beta_slow(),
+                truncate: true,
+            }))
+        }
+        Some(other) => {
+            let problem = format!("is `{other}`, which is not supported");
+            Err(keys.refuse(&key("type"), &problem, "supported: none, linear, yarn"))
+        }
+    }
+}
+
+/// The llama3 scaling that gives the file's divisors: what our own files say, else Llama 3's published numbers.
+fn read_factors(keys: &Keys, tensors: &TensorFiles, config: &ModelConfig) -> Result<RopeScaling> {
+    const TOLERANCE: f32 = 1e-4; // the divisors are f32, computed by different programs
+    let refuse = |problem: &str| {
+        keys.refuse(
+            ROPE_FACTORS,
+            problem,
+            "use the model's Hugging Face directory, whose config.json says how it was made",
+        )
+    };
+    let pairs = config.head_dim / 2;
+    if tensors.get(ROPE_FACTORS).is_some_and(|stored| stored.shape != [pairs]) {
+        return Err(refuse(&format!("is not a list of {pairs} numbers")));
+    }
+    let factors = tensors.read(ROPE_FACTORS)?.values;
+    let largest = factors.iter().copied().fold(1.0, f32::max);
+    let scaling = match keys.text(ROPE_SCALING_KEY)? {
+        Some(text) => serde_json::from_str(text).map_err(|error| {
+            keys.refuse(ROPE_SCALING_KEY, &format!("is no rotary scaling: {error}"), "convert again")
+        })?,
+        None => RopeScaling::Llama3 {
+            factor: f64::from(largest),
+            low_freq_factor: 1.0,
+            high_freq_factor: 4.0,
+            original_max_position_embeddings: 8192,
+        },
+    };
+    let scaled = ModelConfig { rope_scaling: Some(scaling), ..config.clone() };
+    scaled.validate().map_err(|error| in_file(keys, error))?;
+    let expected = rope_factors(&scaled).map(|tensor| tensor.values).unwrap_or_default();
+    let is_close = |(a, b): (&f32, &f32)| (a - b).abs() <= TOLERANCE * b.abs();
+    if expected.len() != factors.len() || !factors.iter().zip(&expected).all(is_close) {
+        return Err(refuse("are not the divisors of a known scaling"));
+    }
+    Ok(scaling)
+}

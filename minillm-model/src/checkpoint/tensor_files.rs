@@ -1,0 +1,163 @@
+//! The tensors in a model's weight files: known by name and shape at once, read one at a time.
+//!
+//! What a file claims is compared with its length before anything is read, and a tensor's memory is allocated only when
+//! its bytes are known to be there. So a model of any size loads with one tensor's copy beside it.
+
+use std::collections::BTreeMap;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+
+use fs_err as fs;
+
+use super::encoding::Encoding;
+use crate::error::{Error, Result};
+
+/// Most tensors of one file: GPT-3 has 1,156.
+pub const MOST_TENSORS: usize = 65_536;
+
+/// How much of a tensor is read at once; a multiple of every block.
+const CHUNK_BYTES: usize = 34 << 15;
+
+/// A tensor on the host, row-major.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HostTensor {
+    /// Its dimensions, slowest first.
+    pub shape: Vec<usize>,
+    /// Its values.
+    pub values: Vec<f32>,
+}
+
+/// Tensors by name.
+pub type HostTensors = BTreeMap<String, HostTensor>;
+
+/// Where a tensor lies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stored {
+    /// Its dimensions, slowest first.
+    pub shape: Vec<usize>,
+    /// How its numbers are written, or the name of a format that is not read here.
+    pub encoding: Result<Encoding, String>,
+    /// Where its bytes begin in the file.
+    pub offset: u64,
+}
+
+/// The tensors of one or more files.
+#[derive(Debug)]
+pub struct TensorFiles {
+    files: Vec<fs::File>,
+    tensors: BTreeMap<String, (usize, Stored)>,
+}
+
+impl TensorFiles {
+    /// No file yet.
+    pub fn new() -> Self {
+        Self { files: Vec::new(), tensors: BTreeMap::new() }
+    }
+
+    /// Adds a file with tensors that were seen to lie within it. A name that another file has too is an error.
+    pub fn add(&mut self, file: fs::File, tensors: BTreeMap<String, Stored>) -> Result<()> {
+        let path = file.path().to_owned();
+        let index = self.files.len();
+        self.files.push(file);
+        for (name, stored) in tensors {
+            if self.tensors.contains_key(&name) {
+                let problem = format!("holds the tensor `{name}`, which another file of the model holds too");
+                return Err(damaged(&path, problem));
+            }
+            self.tensors.insert(name, (index, stored));
+        }
+        Ok(())
+    }
+
+    /// Names and places, sorted by name.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Stored)> {
+        self.tensors.iter().map(|(name, (_, stored))| (name.as_str(), stored))
+    }
+
+    /// How many tensors there are.
+    pub fn len(&self) -> usize {
+        self.tensors.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.tensors.is_empty()
+    }
+
+    /// The place of a tensor.
+    pub fn get(&self, name: &str) -> Option<&Stored> {
+        self.tensors.get(name).map(|(_, stored)| stored)
+    }
+
+    /// The file that holds a tensor, for messages; the first file for a name that none holds.
+    pub fn path_of(&self, name: &str) -> PathBuf {
+        let file = self.tensors.get(name).map_or(0, |(file, _)| *file);
+        self.files.get(file).map(|file| file.path().to_owned()).unwrap_or_default()
+    }
+
+    /// Reads a tensor as f32.
+    pub fn read(&self, name: &str) -> Result<HostTensor> {
+        let path = self.path_of(name);
+        let Some((file, stored)) = self.tensors.get(name) else {
+            return Err(damaged(&path, format!("lacks the tensor `{name}`")));
+        };
+        let encoding = stored.encoding.clone().map_err(|format| Error::InvalidFile {
+            path: path.clone(),
+            problem: format!("the tensor `{name}` is {format}, which is not supported"),
+            hint: "supported: F32, F16, BF16, and in GGUF Q8_0".to_owned(),
+        })?;
+        let Some(bytes) = encoding.bytes(&stored.shape) else {
+            return Err(damaged(&path, format!("the tensor `{name}` has the impossible shape {:?}", stored.shape)));
+        };
+        let io = |source| Error::Io { action: "read", what: "the weights", source };
+        let mut file = &self.files[*file];
+        file.seek(SeekFrom::Start(stored.offset)).map_err(io)?;
+        let mut values = Vec::with_capacity(stored.shape.iter().product());
+        let mut chunk = vec![0; CHUNK_BYTES.min(bytes as usize)];
+        let mut left = bytes as usize;
+        while left > 0 {
+            let part = &mut chunk[..CHUNK_BYTES.min(left)];
+            file.read_exact(part).map_err(io)?;
+            encoding.decode(part, &mut values);
+            left -= part.len();
+        }
+        Ok(HostTensor { shape: stored.shape.clone(), values })
+    }
+
+    /// Reads every tensor.
+    pub fn read_all(&self) -> Result<HostTensors> {
+        self.tensors.keys().map(|name| Ok((name.clone(), self.read(name)?))).collect()
+    }
+}
+
+impl Default for TensorFiles {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// An error about a file that does not hold what its format promises.
+pub(super) fn damaged(path: &Path, problem: String) -> Error {
+    Error::InvalidFile {
+        path: path.to_owned(),
+        problem,
+        hint: "the file is damaged or incomplete; copy it again".to_owned(),
+    }
+}
+
+/// Rows to columns, in tiles that fit a cache.
+pub(super) fn transpose(tensor: HostTensor) -> HostTensor {
+    const TILE: usize = 32;
+    let &[rows, columns] = &tensor.shape[..] else { return tensor };
+    let mut values = vec![0.0; tensor.values.len()];
+    for top in (0..rows).step_by(TILE) {
+        for left in (0..columns).step_by(TILE) {
+            for row in top..(top + TILE).min(rows) {
+                for column in left..(left + TILE).min(columns) {
+                    values[column * rows + row] = tensor.values[row * columns + column];
+                }
+            }
+        }
+    }
+    HostTensor { shape: vec![columns, rows], values }
+}
