@@ -5,6 +5,8 @@
 //! [`ModelConfig::validate`] is the only place that rejects an architecture; behind it every `forward` may assume that
 //! the sizes fit. Field names are Hugging Face's; the letters in the comments are explained in the crate's root.
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
@@ -226,6 +228,10 @@ pub enum Preset {
 pub struct ModelOptions {
     /// Where the switches start from.
     pub preset: Preset,
+    /// A model whose architecture and weights the training starts from: a directory, a run, or a GGUF file. Of the other
+    /// fields only `dropout` may be set beside it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub from: Option<PathBuf>,
     pub vocab_size: Option<usize>,
     pub hidden_size: Option<usize>,
     pub intermediate_size: Option<usize>,
@@ -310,6 +316,7 @@ impl ModelConfig {
     pub fn to_options(&self, preset: Preset) -> ModelOptions {
         ModelOptions {
             preset,
+            from: None,
             vocab_size: Some(self.vocab_size),
             hidden_size: Some(self.hidden_size),
             intermediate_size: Some(self.intermediate_size),

@@ -19,6 +19,7 @@ pub mod optimizer;
 pub mod publish;
 pub mod run_dir;
 pub mod schedule;
+pub mod start;
 pub mod step;
 pub mod tales;
 pub mod trainer;

@@ -22,7 +22,6 @@ use minillm_infer::generate::{Tokens, text};
 use minillm_infer::sampling::Sampling;
 use minillm_model::config::ModelConfig;
 use minillm_model::decoder::LanguageModel;
-use minillm_model::init;
 use minillm_model::random::derive;
 use minillm_model::tokenizer::Tokenizer;
 
@@ -39,6 +38,7 @@ use crate::metrics::{Metrics, Record, Sink, tag};
 use crate::optimizer::ModelOptimizer;
 use crate::run_dir::{METRICS_FILE, RunDir, SAMPLES_FOLDER, TENSORBOARD_FOLDER};
 use crate::schedule::learning_rate;
+use crate::start::{architecture, start};
 use crate::step::{StepOptions, StepResult, train_step};
 use crate::workers::Workers;
 
@@ -84,21 +84,21 @@ impl Trainer {
         resume_from: Option<&Path>,
     ) -> Result<Self> {
         let device = found.device.clone().autodiff();
-        let model_config = config.model.resolve(corpus.tokenizer.vocab_size(), config.train.context);
-        check_vocabulary(&model_config, &corpus.tokenizer)?;
         let threads = found.training_threads();
         let mut optimizer = ModelOptimizer::new(&config.optimizer);
-        let (model, state) = match resume_from {
+        let (model_config, model, state) = match resume_from {
             None => {
-                let model = LanguageModel::new(&model_config, &device)?;
+                let (model_config, model) = start(config, &corpus.tokenizer, &device)?;
                 // The run before this one goes only now, when text, tokenizer and model have been seen to fit.
                 run.clear()?;
                 let state = State::new(config.seed, corpus.fingerprint.clone(), found.name.clone(), threads);
-                (init::initialize(model, &model_config, config.seed), state)
+                (model_config, model, state)
             }
             Some(checkpoint) => {
+                let model_config = architecture(config, &corpus.tokenizer, checkpoint)?;
                 let state = checkpoint::resume_state(checkpoint, &corpus.fingerprint, &found.name, threads)?;
-                (checkpoint::load(checkpoint, &model_config, &state, &device, &mut optimizer)?, state)
+                let model = checkpoint::load(checkpoint, &model_config, &state, &device, &mut optimizer)?;
+                (model_config, model, state)
             }
         };
         let console = Console::stderr(state.step, config.train.max_steps);
@@ -286,18 +286,4 @@ impl Trainer {
             checkpoint::save(directory, parts)
         })
     }
-}
-
-/// A `model.vocab_size` in the configuration may leave room, but not cut off tokens.
-fn check_vocabulary(model: &ModelConfig, tokenizer: &Tokenizer) -> Result<()> {
-    let (given, needed) = (model.vocab_size, tokenizer.vocab_size());
-    if given >= needed {
-        return Ok(());
-    }
-    Err(Error::Config {
-        origin: "configuration".to_owned(),
-        field: "model.vocab_size".to_owned(),
-        problem: format!("is {given}, below the tokenizer's {needed} tokens"),
-        hint: "leave it out: the tokenizer fills it in".to_owned(),
-    })
 }

@@ -118,13 +118,12 @@ fn load_directory(directory: &Path, device: &Device) -> Result<Checkpoint> {
         let path = directory.join(GENERATION_CONFIG_FILE);
         end_ids = hf_config::generation_end_ids(&path, &text)?.unwrap_or(end_ids);
     }
-    let tokenizer_file = directory.join(TOKENIZER_FILE);
-    let tokenizer = if tokenizer_file.exists() { Some(Tokenizer::from_file(&tokenizer_file)?) } else { None };
+    let tokenizer = load_tokenizer(directory)?;
     if let Some(tokenizer) = &tokenizer
         && tokenizer.vocab_size() > config.vocab_size
     {
         return Err(Error::InvalidFile {
-            path: tokenizer_file,
+            path: directory.join(TOKENIZER_FILE),
             problem: format!(
                 "has {} tokens, but `vocab_size` in {CONFIG_FILE} is {}",
                 tokenizer.vocab_size(),
@@ -148,6 +147,15 @@ fn read_optional(path: &Path) -> Result<Option<String>> {
         return Ok(None);
     }
     manifest::read_text(path, LARGEST_CONFIG_BYTES, "the model's config").map(Some)
+}
+
+/// Reads the tokenizer of the model at `path` alone; `None` if it has none.
+pub fn load_tokenizer(path: &Path) -> Result<Option<Tokenizer>> {
+    if path.is_file() {
+        return gguf::load_tokenizer(path);
+    }
+    let file = path.join(TOKENIZER_FILE);
+    if file.exists() { Tokenizer::from_file(&file).map(Some) } else { Ok(None) }
 }
 
 /// Reads `config.json` alone.

@@ -46,7 +46,7 @@ pub fn load_from(files: &TensorFiles, naming: Naming, config: &ModelConfig, devi
     for (index, place) in places.iter().enumerate() {
         by_parameter.extend(place.parameters.iter().map(|(name, row)| (name.as_str(), (index, *row))));
     }
-    let mut fill = Fill { files, places: &places, by_parameter, failed: None };
+    let mut fill = Fill { files, places: &places, by_parameter, open: HashMap::new(), failed: None };
     let model = parameters::map(LanguageModel::new(config, device)?, &mut fill);
     fill.failed.map_or(Ok(model), Err)
 }
@@ -111,20 +111,33 @@ struct Fill<'a> {
     places: &'a [Place],
     /// The place of each parameter, and its first row there.
     by_parameter: HashMap<&'a str, (usize, usize)>,
+    /// Fused tensors of which some parameters are still to come, by place, with how many.
+    open: HashMap<usize, (HostTensor, usize)>,
     failed: Option<Error>,
 }
 
 impl Fill<'_> {
-    fn read(&self, name: &str, rows: usize) -> Result<HostTensor> {
-        let Some((place, first)) = self.by_parameter.get(name).map(|(index, row)| (&self.places[*index], *row)) else {
+    fn read(&mut self, name: &str, rows: usize) -> Result<HostTensor> {
+        let Some(&(index, first)) = self.by_parameter.get(name) else {
             return Err(damaged(&self.files.path_of(name), format!("lacks `{name}`")));
         };
-        let mut tensor = place.restore(self.files.read(&place.tensor)?);
-        if rows < tensor.shape[0] {
-            let width = tensor.shape[1..].iter().product::<usize>();
-            tensor.values = tensor.values[first * width..(first + rows) * width].to_vec();
-            tensor.shape[0] = rows;
-        }
+        let place = &self.places[index];
+        let read = || Ok(place.restore(self.files.read(&place.tensor)?));
+        let tensor = if let [_] = place.parameters[..] {
+            read()?
+        } else {
+            let (fused, left) = match self.open.remove(&index) {
+                Some(open) => open,
+                None => (read()?, place.parameters.len()),
+            };
+            let width = fused.shape[1..].iter().product::<usize>();
+            let values = fused.values[first * width..(first + rows) * width].to_vec();
+            let shape = [&[rows], &fused.shape[1..]].concat();
+            if left > 1 {
+                self.open.insert(index, (fused, left - 1));
+            }
+            HostTensor { shape, values }
+        };
         Ok(if is_linear_weight(name) { transpose(tensor) } else { tensor })
     }
 }

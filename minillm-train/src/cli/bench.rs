@@ -46,6 +46,14 @@ pub struct Args {
 
 pub(super) fn run(args: &Args) -> Result<()> {
     let config = RunConfig::load(&args.config, &args.set)?;
+    if config.model.from.is_some() {
+        return Err(Error::Config {
+            origin: args.config.display().to_string(),
+            field: "model.from".to_owned(),
+            problem: "is given, and bench measures the model of a configuration".to_owned(),
+            hint: "write out the model's sizes; `from` changes no speed".to_owned(),
+        });
+    }
     let Some(vocab_size) = config.model.vocab_size else {
         return Err(Error::Config {
             origin: args.config.display().to_string(),

@@ -103,6 +103,9 @@ fn resume_point(run: &RunDir, config: &RunConfig) -> Result<Option<PathBuf>> {
 /// `config` with every field of the model written out, so that the file says what is built.
 fn resolved(config: &RunConfig, tokenizer: &Tokenizer) -> RunConfig {
     let mut resolved = config.resolved();
+    if config.model.from.is_some() {
+        return resolved; // the architecture is the other model's, and stands in every checkpoint's config.json
+    }
     let model = config.model.resolve(tokenizer.vocab_size(), config.train.context);
     // The vocabulary stays open: it is the tokenizer's.
     resolved.model = ModelOptions { vocab_size: config.model.vocab_size, ..model.to_options(config.model.preset) };

@@ -9,6 +9,7 @@ use toml::{Table, Value};
 use super::RunConfig;
 use super::keys::{nearest, nearest_section, sections};
 use super::overrides;
+use crate::data::TokenizerConfig;
 use crate::error::{Error, Result};
 
 impl RunConfig {
@@ -49,11 +50,15 @@ impl RunConfig {
             overrides::insert(&mut table, &key, value)?;
             source.overrides.insert(key);
         }
-        let config: Self = serde_path_to_error::deserialize(Value::Table(table)).map_err(|error| {
+        let has_tokenizer = table.contains_key("tokenizer");
+        let mut config: Self = serde_path_to_error::deserialize(Value::Table(table)).map_err(|error| {
             let key = error.path().to_string();
             let (problem, hint) = explain(&key, error.inner().message());
             config_error(&source.origin(&key), &key, problem, hint)
         })?;
+        if let (Some(from), false) = (&config.model.from, has_tokenizer) {
+            config.tokenizer = TokenizerConfig::File { path: from.clone() };
+        }
         config.validate().map_err(|error| match error {
             Error::Config { field, problem, hint, .. } => config_error(&source.origin(&field), &field, problem, hint),
             other => other,

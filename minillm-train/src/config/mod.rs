@@ -235,6 +235,7 @@ mod tests {
         config.tokenizer = TokenizerConfig::Bpe { vocab_size: 300 };
         config.model = ModelOptions {
             preset: Preset::Qwen3,
+            from: None,
             vocab_size: Some(100),
             hidden_size: Some(64),
             intermediate_size: Some(128),

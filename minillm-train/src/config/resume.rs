@@ -3,8 +3,9 @@
 //! Resuming is exact: a run that is stopped and continued ends with the weights of one that was never stopped. That
 //! holds as long as the steps already taken would have been the same under the new configuration, so this is the rule:
 //!
-//! - [`RESUMABLE`] keys decide how long the run is and what is watched, never a step, or where the text lies, which may have
-//!   been moved: that it is the same text is seen by its fingerprint. They may change.
+//! - [`RESUMABLE`] keys decide how long the run is and what is watched, never a step, or where the text and
+//!   the model lie that the run began with. They may have been moved: that it is the same text is seen by its fingerprint,
+//!   and the weights are the checkpoint's. They may change.
 //! - The learning rate's keys (`optimizer.learning_rate`, `schedule.*`) may change if every step already taken keeps
 //!   its rate. So a WSD run may be made longer before its decay has begun. A cosine that was to end at step 2,000 may
 //!   not be stretched to 4,000, but with `schedule.decay_steps` = 2000 the run may go on to 4,000 at the minimum.
@@ -112,6 +113,10 @@ fn flatten(config: &RunConfig) -> Result<BTreeMap<String, Value>> {
         return Ok(BTreeMap::new());
     };
     whole["model"] = model;
+    if config.model.from.is_some() {
+        // Where it lies does not matter any more, but that the architecture is not this file's does.
+        whole["model"]["from"] = "another model".into();
+    }
     let mut flat = BTreeMap::new();
     for (section, value) in whole.as_object_mut().into_iter().flatten() {
         match value {

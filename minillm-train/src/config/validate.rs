@@ -1,5 +1,7 @@
 //! Ranges, and fields that must fit one another. Types and names are settled before.
 
+use minillm_model::config::ModelOptions;
+
 use super::RunConfig;
 use crate::error::{Error, Result};
 use crate::schedule::ScheduleKind;
@@ -57,6 +59,14 @@ impl RunConfig {
     /// The architecture by the model's own rules. The vocabulary is not known yet, so any size stands for it.
     fn validate_model(&self) -> Result<()> {
         let context = self.train.context;
+        if self.model.from.is_some() {
+            // Whatever else is set would contradict the model that is there.
+            let allowed =
+                ModelOptions { from: self.model.from.clone(), dropout: self.model.dropout, ..ModelOptions::default() };
+            let hint =
+                "leave out every other field of [model] but `dropout`: they are those of the model it starts from";
+            return require(self.model == allowed, "model.from", "is given beside other fields".to_owned(), hint);
+        }
         let model = self.model.resolve(self.model.vocab_size.unwrap_or(1), context);
         model.validate().map_err(|error| match error {
             minillm_model::error::Error::InvalidConfig { field: "max_position_embeddings", problem, hint }

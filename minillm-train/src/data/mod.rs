@@ -36,7 +36,7 @@ use documents::Documents;
 use source::{Text, hex};
 use split::{Part, Survey};
 use token_file::TokenFile;
-use tokenize::{Preparation, train_bpe};
+use tokenize::{Preparation, read_tokenizer, train_bpe};
 
 /// What is fixed about the run that the data needs to know.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -133,7 +133,7 @@ pub fn train_tokenizer(data: &DataConfig, tokenizer: &TokenizerConfig, progress:
             let survey = Survey::new(&text, progress)?;
             Ok(Tokenizer::char_level(&survey.alphabet, survey.documents > 1)?)
         }
-        TokenizerConfig::File { path } => Ok(Tokenizer::from_file(path)?),
+        TokenizerConfig::File { path } => read_tokenizer(path),
     }
 }
 

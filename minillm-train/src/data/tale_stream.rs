@@ -8,6 +8,7 @@ use rand::Rng;
 use sha2::{Digest, Sha256};
 
 use super::config::{TokenizerConfig, invalid};
+use super::tokenize::read_tokenizer;
 use crate::error::Result;
 use crate::tales::{Story, story};
 
@@ -39,7 +40,7 @@ pub fn tokenizer(config: &TokenizerConfig) -> Result<Tokenizer> {
             Tokenizer::char_level(&alphabet, true)?
         }
         TokenizerConfig::Bpe { vocab_size } => Tokenizer::train_bpe(*vocab_size, texts())?,
-        TokenizerConfig::File { path } => Tokenizer::from_file(path)?,
+        TokenizerConfig::File { path } => read_tokenizer(path)?,
     };
     if tokenizer.end_of_text().is_none() {
         return Err(invalid(

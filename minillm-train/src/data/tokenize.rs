@@ -4,6 +4,7 @@ use std::fs::TryLockError;
 use std::path::{Path, PathBuf};
 
 use fs_err::File;
+use minillm_model::checkpoint;
 use minillm_model::tokenizer::Tokenizer;
 use sha2::{Digest, Sha256};
 
@@ -30,6 +31,22 @@ pub struct Preparation<'a> {
     survey: Option<Survey>,
 }
 
+/// The tokenizer in a `tokenizer.json`, or of a model: a directory, a run, or a GGUF file.
+pub fn read_tokenizer(path: &Path) -> Result<Tokenizer> {
+    let is_model = path.is_dir() || path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"));
+    if !is_model {
+        return Ok(Tokenizer::from_file(path)?);
+    }
+    let (model, _) = checkpoint::locate::model_dir(path)?;
+    let tokenizer = checkpoint::load_tokenizer(&model)?;
+    tokenizer.ok_or_else(|| Error::Config {
+        origin: "configuration".to_owned(),
+        field: "tokenizer.path".to_owned(),
+        problem: format!("is `{}`, a model without a tokenizer", path.display()),
+        hint: "put the model's tokenizer.json there, or name another file".to_owned(),
+    })
+}
+
 impl<'a> Preparation<'a> {
     /// Reads nothing yet.
     pub fn new(text: &'a Text, validation_fraction: f64, cache_dir: &'a Path, progress: &'a dyn Progress) -> Self {
@@ -39,7 +56,7 @@ impl<'a> Preparation<'a> {
     /// The tokenizer that the configuration asks for. One made from the text is kept as `tokenizers/*.json`.
     pub fn tokenizer(&mut self, config: &TokenizerConfig) -> Result<Tokenizer> {
         let recipe = match config {
-            TokenizerConfig::File { path } => return Ok(Tokenizer::from_file(path)?),
+            TokenizerConfig::File { path } => return read_tokenizer(path),
             TokenizerConfig::Char => "char 1".to_owned(),
             TokenizerConfig::Bpe { vocab_size } => format!("bpe 1 {vocab_size} {}", self.validation_fraction),
         };

@@ -52,6 +52,7 @@ use super::{Checkpoint, Contents};
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
 use crate::stats;
+use crate::tokenizer::Tokenizer;
 
 /// Reads the model in the file at `path` onto `device`.
 pub fn load(path: &Path, device: &Device) -> Result<Checkpoint> {
@@ -69,6 +70,13 @@ pub fn load(path: &Path, device: &Device) -> Result<Checkpoint> {
         chat_template: vocabulary::chat_template(&keys)?.map(str::to_owned),
         config,
     })
+}
+
+/// Reads the tokenizer alone; `None` if the file has none.
+pub fn load_tokenizer(path: &Path) -> Result<Option<Tokenizer>> {
+    let (keys, tensors) = read::open(path)?;
+    let (_, config) = config::read(&keys, &tensors)?;
+    vocabulary::read(&keys, config.vocab_size)
 }
 
 /// Writes a model to the file `path`, as `name`. What llama.cpp cannot compute is an error that names the switch.
