@@ -178,7 +178,7 @@ impl Job<'_> {
         let encoding = self.options.encoding;
         checkpoint::save_contents(directory, &self.contents(), encoding)?;
         let is_gpt2 = Family::of(&self.config) == Family::Gpt2;
-        let naming = if is_gpt2 { Naming::Gpt2 { bare: false } } else { Naming::Llama };
+        let naming = if is_gpt2 { Naming::Gpt2 { bare: true } } else { Naming::Llama };
         let tensors = naming.to_foreign(self.tensors()?);
         match self.options.largest_shard {
             Some(largest) => safetensors::write_shards(directory, &tensors, encoding, largest)?,

@@ -53,7 +53,7 @@ pub fn load_from(files: &TensorFiles, naming: Naming, config: &ModelConfig, devi
 
 /// Writes the weights of `model` to the safetensors file `path`, in f32.
 pub fn save(path: &Path, config: &ModelConfig, model: &LanguageModel) -> Result<()> {
-    let naming = if Family::of(config) == Family::Gpt2 { Naming::Gpt2 { bare: false } } else { Naming::Llama };
+    let naming = if Family::of(config) == Family::Gpt2 { Naming::Gpt2 { bare: true } } else { Naming::Llama };
     write(path, &naming.to_foreign(collect(model)?))
 }
 

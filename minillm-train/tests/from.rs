@@ -1,0 +1,103 @@
+//! Training that starts from another model: its weights, its tokenizer, and nothing that does not fit it.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::process::Command;
+
+use common::{Bench, infer, stderr};
+
+/// The text of tiny.toml, its model replaced.
+const TUNE: &str = r#"
+seed = 12
+[data]
+files = ["text.txt"]
+order = "shuffled"
+[model]
+from = "base"
+[train]
+max_steps = 20
+batch_size = 5
+context = 16
+[optimizer]
+learning_rate = 1e-3
+[schedule]
+warmup_steps = 2
+decay_steps = 20
+[eval]
+every_steps = 1000
+sample_tokens = 0
+[checkpoint]
+every_steps = 10
+[log]
+every_steps = 1
+"#;
+
+/// A bench with a trained run `base` and a configuration that goes on from it.
+fn bench() -> Bench {
+    let bench = Bench::new();
+    bench.train("base", &[]);
+    bench.write("tune.toml", TUNE);
+    bench
+}
+
+fn refused(bench: &Bench, settings: &[&str], parts: &[&str]) {
+    let settings: Vec<_> = settings.iter().flat_map(|setting| ["--set", setting]).collect();
+    let output = bench.command(&[&["train", "tune.toml", "--out", "no"], &settings[..]].concat()).output().unwrap();
+    let message = stderr(&output);
+    assert_ne!(output.status.code(), Some(0), "{settings:?}");
+    for part in parts {
+        assert!(message.contains(part) && !message.contains("panicked"), "{settings:?} lacks `{part}`:\n{message}");
+    }
+    assert!(!bench.path().join("no/checkpoint-000020").exists());
+}
+
+#[test]
+fn a_run_goes_on_from_a_models_weights() {
+    let bench = bench();
+    bench.run(&["train", "tune.toml", "--out", "tuned"]);
+    let (before, after) = (bench.losses("base"), bench.losses("tuned"));
+    // Dropout was on in the first run: the loss it ended with is above what the model can do.
+    let (first, last) = (before[0], before[before.len() - 1]);
+    assert!(after[0] < last + 0.3 && after[0] < first - 0.5, "{first} .. {last}, then {}", after[0]);
+
+    // A GGUF file of it is the same beginning, and the original need not be there to resume.
+    let export = |arguments: &[&str]| {
+        let output = Command::new(infer()).args(arguments).current_dir(bench.path()).output().unwrap();
+        assert!(output.status.success(), "{}", stderr(&output));
+    };
+    export(&["export", "base", "--to", "gguf", "--out", "base.gguf"]);
+    bench.run(&[
+        "train",
+        "tune.toml",
+        "--out",
+        "again",
+        "--set",
+        "model.from=base.gguf",
+        "--set",
+        "train.max_steps=10",
+    ]);
+    fs_err::rename(bench.path().join("base.gguf"), bench.path().join("moved.gguf")).unwrap();
+    bench.run(&["train", "tune.toml", "--out", "again", "--resume", "--set", "model.from=moved.gguf"]);
+    for ((name, tuned), (_, again)) in bench.state("tuned", 20).into_iter().zip(bench.state("again", 20)) {
+        assert_eq!(tuned, again, "{name}");
+    }
+}
+
+#[test]
+fn what_does_not_fit_the_model_is_refused() {
+    let bench = bench();
+    refused(&bench, &["model.hidden_size=64"], &["tune.toml", "`model.from`", "but `dropout`"]);
+    refused(&bench, &["train.context=17"], &["`train.context` is 17", "16 tokens", "hint: choose 16 or less"]);
+    refused(&bench, &["model.from=nowhere"], &["nowhere"]);
+    refused(&bench, &["tokenizer.kind=bpe", "tokenizer.vocab_size=300"], &["`tokenizer` has", "hint: leave [tokenizer] out"]);
+    // As many characters, but others.
+    let text = fs_err::read_to_string(bench.path().join("text.txt")).unwrap();
+    bench.write("text.txt", &text.replace('m', "q"));
+    refused(
+        &bench,
+        &["tokenizer.kind=char"],
+        &["`tokenizer` is not the one of the model", "hint: leave [tokenizer] out"],
+    );
+}
