@@ -4,9 +4,11 @@
     python tools/compare_transformers.py CHECKPOINT...
 
 A CHECKPOINT is a directory with config.json (`runs/NAME/checkpoint-000500`). Prints the largest difference of any logit; exits with 1
-if one is above 1e-4, if the prompt's tokens differ, or if transformers reports a weight that is missing or unused.
+if one is above 1e-4, if the prompt's tokens differ, or if transformers reports a weight that is missing or unused. `MINILLM_INFER`
+may name a program to use instead of `cargo run`.
 """
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -22,8 +24,10 @@ root = pathlib.Path(__file__).resolve().parent.parent
 
 
 def infer(*arguments):
-    command = ["cargo", "run", "--quiet", "--release", "--package", "minillm-infer", "--", *arguments]
-    return subprocess.run(command, check=True, cwd=root, stdout=subprocess.PIPE).stdout
+    program = ["cargo", "run", "--quiet", "--release", "--package", "minillm-infer", "--"]
+    if "MINILLM_INFER" in os.environ:
+        program = [pathlib.Path(os.environ["MINILLM_INFER"]).resolve()]
+    return subprocess.run([*program, *arguments], check=True, cwd=root, stdout=subprocess.PIPE).stdout
 
 
 def our_logits(directory, ids):

@@ -91,7 +91,11 @@ fn what_does_not_fit_the_model_is_refused() {
     refused(&bench, &["model.hidden_size=64"], &["tune.toml", "`model.from`", "but `dropout`"]);
     refused(&bench, &["train.context=17"], &["`train.context` is 17", "16 tokens", "hint: choose 16 or less"]);
     refused(&bench, &["model.from=nowhere"], &["nowhere"]);
-    refused(&bench, &["tokenizer.kind=bpe", "tokenizer.vocab_size=300"], &["`tokenizer` has", "hint: leave [tokenizer] out"]);
+    refused(
+        &bench,
+        &["tokenizer.kind=bpe", "tokenizer.vocab_size=300"],
+        &["`tokenizer` has", "hint: leave [tokenizer] out"],
+    );
     // As many characters, but others.
     let text = fs_err::read_to_string(bench.path().join("text.txt")).unwrap();
     bench.write("text.txt", &text.replace('m', "q"));

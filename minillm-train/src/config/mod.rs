@@ -306,6 +306,7 @@ mod tests {
         }
         names.sort();
         let expected = [
+            "continue",
             "gpt2-124m",
             "laptop-gpu",
             "quickstart",
