@@ -90,15 +90,17 @@ pub fn compare(a: &Checkpoint, b: &Checkpoint, device: &Device) -> Result<Compar
     };
     let (greedy_a, greedy_b) = (greedy(a)?, greedy(b)?);
     let greedy_equal = greedy_a.iter().zip(&greedy_b).take_while(|(a, b)| a == b).count();
-    let texts_equal = match (&a.tokenizer, &b.tokenizer) {
-        (Some(a), Some(b)) => {
-            let is_equal = |text: &&str| a.encode_prompt(text).ok() == b.encode_prompt(text).ok();
-            Some(TEXTS.iter().filter(|text| is_equal(text)).count())
-        }
-        _ => None,
-    };
+    let (mut texts_equal, mut texts) = (None, 0);
+    if let (Some(a), Some(b)) = (&a.tokenizer, &b.tokenizer) {
+        // The models' own text is in every vocabulary, whatever its characters.
+        let own = [a.decode(&greedy_a)?, a.decode(&prompt)?];
+        let all = TEXTS.into_iter().chain(own.iter().map(String::as_str));
+        let is_equal = |text: &&str| a.encode_prompt(text).ok() == b.encode_prompt(text).ok();
+        texts = TEXTS.len() + own.len();
+        texts_equal = Some(all.filter(is_equal).count());
+    }
     let relative = spread_of_differences(&ours, &theirs, vocab_size);
-    Ok(Comparison { largest, relative, greedy_equal, greedy: count, texts_equal, texts: TEXTS.len() })
+    Ok(Comparison { largest, relative, greedy_equal, greedy: count, texts_equal, texts })
 }
 
 /// RMS of the differences over RMS of the logits about their mean, position by position.

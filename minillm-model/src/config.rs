@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+pub use crate::layers::rope_scaling::RopeScaling;
 
 /// How a vector is brought to a standard size before each sub-layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -91,67 +92,6 @@ impl From<AttentionBias> for BiasValue {
             AttentionBias::Qkv => Self::Only(QkvOnly::Qkv),
         }
     }
-}
-
-/// How rotary frequencies are stretched to contexts longer than the training's.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "rope_type", rename_all = "lowercase", deny_unknown_fields)]
-pub enum RopeScaling {
-    /// Every position divided by `factor` (position interpolation, arXiv:2306.15595).
-    Linear {
-        /// How many times longer the new context is.
-        factor: f64,
-    },
-    /// The base grows once a sequence is longer than `max_position_embeddings` (NTK-aware scaling; Peng et al. 2023,
-    /// arXiv:2309.00071, section 3.3). Up to there nothing changes.
-    Dynamic {
-        /// How many times longer than `max_position_embeddings` a sequence may get.
-        factor: f64,
-    },
-    /// Pairs that turn less than `beta_slow` times over the original context are interpolated, those that turn more than
-    /// `beta_fast` times are kept, and attention is sharpened (YaRN; Peng et al. 2023, arXiv:2309.00071).
-    Yarn {
-        /// How many times longer the new context is.
-        factor: f64,
-        /// The context of the original training, in tokens.
-        original_max_position_embeddings: usize,
-        /// Size of the rotated queries and keys; by default `0.1 ln(factor) + 1`.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        attention_factor: Option<f64>,
-        /// Turns over the original context, above which a pair is kept.
-        #[serde(default = "yarn_beta_fast")]
-        beta_fast: f64,
-        /// Turns over the original context, below which a pair is interpolated.
-        #[serde(default = "yarn_beta_slow")]
-        beta_slow: f64,
-        /// Whether the bounds of the blend are rounded outwards to whole pairs.
-        #[serde(default = "yarn_truncate")]
-        truncate: bool,
-    },
-    /// Slow pairs are interpolated, fast ones kept, those between blended (LLaMA 3.1).
-    Llama3 {
-        /// How many times longer the new context is.
-        factor: f64,
-        /// Pairs that turn fewer times than this over the original context are interpolated.
-        low_freq_factor: f64,
-        /// Pairs that turn more often than this over the original context are kept.
-        high_freq_factor: f64,
-        /// The context of the original training, in tokens.
-        original_max_position_embeddings: usize,
-    },
-}
-
-/// YaRN's defaults are the paper's.
-pub(crate) fn yarn_beta_fast() -> f64 {
-    32.0
-}
-
-pub(crate) fn yarn_beta_slow() -> f64 {
-    1.0
-}
-
-fn yarn_truncate() -> bool {
-    true
 }
 
 /// A complete architecture. Any combination of the switches trains and generates.
@@ -301,10 +241,7 @@ impl ModelConfig {
     /// The longest sequence that the model can look at, in tokens: `max_position_embeddings`, and more where the rotary
     /// base grows with the sequence.
     pub fn context(&self) -> usize {
-        match self.rope_scaling {
-            Some(RopeScaling::Dynamic { factor }) => (self.max_position_embeddings as f64 * factor) as usize,
-            _ => self.max_position_embeddings,
-        }
+        self.rope_scaling.map_or(self.max_position_embeddings, |scaling| scaling.context(self))
     }
 
     /// How many tokens back the queries of block `index` may look; `None` for all.
@@ -420,50 +357,10 @@ impl ModelConfig {
             let hint = "choose 1 (a token sees itself) or more, or leave it out".to_owned();
             return invalid("sliding_window", "is 0".to_owned(), hint);
         }
-        self.validate_rope_scaling()
-    }
-
-    fn validate_rope_scaling(&self) -> Result<()> {
-        let positive = |value: f64| value.is_finite() && value > 0.0;
-        let (good, hint) = match self.rope_scaling {
-            None => (true, ""),
-            Some(RopeScaling::Linear { factor }) => (positive(factor), "`factor` must be positive"),
-            Some(RopeScaling::Dynamic { factor }) => (
-                factor.is_finite() && factor >= 1.0 && self.head_dim > 2,
-                "`factor` must be 1 or more, `head_dim` above 2",
-            ),
-            Some(RopeScaling::Yarn {
-                factor,
-                original_max_position_embeddings,
-                attention_factor,
-                beta_fast,
-                beta_slow,
-                truncate: _,
-            }) => (
-                positive(factor)
-                    && original_max_position_embeddings > 0
-                    && attention_factor.is_none_or(positive)
-                    && positive(beta_fast)
-                    && positive(beta_slow)
-                    && beta_fast > beta_slow
-                    && self.rope_theta > 1.0,
-                "all must be positive, `beta_fast` above `beta_slow`, and `rope_theta` above 1",
-            ),
-            Some(RopeScaling::Llama3 {
-                factor,
-                low_freq_factor,
-                high_freq_factor,
-                original_max_position_embeddings,
-            }) => (
-                positive(factor)
-                    && positive(low_freq_factor)
-                    && positive(high_freq_factor)
-                    && high_freq_factor > low_freq_factor
-                    && original_max_position_embeddings > 0,
-                "all must be positive, and `high_freq_factor` above `low_freq_factor`",
-            ),
-        };
-        if good { Ok(()) } else { invalid("rope_scaling", "has a factor out of range".to_owned(), hint.to_owned()) }
+        match self.rope_scaling.map_or(Ok(()), |scaling| scaling.check(self)) {
+            Ok(()) => Ok(()),
+            Err(hint) => invalid("rope_scaling", "has a number out of range".to_owned(), hint.to_owned()),
+        }
     }
 }
 

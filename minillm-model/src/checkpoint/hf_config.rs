@@ -11,8 +11,9 @@ use serde_json::{Map, Value, json};
 
 use super::encoding::Encoding;
 use super::family::Family;
-use crate::config::{AttentionBias, Mlp, ModelConfig, Norm, Position, RopeScaling, yarn_beta_fast, yarn_beta_slow};
+use crate::config::{AttentionBias, Mlp, ModelConfig, Norm, Position, RopeScaling};
 use crate::error::{Error, Result};
+use crate::layers::rope_scaling::{yarn_beta_fast, yarn_beta_slow};
 
 /// What `config.json` says.
 #[derive(Clone, Debug, PartialEq)]
@@ -107,7 +108,9 @@ fn llama_fields(config: &ModelConfig, family: Family) -> Value {
         Family::Mistral => fields["sliding_window"] = json!(config.sliding_window),
         Family::Qwen2 | Family::Qwen3 => {
             let first = config.sliding_window.map_or(config.num_hidden_layers, |_| config.max_window_layers);
-            fields["sliding_window"] = json!(config.sliding_window);
+            // candle wants a number for Qwen2, and for Qwen3 none; without `use_sliding_window` it means nothing.
+            let unused = (family == Family::Qwen2).then_some(config.max_position_embeddings);
+            fields["sliding_window"] = json!(config.sliding_window.or(unused));
             fields["use_sliding_window"] = json!(config.sliding_window.is_some());
             fields["max_window_layers"] = json!(first);
         }

@@ -189,10 +189,13 @@ pub fn save_contents(directory: &Path, contents: &Contents, encoding: Encoding) 
     let Some(tokenizer) = tokenizer else { return Ok(()) };
     write(&directory.join(TOKENIZER_FILE), &tokenizer.to_json())?;
     let made = || tokenizer.config_json(config.max_position_embeddings);
-    write(&directory.join(TOKENIZER_CONFIG_FILE), &tokenizer_config.map_or_else(made, str::to_owned))?;
+    let tokenizer_config = tokenizer_config.map_or_else(made, str::to_owned);
+    write(&directory.join(TOKENIZER_CONFIG_FILE), &tokenizer_config)?;
     match chat_template {
-        Some(template) => write(&directory.join(CHAT_TEMPLATE_FILE), template),
-        None => Ok(()),
+        Some(template) if hf_config::chat_template(&tokenizer_config).is_none() => {
+            write(&directory.join(CHAT_TEMPLATE_FILE), template)
+        }
+        _ => Ok(()),
     }
 }
 

@@ -33,12 +33,21 @@ const LARGEST_HEADER_BYTES: u64 = 100_000_000;
 const LARGEST_INDEX_BYTES: u64 = 16 << 20;
 const MOST_DIMENSIONS: usize = 8;
 const LONGEST_NAME_BYTES: usize = 1024;
+/// What came before safetensors.
+const PICKLE_FILE: &str = "pytorch_model.bin";
 
 /// Opens the weights in `directory`: one file, or several with an index.
 pub fn open_directory(directory: &Path) -> Result<TensorFiles> {
     let mut tensors = TensorFiles::new();
     let single = directory.join(WEIGHTS_FILE);
     let index_path = directory.join(INDEX_FILE);
+    if !single.exists() && !index_path.exists() && directory.join(PICKLE_FILE).exists() {
+        return Err(Error::InvalidFile {
+            path: directory.join(PICKLE_FILE),
+            problem: "is a pickle, which can run any code and is not read".to_owned(),
+            hint: "save the model again in transformers, which writes model.safetensors".to_owned(),
+        });
+    }
     if single.exists() || !index_path.exists() {
         add_file(&mut tensors, &single)?;
         return Ok(tensors);
@@ -146,9 +155,16 @@ fn other_width(dtype: &str) -> Option<u64> {
     })
 }
 
-/// Writes tensors in `encoding`, which is not `Q8_0`. The same tensors always give the same bytes. A value that is not
+/// Writes tensors in `encoding`; `Q8_0`, which the format does not have, is an error. The same tensors always give the same bytes. A value that is not
 /// finite, or that `encoding` cannot hold, is an error, and nothing is written.
 pub fn write(path: &Path, tensors: &HostTensors, encoding: Encoding) -> Result<()> {
+    if encoding == Encoding::Q8_0 {
+        return Err(Error::InvalidFile {
+            path: path.to_owned(),
+            problem: "cannot be in Q8_0, which is a format of GGUF".to_owned(),
+            hint: "write F32, F16 or BF16".to_owned(),
+        });
+    }
     for (name, tensor) in tensors {
         check_finite(path, name, tensor, encoding)?;
     }

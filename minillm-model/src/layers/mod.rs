@@ -6,6 +6,7 @@ pub mod gelu_mlp;
 pub mod layer_norm;
 pub mod rms_norm;
 pub mod rope;
+pub mod rope_scaling;
 pub mod swiglu;
 
 #[cfg(test)]

@@ -14,12 +14,10 @@
 //! A pair is (value i, value i + E/2), "halves", as Hugging Face stores LLaMA. The paper, Meta's files and GGUF pair
 //! neighbours (2i, 2i + 1): the same up to the order of rows in the q and k matrices, and wrong if mixed.
 
-use std::f64::consts::TAU;
-
 use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
 
-use crate::config::{ModelConfig, RopeScaling};
+use crate::config::ModelConfig;
 
 /// Angles in the tables. What lies beyond, in a model of a million positions, is computed when it is asked for.
 const LARGEST_TABLE: usize = 1 << 22;
@@ -83,7 +81,8 @@ impl Rotation {
 /// Cosines and sines of T positions from `start` on, in a sequence of S, each `[T, E]`.
 fn tables(config: &ModelConfig, start: usize, t: usize, s: usize, device: &Device) -> [Tensor<2>; 2] {
     let e = config.head_dim;
-    let (frequencies, size) = (frequencies(config, s), attention_factor(config));
+    let frequencies = frequencies(config, s);
+    let size = config.rope_scaling.map_or(1.0, |scaling| scaling.attention_factor());
     let (mut cos, mut sin) = (Vec::<f32>::with_capacity(t * e), Vec::<f32>::with_capacity(t * e));
     for position in start..start + t {
         // The angles in f64: at position 100,000 an f32 angle is already off by 0.004.
@@ -96,54 +95,15 @@ fn tables(config: &ModelConfig, start: usize, t: usize, s: usize, device: &Devic
     [cos, sin].map(|table| Tensor::from_data(TensorData::new(table, [t, e]), device))
 }
 
-/// Radians per token of each pair, `[E/2]`, in a sequence of S tokens, after scaling as transformers computes it.
+/// Radians per token of each pair, `[E/2]`, in a sequence of S tokens.
 pub fn frequencies(config: &ModelConfig, s: usize) -> Vec<f64> {
-    let e = config.head_dim as f64;
-    let theta = match config.rope_scaling {
-        Some(RopeScaling::Dynamic { factor }) => {
-            let longer = (s as f64 / config.max_position_embeddings as f64).max(1.0);
-            config.rope_theta * (factor * longer - (factor - 1.0)).powf(e / (e - 2.0))
-        }
-        _ => config.rope_theta,
-    };
-    let plain = (0..config.head_dim / 2).map(|pair| theta.powf(-2.0 * pair as f64 / e));
     match config.rope_scaling {
-        None | Some(RopeScaling::Dynamic { .. }) => plain.collect(),
-        Some(RopeScaling::Linear { factor }) => plain.map(|frequency| frequency / factor).collect(),
-        Some(RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_max_position_embeddings }) => {
-            let blend = |frequency: f64| {
-                let turns = original_max_position_embeddings as f64 * frequency / TAU;
-                // 0 for pairs that turn rarely (interpolated), 1 for those that turn often (kept).
-                let keep = ((turns - low_freq_factor) / (high_freq_factor - low_freq_factor)).clamp(0.0, 1.0);
-                frequency * ((1.0 - keep) / factor + keep)
-            };
-            plain.map(blend).collect()
-        }
-        Some(RopeScaling::Yarn {
-            factor, original_max_position_embeddings, beta_fast, beta_slow, truncate, ..
-        }) => {
-            // The pair, as a fraction, that turns so many times over the original context.
-            let pair_of =
-                |turns: f64| e * (original_max_position_embeddings as f64 / (turns * TAU)).ln() / (2.0 * theta.ln());
-            let (low, high) = (pair_of(beta_fast), pair_of(beta_slow));
-            let (low, high) = if truncate { (low.floor(), high.ceil()) } else { (low, high) };
-            let (low, high) = (low.max(0.0), high.min(e - 1.0));
-            let width = (high - low).max(0.001); // transformers' guard against dividing by 0
-            let blend = |(pair, frequency): (usize, f64)| {
-                let interpolate = ((pair as f64 - low) / width).clamp(0.0, 1.0);
-                frequency * (interpolate / factor + 1.0 - interpolate)
-            };
-            plain.enumerate().map(blend).collect()
-        }
+        None => plain_frequencies(config.rope_theta, config.head_dim).collect(),
+        Some(scaling) => scaling.frequencies(config, s),
     }
 }
 
-/// What the rotated queries and keys are multiplied by: above 1 only with YaRN, which so sharpens attention over a long
-/// context.
-fn attention_factor(config: &ModelConfig) -> f64 {
-    match config.rope_scaling {
-        Some(RopeScaling::Yarn { attention_factor: Some(given), .. }) => given,
-        Some(RopeScaling::Yarn { factor, .. }) if factor > 1.0 => 0.1 * factor.ln() + 1.0,
-        _ => 1.0,
-    }
+/// `theta^(-2i/E)`
+pub(super) fn plain_frequencies(theta: f64, head_dim: usize) -> impl Iterator<Item = f64> {
+    (0..head_dim / 2).map(move |pair| theta.powf(-2.0 * pair as f64 / head_dim as f64))
 }
