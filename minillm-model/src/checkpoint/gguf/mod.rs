@@ -8,7 +8,7 @@
 //! data      the tensors, each at a multiple of the alignment
 //! ```
 //!
-//! All little endian. [`read`] takes a file apart without believing it, [`write`] makes one; [`config`] says a model's
+//! All little endian. [`read`] takes a file apart without believing it, [`mod@write`] makes one; [`config`] says a model's
 //! architecture in GGUF's keys, [`vocabulary`] its tokenizer; [`load`] and [`save`] put them together.
 
 pub mod config;
