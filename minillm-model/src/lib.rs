@@ -39,6 +39,7 @@ pub mod config;
 pub mod decoder;
 pub mod error;
 pub mod init;
+mod json;
 pub mod kv_cache;
 pub mod layers;
 pub mod loss;

@@ -26,6 +26,7 @@ use super::manifest::read_text;
 use super::tensor_files::{HostTensor, HostTensors, MOST_TENSORS, Stored, TensorFiles, damaged};
 use super::{INDEX_FILE, WEIGHTS_FILE};
 use crate::error::{Error, Result};
+use crate::json::Extent;
 
 /// The format's own limit.
 const LARGEST_HEADER_BYTES: u64 = 100_000_000;
@@ -33,6 +34,8 @@ const LARGEST_HEADER_BYTES: u64 = 100_000_000;
 const LARGEST_INDEX_BYTES: u64 = 16 << 20;
 const MOST_DIMENSIONS: usize = 8;
 const LONGEST_NAME_BYTES: usize = 1024;
+/// In the header; what programs note in `__metadata__` has kilobytes.
+const LONGEST_TEXT_BYTES: usize = 4 << 20;
 /// What came before safetensors.
 const PICKLE_FILE: &str = "pytorch_model.bin";
 
@@ -96,8 +99,12 @@ pub fn read_header(path: &Path, file: &mut impl Read, length: u64) -> Result<BTr
     if header_length > length - 8 || header_length > LARGEST_HEADER_BYTES {
         return Err(damaged(format!("its header claims {header_length} bytes, and the file has {length}")));
     }
-    let mut header = Vec::new();
+    let mut header = Vec::with_capacity(header_length as usize);
     file.take(header_length).read_to_end(&mut header).map_err(io)?;
+    let longest = Extent::of(&header).longest_text;
+    if longest > LONGEST_TEXT_BYTES {
+        return Err(damaged(format!("its header has a text of {longest} bytes")));
+    }
     let Header(mut entries) = serde_json::from_slice(&header).map_err(|error| damaged(error.to_string()))?;
     drop(header);
 

@@ -8,6 +8,7 @@
 //! Text to ids is the work of Hugging Face's `tokenizers` library. Ids to text needs no library: every token spells some
 //! bytes, and a text is these bytes one after the other.
 
+mod check;
 mod make;
 mod spelling;
 #[cfg(test)]
@@ -25,6 +26,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 use tokenizers::{ModelWrapper, PostProcessorWrapper, Tokenizer as Inner};
 
+use self::check::LARGEST_FILE_BYTES;
 use self::make::character_tokenizer;
 pub use self::make::{LLAMA3_PATTERN, QWEN2_PATTERN};
 pub(crate) use self::spelling::byte_symbols;
@@ -36,9 +38,6 @@ pub const END_OF_TEXT: &str = "<|endoftext|>";
 
 /// What other tokenizers call it; the first one present counts.
 const END_OF_TEXT_NAMES: [&str; 5] = [END_OF_TEXT, "</s>", "<|end_of_text|>", "<eos>", "<|im_end|>"];
-
-/// The largest `tokenizer.json` that is read: vocabularies of a quarter million tokens need about 35 MB.
-const LARGEST_FILE_BYTES: u64 = 256 << 20;
 
 /// No id is this large: a file that claims more would have us allocate for ids that no token has.
 pub const LARGEST_VOCABULARY: u32 = 1 << 22;
@@ -79,10 +78,7 @@ impl Tokenizer {
             hint: "copy the model's tokenizer.json again".to_owned(),
         };
         let mut bytes = Vec::new();
-        fs::File::open(path).map_err(io)?.take(LARGEST_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(io)?;
-        if bytes.len() as u64 > LARGEST_FILE_BYTES {
-            return Err(invalid(format!("is larger than {LARGEST_FILE_BYTES} bytes")));
-        }
+        fs::File::open(path).map_err(io)?.take(LARGEST_FILE_BYTES as u64 + 1).read_to_end(&mut bytes).map_err(io)?;
         let json = String::from_utf8(bytes).map_err(|_| invalid("is not UTF-8".to_owned()))?;
         Self::parse(&json).map_err(invalid)
     }
@@ -97,17 +93,25 @@ impl Tokenizer {
 
     /// Errors continue the file's name.
     fn parse(json: &str) -> Result<Self, String> {
+        check::size(json)?;
         let file: Value = serde_json::from_str(json).map_err(|error| format!("is not JSON: {error}"))?;
-        check_merges(&file["model"])?;
+        check::parts(&file)?;
+        let [added_tokens, post_processor] = ["added_tokens", "post_processor"].map(|part| file[part].clone());
+        let words = (file["model"]["type"] == "WordLevel").then(|| file.clone());
         let not_a_tokenizer = |problem| format!("is not a tokenizer: {problem}");
-        let mut inner: Inner = contain(|| json.parse()).map_err(not_a_tokenizer)?;
-        check_added_tokens(&file["added_tokens"], &inner)?;
+        // From what was checked: in the text a part may stand twice.
+        let mut inner: Inner = contain(|| Ok(serde_json::from_value(file)?)).map_err(not_a_tokenizer)?;
+        check_added_tokens(&added_tokens, &inner)?;
         drop_what_changes_texts(&mut inner).map_err(not_a_tokenizer)?;
         let (spellings, drops_first_space) = contain(|| Ok(spell(&inner)?)).map_err(not_a_tokenizer)?;
+        let prompt_prefix = template_prefix(&post_processor);
+        if let Some(id) = prompt_prefix.iter().find(|id| !matches!(spellings.get(**id as usize), Some(Some(_)))) {
+            return Err(format!("has a `post_processor` that begins a text with the id {id}, which no token has"));
+        }
         Ok(Self {
-            characters: characters_of(&inner, &file).map(Arc::from),
+            characters: words.and_then(|file| characters_of(&inner, &file)).map(Arc::from),
             end_of_text: END_OF_TEXT_NAMES.iter().find_map(|name| special_token(&inner, name)),
-            prompt_prefix: template_prefix(&file["post_processor"]).into(),
+            prompt_prefix: prompt_prefix.into(),
             inner: Arc::new(inner),
             json: json.into(),
             spellings: spellings.into(),
@@ -233,30 +237,6 @@ fn characters_of(inner: &Inner, file: &Value) -> Option<Vec<char>> {
     let characters: BTreeSet<char> = inner.get_vocab(false).keys().map(only).collect::<Option<_>>()?;
     let ours = character_tokenizer(&characters, special_token(inner, END_OF_TEXT).is_some()).ok()?;
     (serde_json::to_value(&ours).ok()? == *file).then(|| characters.into_iter().collect())
-}
-
-/// The library takes it for granted that a merge makes a token: it writes past a buffer where one is too long, and cuts
-/// characters apart where one lacks the prefix.
-fn check_merges(model: &Value) -> Result<(), String> {
-    let (Some(vocabulary), Some(merges)) = (model["vocab"].as_object(), model["merges"].as_array()) else {
-        return Ok(()); // not a BPE
-    };
-    let prefix = model["continuing_subword_prefix"].as_str().unwrap_or_default();
-    for (rank, merge) in merges.iter().enumerate() {
-        let pair = match merge {
-            Value::String(line) if line.starts_with("#version") => continue,
-            Value::String(line) => line.split_once(' '), // the older form
-            _ => merge[0].as_str().zip(merge[1].as_str()),
-        };
-        let makes_a_token = pair.is_some_and(|(left, right)| {
-            let whole = right.strip_prefix(prefix).map(|rest| format!("{left}{rest}"));
-            whole.is_some_and(|whole| [left, right, &whole].into_iter().all(|token| vocabulary.contains_key(token)))
-        });
-        if !makes_a_token {
-            return Err(format!("has the merge {rank}, {merge}, that makes no token of `model.vocab`"));
-        }
-    }
-    Ok(())
 }
 
 /// The library counts added tokens on from the vocabulary, whatever ids the file gives them.

@@ -4,6 +4,9 @@ use tokenizers::{Decoder, DecoderWrapper, Tokenizer as Inner};
 
 use super::LARGEST_VOCABULARY;
 
+/// All tokens together; those of the largest vocabularies spell a few million bytes.
+const MOST_BYTES: usize = 64 << 20;
+
 /// The bytes of a token; `None` for an id that no token has.
 pub(super) type Spelling = Option<Box<[u8]>>;
 
@@ -17,9 +20,13 @@ pub(super) fn spell(inner: &Inner) -> Result<(Vec<Spelling>, bool), String> {
     }
     let speller = Speller::new(inner);
     let mut spellings = vec![None; largest as usize + 1];
-    let mut drops_first_space = None;
+    let (mut drops_first_space, mut total) = (None, 0);
     for (id, content) in tokens {
         let bytes = speller.spell(id, &content);
+        total += bytes.len();
+        if total > MOST_BYTES {
+            return Err(format!("its tokens spell more than {MOST_BYTES} bytes"));
+        }
         if drops_first_space.is_none() && bytes.starts_with(b" ") {
             drops_first_space = Some(speller.drops_space(&content));
         }

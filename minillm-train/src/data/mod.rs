@@ -19,7 +19,8 @@ mod rows;
 mod source;
 mod split;
 mod tale_stream;
-mod token_file;
+#[doc(hidden)] // for the tests and fuzzers of strangers' files
+pub mod token_file;
 mod tokenize;
 
 use std::path::Path;
@@ -34,7 +35,9 @@ use crate::error::{Error, Result};
 use config::invalid;
 use documents::Documents;
 use source::{Text, hex};
-use split::{Part, Survey};
+#[doc(hidden)]
+pub use split::Part;
+use split::Survey;
 use token_file::TokenFile;
 use tokenize::{Preparation, read_tokenizer, train_bpe};
 

@@ -16,6 +16,10 @@ use crate::tokenizer::{LLAMA3_PATTERN, QWEN2_PATTERN, Tokenizer};
 
 /// A token of SentencePiece that is longer is refused: its merges are every way to cut it in two.
 const LONGEST_PIECE_BYTES: usize = 256;
+/// In all tokens of a SentencePiece vocabulary: a quarter million have 2 million.
+const MOST_PIECE_BYTES: usize = 8 << 20;
+/// Ways to cut its tokens in two: a quarter million tokens have half a million.
+const MOST_MERGES: usize = 1 << 20;
 
 /// A file's tokenizer for a model of `vocab_size` tokens; `None` if the file says that it has none.
 pub fn read(keys: &Keys, vocab_size: usize) -> Result<Option<Tokenizer>> {
@@ -154,14 +158,14 @@ fn sentence_piece_file(
     if scores.len() != tokens.len() || scores.iter().any(|score| score.is_nan()) {
         return Err(keys.refuse(SCORES, "does not have a number for each token", "convert the model again"));
     }
+    let refuse = |problem: &str| Err(keys.refuse(TOKENS, problem, "convert the model again"));
+    if tokens.iter().map(str::len).sum::<usize>() > MOST_PIECE_BYTES {
+        return refuse("has more text than a SentencePiece vocabulary");
+    }
     let mut merges = Vec::new();
     for (token, &score) in tokens.iter().zip(scores) {
         if token.len() > LONGEST_PIECE_BYTES {
-            return Err(keys.refuse(
-                TOKENS,
-                "has a token that is too long for SentencePiece",
-                "convert the model again",
-            ));
+            return refuse("has a token that is too long for SentencePiece");
         }
         let cuts = token.char_indices().skip(1).map(|(at, _)| token.split_at(at));
         let mut ways: Vec<_> = cuts
@@ -169,6 +173,9 @@ fn sentence_piece_file(
             .collect();
         ways.sort_unstable_by_key(|&(left, right, ..)| (left, right));
         merges.extend(ways.into_iter().map(|(.., left, right, score)| (left, right, score)));
+        if merges.len() > MOST_MERGES {
+            return refuse("can be cut in too many ways for SentencePiece");
+        }
     }
     merges.sort_by(|(.., one), (.., other)| other.total_cmp(one));
     let merges: Vec<_> = merges.into_iter().map(|(left, right, _)| json!([left, right])).collect();
