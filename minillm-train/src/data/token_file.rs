@@ -43,7 +43,7 @@ const VERIFIED_BYTES: usize = 64 << 20;
 /// What a token file was made from. A file with another identity is not the one looked for.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Identity {
-    /// [`super::source::Text::fingerprint`].
+    /// Fingerprint of the text.
     pub text: [u8; 32],
     /// SHA-256 of the tokenizer's fingerprint.
     pub tokenizer: [u8; 32],
