@@ -61,6 +61,7 @@ pub struct Exported {
     /// What was read back, compared with the source.
     pub comparison: Comparison,
 }
+
 /// Writes `source`, reads it back on `device` and compares.
 pub fn export(source: &Checkpoint, options: &Options, device: &Device) -> Result<Exported> {
     refuse_what_cannot_be(source, options)?;
@@ -69,6 +70,14 @@ pub fn export(source: &Checkpoint, options: &Options, device: &Device) -> Result
         job.export_file()
     } else {
         job.export_directory()
+    }
+}
+
+/// The switches for which no class of transformers would read the directory that is written; none if one does.
+pub fn blocking_switches(config: &ModelConfig) -> Vec<&'static str> {
+    match Family::of(&with_gpt2_biases(config)) {
+        Family::MiniLlm => Family::nearest(config).1,
+        _ => Vec::new(),
     }
 }
 

@@ -92,8 +92,9 @@ pub fn compare(a: &Checkpoint, b: &Checkpoint, device: &Device) -> Result<Compar
     let greedy_equal = greedy_a.iter().zip(&greedy_b).take_while(|(a, b)| a == b).count();
     let (mut texts_equal, mut texts) = (None, 0);
     if let (Some(a), Some(b)) = (&a.tokenizer, &b.tokenizer) {
-        // The models' own text is in every vocabulary, whatever its characters.
-        let own = [a.decode(&greedy_a)?, a.decode(&prompt)?];
+        // The models' own text is in every vocabulary, whatever its characters. (A matrix may have rows without a token.)
+        let known = |ids: &[u32]| ids.iter().copied().filter(|&id| a.spelling(id).is_ok()).collect::<Vec<_>>();
+        let own = [a.decode(&known(&greedy_a))?, a.decode(&known(&prompt))?];
         let all = TEXTS.into_iter().chain(own.iter().map(String::as_str));
         let is_equal = |text: &&str| a.encode_prompt(text).ok() == b.encode_prompt(text).ok();
         texts = TEXTS.len() + own.len();

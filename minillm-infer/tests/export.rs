@@ -248,6 +248,25 @@ fn the_command_exports_verifies_and_refuses() {
     assert_eq!(left, ["gguf"], "nothing half-made stays");
 }
 
+/// What no foreign class can be goes to a directory all the same, and who will not read it is said.
+#[test]
+fn a_mixture_is_for_us_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/models/llama_biases")).config;
+    config.mlp = minillm_model::config::Mlp::Relu2;
+    let device = Device::flex();
+    let model = init::initialize(LanguageModel::new(&config, &device).unwrap(), &config, 5);
+    let tokenizer = Tokenizer::char_level(&"abc".chars().collect(), false).unwrap();
+    let source = folder.path().join("source");
+    fs_err::create_dir(&source).unwrap();
+    checkpoint::save(&source, &config, &model, &tokenizer).unwrap();
+    let (source, out) = (source.to_str().unwrap(), folder.path().join("out"));
+    let output = run(&["export", source, "--to", "hf", "--out", out.to_str().unwrap()]);
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && message.contains("`mlp`: only MiniLLM"), "{message}");
+    refused(&["export", source, "--to", "gguf", "--out", "no.gguf"], 2, "`mlp` = \"relu2\" has no place in GGUF");
+}
+
 /// A number that the encoding has no place for is refused before anything is written.
 #[test]
 fn what_an_encoding_cannot_hold_is_refused() {

@@ -7,7 +7,7 @@ use minillm_model::checkpoint::encoding::Encoding;
 use super::load;
 use super::output::{note, print};
 use crate::error::{Error, Result};
-use crate::export::{Exported, Options, Target, export};
+use crate::export::{Exported, Options, Target, blocking_switches, export};
 
 /// Write a model for other programs: GGUF for llama.cpp and Ollama, or a Hugging Face directory
 ///
@@ -54,6 +54,11 @@ pub(super) fn run(args: &Args) -> Result<()> {
         largest_shard: args.max_shard_size,
     };
     let (source, device) = load(&args.model, &args.device)?;
+    let switches = blocking_switches(&source.config);
+    if args.to == Target::Hf && !switches.is_empty() {
+        let switches = switches.join("`, `");
+        tracing::warn!("no class of transformers has this value of `{switches}`: only MiniLLM will read the directory");
+    }
     let Exported { model, bytes, comparison } = export(&source, &options, &device)?;
     note(format_args!("{comparison}"));
     note(format_args!("{bytes} bytes in {}", args.out.display()));

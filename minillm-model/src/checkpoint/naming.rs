@@ -3,7 +3,7 @@
 //! A parameter's name here is its name in a Hugging Face LLaMA file, so LLaMA, Mistral, Qwen2 and Qwen3 need no table.
 //! Two formats do:
 //!
-//! | here | GPT-2, under `transformer.` | GGUF |
+//! | here | GPT-2, often under `transformer.` | GGUF |
 //! |---|---|---|
 //! | `model.embed_tokens`, `model.embed_positions` | `wte`, `wpe` | `token_embd`, `position_embd` |
 //! | `model.norm`, `lm_head` | `ln_f` | `output_norm`, `output` |
@@ -17,6 +17,8 @@
 //! turns neighbouring values (2i, 2i + 1) where everyone else turns halves (i, i + E/2), so the rows of its query and key
 //! matrices stand in another order.
 
+use std::collections::HashMap;
+
 use super::tensor_files::{HostTensor, HostTensors, TensorFiles, transpose};
 use crate::config::ModelConfig;
 use crate::parameters::is_linear_weight;
@@ -28,7 +30,7 @@ pub enum Naming {
     Llama,
     /// GPT-2's.
     Gpt2 {
-        /// Without `transformer.`, as in OpenAI's own files.
+        /// Without `transformer.`, as in OpenAI's own files. All readers take these, mlx-lm no others: so we write them.
         bare: bool,
     },
     /// llama.cpp's.
@@ -136,13 +138,16 @@ impl Naming {
     /// Where the parameters are, given with their shapes (`[out, in]`).
     pub(super) fn places(self, parameters: &[(String, Vec<usize>)]) -> Vec<Place> {
         let mut places: Vec<Place> = Vec::new();
+        let mut by_tensor = HashMap::new();
         for (name, shape) in parameters {
             let (tensor, layout) = self.foreign(name);
-            if let Some(place) = places.iter_mut().rev().find(|place| place.tensor == tensor) {
+            if let Some(&index) = by_tensor.get(&tensor) {
+                let place: &mut Place = &mut places[index];
                 let row = place.shape[0];
                 place.parameters.push((name.clone(), row));
                 place.shape[0] += shape[0];
             } else {
+                by_tensor.insert(tensor.clone(), places.len());
                 places.push(Place { tensor, shape: shape.clone(), parameters: vec![(name.clone(), 0)], layout });
             }
         }
