@@ -126,6 +126,9 @@ fn steps(part: &str, value: &Value) -> Result<usize, String> {
         if step["type"] == "FixedLength" && step["length"] == 0 {
             return refuse("that cuts pieces of `length` 0");
         }
+        if step["type"] == "Strip" && step["stop"].as_u64().is_some_and(|stop| stop > 0) {
+            return refuse("that strips the end of tokens, `stop`; the library looks past the beginning of short ones");
+        }
     }
     if patterns > MOST_PATTERNS || bytes > MOST_STEP_BYTES || tables > 1 {
         return refuse(&format!("of {patterns} patterns, {tables} tables and {bytes} bytes of texts"));

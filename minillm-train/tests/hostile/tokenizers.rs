@@ -194,7 +194,7 @@ pub(super) fn parts() -> Vec<Case> {
             )
         }),
         case(TokenizerJson, "dropout-2", "is not a tokenizer", set("/model/dropout", json!(2.0))),
-        case(TokenizerJson, "decoder-strips-more-than-there-is", "contradict", {
+        case(TokenizerJson, "decoder-strips-more-than-there-is", "strips the end of tokens, `stop`", {
             with_step("decoder", json!({"type": "Strip", "content": "a", "start": 0, "stop": 9}))
         }),
         case(TokenizerJson, "pattern-is-none", "is not a tokenizer", {
