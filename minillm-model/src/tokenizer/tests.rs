@@ -195,7 +195,7 @@ fn files_that_are_no_tokenizers_say_why() {
         (with("/model/vocab/b", u32::MAX.into()), "no vocabulary is that large"),
         (with("/added_tokens/0/id", 9.into()), "added token `<s>` the id 9, where 0 is its turn"),
         (with("/added_tokens/0/content", "new".into()), "`new` the id 0, where 7"),
-        (with("/decoder/decoders/3", strip), "contradict"),
+        (with("/decoder/decoders/3", strip), "strips the end of tokens, `stop`"),
     ] {
         let error = Tokenizer::from_json(&json).unwrap_err().to_string();
         assert!(error.contains(part), "{error}, not {part}");
