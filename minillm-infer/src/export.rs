@@ -64,7 +64,7 @@ pub struct Exported {
 
 /// Writes `source`, reads it back on `device` and compares.
 pub fn export(source: &Checkpoint, options: &Options, device: &Device) -> Result<Exported> {
-    refuse_what_cannot_be(source, options)?;
+    refuse_what_cannot_be(options)?;
     let job = Job { source, options, device, config: with_gpt2_biases(&source.config) };
     if options.target == Target::Gguf && has_extension(&options.out, "gguf") {
         job.export_file()
@@ -97,7 +97,7 @@ struct Job<'a> {
     config: ModelConfig,
 }
 
-fn refuse_what_cannot_be(source: &Checkpoint, options: &Options) -> Result<()> {
+fn refuse_what_cannot_be(options: &Options) -> Result<()> {
     let refuse = |problem: &str, hint: &str| Err(Error::Request { problem: problem.to_owned(), hint: hint.to_owned() });
     if options.target == Target::Hf && options.encoding == Encoding::Q8_0 {
         return refuse("`--dtype q8_0` is a format of GGUF", "use `--to gguf`, or f32, f16 or bf16");
@@ -115,8 +115,9 @@ fn refuse_what_cannot_be(source: &Checkpoint, options: &Options) -> Result<()> {
         let problem = format!("`{}` is not empty", options.out.display());
         return refuse(&problem, "choose another --out, or remove what is there");
     }
-    if source.path.canonicalize().ok().is_some_and(|path| options.out.canonicalize().ok() == Some(path)) {
-        return refuse("`--out` is the model itself", "choose another --out");
+    if options.out.is_file() {
+        let problem = format!("`{}` exists", options.out.display());
+        return refuse(&problem, "choose another --out, or remove that file");
     }
     Ok(())
 }
@@ -129,7 +130,7 @@ impl Job<'_> {
     /// One GGUF file.
     fn export_file(&self) -> Result<Exported> {
         let out = &self.options.out;
-        durable::create_directory(parent(out)).map_err(write_error)?;
+        durable::create_directory(durable::parent(out)).map_err(write_error)?;
         let part = Part::beside(out);
         let comparison = self.write_gguf(&part.path)?;
         let bytes = size(&part.path)?;
@@ -140,7 +141,7 @@ impl Job<'_> {
     /// A directory with the model, a card, and for GGUF a Modelfile.
     fn export_directory(&self) -> Result<Exported> {
         let Self { source, options, .. } = *self;
-        durable::create_directory(parent(&options.out)).map_err(write_error)?;
+        durable::create_directory(durable::parent(&options.out)).map_err(write_error)?;
         let part = Part::beside(&options.out);
         fs::create_dir(&part.path).map_err(write_error)?;
         let (model, comparison) = match options.target {
@@ -186,9 +187,7 @@ impl Job<'_> {
     fn write_directory(&self, directory: &Path) -> Result<Comparison> {
         let encoding = self.options.encoding;
         checkpoint::save_contents(directory, &self.contents(), encoding)?;
-        let is_gpt2 = Family::of(&self.config) == Family::Gpt2;
-        let naming = if is_gpt2 { Naming::Gpt2 { bare: true } } else { Naming::Llama };
-        let tensors = naming.to_foreign(self.tensors()?);
+        let tensors = Naming::written(&self.config).to_foreign(self.tensors()?);
         match self.options.largest_shard {
             Some(largest) => safetensors::write_shards(directory, &tensors, encoding, largest)?,
             None => safetensors::write(&directory.join(WEIGHTS_FILE), &tensors, encoding)?,
@@ -230,10 +229,6 @@ fn size(path: &Path) -> Result<u64> {
     Ok(bytes)
 }
 
-fn parent(path: &Path) -> &Path {
-    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
-}
-
 fn write_error(source: std::io::Error) -> Error {
     Error::Model(ModelError::Io { action: "write", what: "the export", source })
 }
@@ -245,8 +240,7 @@ struct Part {
 
 impl Part {
     fn beside(out: &Path) -> Self {
-        let name = out.file_name().unwrap_or_default().to_string_lossy();
-        let part = Self { path: out.with_file_name(format!(".{name}.part")) };
+        let part = Self { path: durable::part_file(out) };
         part.remove(); // left by a crash
         part
     }

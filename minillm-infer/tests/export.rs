@@ -235,6 +235,7 @@ fn the_command_exports_verifies_and_refuses() {
     refused(&["verify", source, other.to_str().unwrap()], 1, "");
 
     refused(&["export", source, "--to", "gguf", "--out", &out("gguf")], 2, "is not empty");
+    refused(&["export", source, "--to", "gguf", "--out", &file], 2, "exists");
     refused(&["export", source, "--to", "hf", "--out", source], 2, "is not empty");
     refused(&["export", source, "--to", "hf", "--out", &out("a"), "--dtype", "q8_0"], 2, "--dtype q8_0");
     refused(&["export", source, "--to", "hf", "--out", &out("a.gguf")], 2, "--to gguf");

@@ -41,7 +41,8 @@ pub fn replace_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
     written
 }
 
-fn part_file(path: &Path) -> PathBuf {
+/// The temporary name beside `path` under which its content is written first: `.NAME.part`.
+pub fn part_file(path: &Path) -> PathBuf {
     let mut name = std::ffi::OsString::from(".");
     name.push(path.file_name().unwrap_or_default());
     name.push(".part");
@@ -110,7 +111,7 @@ pub fn remove_tree(directory: &Path) -> io::Result<()> {
 }
 
 /// The directory that holds `path`; `.` for a bare name.
-fn parent(path: &Path) -> &Path {
+pub fn parent(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),

@@ -19,6 +19,7 @@
 
 use std::collections::HashMap;
 
+use super::family::Family;
 use super::tensor_files::{HostTensor, HostTensors, TensorFiles, transpose};
 use crate::config::ModelConfig;
 use crate::parameters::is_linear_weight;
@@ -104,8 +105,21 @@ const GGUF: (Table, Table) = (
 );
 
 impl Naming {
+    /// The names under which a Hugging Face directory of this model is written.
+    pub fn written(config: &ModelConfig) -> Self {
+        if Family::of(config) == Family::Gpt2 { Self::Gpt2 { bare: true } } else { Self::Llama }
+    }
+
+    /// The names in files of this model, as these spell them.
+    pub fn found(config: &ModelConfig, files: &TensorFiles) -> Self {
+        match Self::written(config) {
+            Self::Gpt2 { .. } => Self::gpt2(files),
+            other => other,
+        }
+    }
+
     /// GPT-2's names as these files spell them.
-    pub fn gpt2(files: &TensorFiles) -> Self {
+    fn gpt2(files: &TensorFiles) -> Self {
         Self::Gpt2 { bare: files.get("wte.weight").is_some() }
     }
 

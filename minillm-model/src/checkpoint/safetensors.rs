@@ -162,9 +162,17 @@ fn other_width(dtype: &str) -> Option<u64> {
     })
 }
 
-/// Writes tensors in `encoding`; `Q8_0`, which the format does not have, is an error. The same tensors always give the same bytes. A value that is not
-/// finite, or that `encoding` cannot hold, is an error, and nothing is written.
+/// Writes tensors in `encoding`; `Q8_0`, which the format does not have, is an error. The same tensors always give the
+/// same bytes. A value that is not finite, or that `encoding` cannot hold, is an error, and nothing is written.
 pub fn write(path: &Path, tensors: &HostTensors, encoding: Encoding) -> Result<()> {
+    write_some(path, tensors.iter(), encoding)
+}
+
+fn write_some<'a>(
+    path: &Path,
+    tensors: impl Iterator<Item = (&'a String, &'a HostTensor)> + Clone,
+    encoding: Encoding,
+) -> Result<()> {
     if encoding == Encoding::Q8_0 {
         return Err(Error::InvalidFile {
             path: path.to_owned(),
@@ -172,10 +180,10 @@ pub fn write(path: &Path, tensors: &HostTensors, encoding: Encoding) -> Result<(
             hint: "write F32, F16 or BF16".to_owned(),
         });
     }
-    for (name, tensor) in tensors {
+    for (name, tensor) in tensors.clone() {
         check_finite(path, name, tensor, encoding)?;
     }
-    let views = tensors.iter().map(|(name, tensor)| (name, Encoded { tensor, encoding }));
+    let views = tensors.map(|(name, tensor)| (name, Encoded { tensor, encoding }));
     // transformers refuses a file that does not say so.
     let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
     safetensors::serialize_to_file(views, Some(metadata), path).map_err(|error| {
@@ -191,26 +199,26 @@ pub fn write(path: &Path, tensors: &HostTensors, encoding: Encoding) -> Result<(
 
 /// Writes tensors into several files of at most `largest` bytes (one tensor at least), with an index.
 pub fn write_shards(directory: &Path, tensors: &HostTensors, encoding: Encoding, largest: u64) -> Result<()> {
-    let mut shards = vec![HostTensors::new()];
+    let mut shards: Vec<Vec<(&String, &HostTensor)>> = Vec::new();
     let (mut in_shard, mut total) = (0, 0);
     for (name, tensor) in tensors {
         let bytes = encoding.bytes(&tensor.shape).unwrap_or_default();
-        if in_shard > 0 && in_shard + bytes > largest {
-            shards.push(HostTensors::new());
+        if shards.is_empty() || in_shard > 0 && in_shard + bytes > largest {
+            shards.push(Vec::new());
             in_shard = 0;
         }
         in_shard += bytes;
         total += bytes;
         if let Some(shard) = shards.last_mut() {
-            shard.insert(name.clone(), tensor.clone());
+            shard.push((name, tensor));
         }
     }
     let mut weight_map = serde_json::Map::new();
     let count = shards.len();
     for (index, shard) in shards.iter().enumerate() {
         let file = format!("model-{:05}-of-{count:05}.safetensors", index + 1);
-        write(&directory.join(&file), shard, encoding)?;
-        weight_map.extend(shard.keys().map(|name| (name.clone(), file.clone().into())));
+        write_some(&directory.join(&file), shard.iter().copied(), encoding)?;
+        weight_map.extend(shard.iter().map(|(name, _)| ((*name).clone(), file.clone().into())));
     }
     let index = serde_json::json!({ "metadata": { "total_size": total }, "weight_map": weight_map });
     fs::write(directory.join(INDEX_FILE), format!("{index:#}\n")).map_err(|source| Error::Io {

@@ -11,7 +11,6 @@ use burn::module::Param;
 use burn::tensor::{Device, Tensor, TensorData};
 
 use super::encoding::Encoding;
-use super::family::Family;
 use super::naming::{Naming, Place};
 use super::safetensors;
 pub use super::tensor_files::{HostTensor, HostTensors, TensorFiles};
@@ -24,8 +23,7 @@ use crate::parameters::{self, ParameterMapper, ParameterVisitor, is_linear_weigh
 /// Builds the model of `config` with the weights at `path`: a safetensors file, or a directory with one or several.
 pub fn load(path: &Path, config: &ModelConfig, device: &Device) -> Result<LanguageModel> {
     let files = if path.is_dir() { safetensors::open_directory(path)? } else { safetensors::open(path)? };
-    let naming = if Family::of(config) == Family::Gpt2 { Naming::gpt2(&files) } else { Naming::Llama };
-    load_from(&files, naming, config, device)
+    load_from(&files, Naming::found(config, &files), config, device)
 }
 
 /// Builds the model of `config` with the weights in `files`.
@@ -53,8 +51,7 @@ pub fn load_from(files: &TensorFiles, naming: Naming, config: &ModelConfig, devi
 
 /// Writes the weights of `model` to the safetensors file `path`, in f32.
 pub fn save(path: &Path, config: &ModelConfig, model: &LanguageModel) -> Result<()> {
-    let naming = if Family::of(config) == Family::Gpt2 { Naming::Gpt2 { bare: true } } else { Naming::Llama };
-    write(path, &naming.to_foreign(collect(model)?))
+    write(path, &Naming::written(config).to_foreign(collect(model)?))
 }
 
 /// All parameters of a model, under their names, `[out, in]`.

@@ -14,8 +14,9 @@ use crate::error::{Error, Result};
 /// Keys with their values, in the order in which they are written.
 pub type KeyList = Vec<(String, Value)>;
 
-/// In which encoding a tensor, by GGUF's name or ours, is written when the file's is `encoding`: what has one dimension stays f32 (it is small, and
-/// llama.cpp adds it to f32), and so do learned positions; rows that are not whole blocks of `Q8_0` become f16.
+/// In which encoding a tensor, by GGUF's name or ours, is written when the file's is `encoding`: what has one dimension
+/// stays f32 (it is small, and llama.cpp adds it to f32), and so do learned positions; rows that are not whole blocks of
+/// `Q8_0` become f16.
 pub fn encoding_of(name: &str, tensor: &HostTensor, encoding: Encoding) -> Encoding {
     if tensor.shape.len() < 2 || name.contains("position") {
         return Encoding::F32;

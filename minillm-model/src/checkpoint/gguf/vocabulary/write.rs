@@ -94,24 +94,13 @@ pub(super) fn tokens(file: &Json, kind: Kind, vocab_size: usize) -> (Texts, Vec<
         let special = if is_unknown { token_type::UNKNOWN } else { token_type::CONTROL };
         set(&token["id"], content, if token["special"] == true { special } else { token_type::USER_DEFINED });
     }
-    let filled = tokens.into_iter().enumerate();
-    filled.map(|(id, token)| token.unwrap_or_else(|| (format!("[PAD{id}]"), token_type::UNUSED))).unzip_texts()
-}
-
-/// `unzip` for texts in one piece.
-trait UnzipTexts {
-    fn unzip_texts(self) -> (Texts, Vec<i64>);
-}
-
-impl<I: Iterator<Item = (String, i64)>> UnzipTexts for I {
-    fn unzip_texts(self) -> (Texts, Vec<i64>) {
-        let (mut texts, mut kinds) = (Texts::default(), Vec::new());
-        for (text, kind) in self {
-            texts.push(&text);
-            kinds.push(kind);
-        }
-        (texts, kinds)
+    let (mut texts, mut kinds) = (Texts::default(), Vec::new());
+    for (id, token) in tokens.into_iter().enumerate() {
+        let (text, kind) = token.unwrap_or_else(|| (format!("[PAD{id}]"), token_type::UNUSED));
+        texts.push(&text);
+        kinds.push(kind);
     }
+    (texts, kinds)
 }
 
 fn is_byte(token: &str) -> bool {
