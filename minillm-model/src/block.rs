@@ -9,11 +9,11 @@
 //! unbroken from the embedding to the output. GPT-2 and LLaMA agree on this.
 
 use burn::module::Module;
-use burn::tensor::{Bool, Device, Tensor};
+use burn::tensor::{Device, Tensor};
 
 use crate::config::ModelConfig;
 use crate::kv_cache::LayerCache;
-use crate::layers::attention::Attention;
+use crate::layers::attention::{Attention, CausalMask};
 use crate::layers::dropout::{Dropout, dropout};
 use crate::layers::rope::Rotation;
 use crate::layers::{Mlp, Norm};
@@ -43,12 +43,12 @@ impl Block {
     }
 
     /// # Shapes
-    /// - `x`: `[B, T, D]` -> `[B, T, D]`; `mask`: `[T, S]`
+    /// - `x`: `[B, T, D]` -> `[B, T, D]`
     pub fn forward(
         &self,
         x: Tensor<3>,
         rotation: Option<&Rotation>,
-        mask: Option<&Tensor<2, Bool>>,
+        mask: &CausalMask,
         cache: Option<&mut LayerCache>,
         drop: &Dropout,
     ) -> Tensor<3> {

@@ -15,10 +15,11 @@ use crate::block::Block;
 use crate::config::{ModelConfig, Position};
 use crate::error::Result;
 use crate::kv_cache::KvCache;
-use crate::layers::attention::attention_mask;
+use crate::layers::attention::CausalMask;
 use crate::layers::dropout::{Dropout, dropout};
 use crate::layers::rope::RotaryEmbedding;
 use crate::layers::{Norm, linear};
+use crate::ops::Kernels;
 
 /// Everything between token ids and the last hidden state.
 #[derive(Module, Debug)]
@@ -32,7 +33,7 @@ pub struct Decoder {
     /// After the last block.
     pub norm: Norm,
     /// Angles shared by all blocks, where positions are rotary.
-    rope: Option<RotaryEmbedding>,
+    pub(crate) rope: Option<RotaryEmbedding>,
     /// How many tokens back the queries of each block may look, `[L]`.
     #[module(skip)]
     windows: Vec<Option<usize>>,
@@ -45,6 +46,8 @@ pub struct LanguageModel {
     pub model: Decoder,
     /// D -> V. `None` if tied: then the embedding matrix is used again (Press & Wolf 2017, arXiv:1608.05859).
     pub lm_head: Option<Linear>,
+    #[module(skip)]
+    pub(crate) kernels: Kernels,
 }
 
 impl LanguageModel {
@@ -63,7 +66,7 @@ impl LanguageModel {
             windows: (0..config.num_hidden_layers).map(|index| config.window(index)).collect(),
         };
         let lm_head = (!config.tie_word_embeddings).then(|| linear(d, v, false, device));
-        Ok(Self { model, lm_head })
+        Ok(Self { model, lm_head, kernels: Kernels::fastest(device) })
     }
 
     /// Scores of every token as the next one, at every position given.
@@ -103,11 +106,11 @@ impl Decoder {
 
         // What all blocks share: the rotation of these positions, and who may look at whom.
         let rotation = self.rope.as_ref().map(|rope| rope.at(start, t));
-        let full = attention_mask(t, start + t, None, &device); // [T, S]
+        let full = CausalMask::new(t, start + t, None, &device);
         let window = self.windows.iter().flatten().next().copied();
-        let windowed = window.and_then(|window| attention_mask(t, start + t, Some(window), &device)); // [T, S]
+        let windowed = CausalMask::new(t, start + t, window, &device);
         for (index, block) in self.layers.iter().enumerate() {
-            let mask = if self.windows[index].is_some() { windowed.as_ref() } else { full.as_ref() };
+            let mask = if self.windows[index].is_some() { &windowed } else { &full };
             let layer_cache = cache.as_mut().map(|cache| cache.layer(index));
             x = block.forward(x, rotation.as_ref(), mask, layer_cache, &drop.at(index as u64 + 1));
         }

@@ -43,6 +43,7 @@ mod json;
 pub mod kv_cache;
 pub mod layers;
 pub mod loss;
+pub mod ops;
 pub mod parameters;
 pub mod random;
 pub mod stats;

@@ -8,6 +8,7 @@ use burn::tensor::activation::log_softmax;
 use burn::tensor::{Int, Tensor};
 
 use crate::decoder::LanguageModel;
+use crate::ops;
 
 /// Target of a position that is not scored (padding).
 pub const IGNORED: i32 = -1;
@@ -29,6 +30,13 @@ impl LanguageModel {
     fn summed_loss_in_chunks(&self, hidden: Tensor<3>, targets: Tensor<2, Int>, rows_at_once: usize) -> Tensor<1> {
         let [b, t, d] = hidden.dims();
         let rows = b * t;
+        if self.kernels.cross_entropy {
+            let (output, tied) = match &self.lm_head {
+                Some(lm_head) => (lm_head.weight.val(), false),       // [D, V]
+                None => (self.model.embed_tokens.weight.val(), true), // [V, D]
+            };
+            return ops::cross_entropy::cross_entropy(hidden.reshape([rows, d]), output, targets.reshape([rows]), tied);
+        }
         let rows_at_once = rows_at_once.clamp(1, rows);
         let hidden = hidden.reshape([1, rows, d]); // [1, B T, D]
         let targets = targets.reshape([rows]); // [B T]

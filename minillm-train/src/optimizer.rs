@@ -30,6 +30,7 @@ use burn::tensor::{Device, Gradients as Tape, Tensor, TensorData};
 use minillm_model::checkpoint::weights::{self, HostTensor, HostTensors};
 use minillm_model::decoder::LanguageModel;
 use minillm_model::error::Error as ModelError;
+use minillm_model::ops::{self, AdamWStep, Kernels};
 use minillm_model::parameters::{self, ParameterMapper, ParameterVisitor};
 
 use crate::config::{OptimizerConfig, OptimizerKind};
@@ -71,15 +72,11 @@ impl Gradients {
     }
 
     /// The L2 norm of all gradients taken as one long vector: `[1]`.
-    pub fn norm(&self) -> Tensor<1> {
-        let squares: Vec<_> = self.0.values().map(|gradient| gradient.clone().square().sum()).collect();
-        Tensor::cat(squares, 0).sum().sqrt()
-    }
-
-    /// Multiplies all gradients by `factor`.
-    #[must_use]
-    pub fn scaled(self, factor: f64) -> Self {
-        Self(self.0.into_iter().map(|(name, gradient)| (name, gradient * factor)).collect())
+    pub fn norm(&self, kernels: Kernels) -> Tensor<1> {
+        let sum_of_squares = |gradient: &Tensor<1>| {
+            if kernels.adam_w { ops::adam_w::sum_of_squares(gradient.clone()) } else { gradient.clone().square().sum() }
+        };
+        Tensor::cat(self.0.values().map(sum_of_squares).collect(), 0).sum().sqrt()
     }
 
     /// The first parameter whose gradient is not finite.
@@ -97,7 +94,18 @@ pub struct ModelOptimizer {
     plain: AdamW,
     /// For the matrices of the blocks, if the configuration chose it.
     muon: Option<Muon>,
+    /// The numbers of the two rules of `AdamW`.
+    rule: AdamWRule,
     states: BTreeMap<String, ParameterState>,
+}
+
+/// What does not change during a run. `weight_decay` is for tensors of two or more dimensions.
+#[derive(Clone, Copy)]
+struct AdamWRule {
+    beta1: f64,
+    beta2: f64,
+    epsilon: f64,
+    weight_decay: f64,
 }
 
 /// What a rule remembers of one parameter. There are as many as parameters, so their size does not matter.
@@ -154,27 +162,51 @@ impl ModelOptimizer {
             decayed: adam_w.clone().with_weight_decay(decay).build(),
             plain: adam_w.with_weight_decay(0.0).build(),
             muon: (config.kind == OptimizerKind::Muon).then(|| muon.build()),
+            rule: AdamWRule {
+                beta1: config.beta1,
+                beta2: config.beta2,
+                epsilon: config.epsilon,
+                weight_decay: config.weight_decay,
+            },
             states: BTreeMap::new(),
         }
     }
 
-    /// Moves every parameter by one step.
+    /// Moves every parameter by one step along its gradient times `grad_factor`. With the fast form of `AdamW` the weights
+    /// change where they lie, if `model` holds the only handle on them.
     pub fn step(
         &mut self,
         model: LanguageModel,
         gradients: Gradients,
+        grad_factor: f64,
         learning_rate: f64,
         workers: &Workers,
     ) -> LanguageModel {
-        let mut gather = Gather { gradients: gradients.0, states: &mut self.states, updates: Vec::new() };
+        let in_place = model.kernels().adam_w;
+        let mut gradients = gradients.0;
+
+        // What moves by Burn's rules, one tensor operation after the other; the parameters are shared among the workers.
+        let has_muon = self.muon.is_some();
+        let takes = |name: &str, dimensions| !in_place || (has_muon && is_hidden_matrix(name, dimensions));
+        let mut updates = Vec::new();
+        let mut gather = Gather { takes, gradients: &mut gradients, states: &mut self.states, updates: &mut updates };
         parameters::visit(&model, &mut gather);
-        let moved = workers.map(gather.updates, |update| self.moved(update, learning_rate));
+        let moved = workers.map(updates, |mut update| {
+            if grad_factor < 1.0 {
+                update.gradient = update.gradient * grad_factor;
+            }
+            self.moved(update, learning_rate)
+        });
         let mut weights = BTreeMap::new();
         for (name, weight, state) in moved {
             self.states.extend(state.map(|state| (name.clone(), state)));
             weights.insert(name, weight);
         }
-        parameters::map(model, &mut Replace(weights))
+        let model = parameters::map(model, &mut Replace(weights));
+
+        // What moves in place: everything else.
+        let mut in_place = InPlace { gradients, states: &mut self.states, rule: self.rule, grad_factor, learning_rate };
+        parameters::map(model, &mut in_place)
     }
 
     /// The parameter's name, its new value (flat) and its new state.
@@ -198,10 +230,9 @@ impl ModelOptimizer {
         (name, weight, state.map(|state| ParameterState::AdamW { shape, state }))
     }
 
-    /// Whether Muon moves the parameter. It orthogonalises a matrix between two hidden states; rows of an embedding or of
-    /// the output matrix are tokens, which have nothing to be orthogonal to.
+    /// Whether Muon moves the parameter.
     fn uses_muon(&self, name: &str, dimensions: usize) -> bool {
-        self.muon.is_some() && dimensions == 2 && name.contains(".layers.")
+        self.muon.is_some() && is_hidden_matrix(name, dimensions)
     }
 
     /// Writes `NAME.exp_avg` and `NAME.exp_avg_sq` (`AdamW`'s m and v) or `NAME.momentum_buffer` (Muon's), as PyTorch
@@ -239,6 +270,12 @@ impl ModelOptimizer {
         }
         file.finish(path)
     }
+}
+
+/// Whether Muon is meant for the parameter: it orthogonalises a matrix between two hidden states. Rows of an embedding or
+/// of the output matrix are tokens, which have nothing to be orthogonal to.
+fn is_hidden_matrix(name: &str, dimensions: usize) -> bool {
+    dimensions == 2 && name.contains(".layers.")
 }
 
 /// A file of states from which every tensor must be taken, and no other asked for.
@@ -280,15 +317,19 @@ struct Update {
     state: Option<ParameterState>,
 }
 
-/// Takes every parameter that has a gradient, with its state, out of model and optimiser.
-struct Gather<'a> {
-    gradients: BTreeMap<String, Tensor<1>>,
+/// Takes the parameters that `takes` names by name and dimensions, with their gradients and states.
+struct Gather<'a, F> {
+    takes: F,
+    gradients: &'a mut BTreeMap<String, Tensor<1>>,
     states: &'a mut BTreeMap<String, ParameterState>,
-    updates: Vec<Update>,
+    updates: &'a mut Vec<Update>,
 }
 
-impl ParameterVisitor for Gather<'_> {
+impl<F: Fn(&str, usize) -> bool> ParameterVisitor for Gather<'_, F> {
     fn visit<const D: usize>(&mut self, name: &str, param: &Param<Tensor<D>>) {
+        if !(self.takes)(name, D) {
+            return;
+        }
         let Some(gradient) = self.gradients.remove(name) else { return };
         let weight = param.val().inner();
         self.updates.push(Update {
@@ -298,6 +339,39 @@ impl ParameterVisitor for Gather<'_> {
             gradient,
             state: self.states.remove(name),
         });
+    }
+}
+
+/// Moves every parameter that has a gradient by the fast form of `AdamW`.
+struct InPlace<'a> {
+    gradients: BTreeMap<String, Tensor<1>>,
+    states: &'a mut BTreeMap<String, ParameterState>,
+    rule: AdamWRule,
+    grad_factor: f64,
+    learning_rate: f64,
+}
+
+impl ParameterMapper for InPlace<'_> {
+    fn map<const D: usize>(&mut self, name: &str, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let Some(gradient) = self.gradients.remove(name) else { return param };
+        let (id, weight, mapper) = param.consume();
+        let shape = weight.dims();
+        let (time, mean, square) = match self.states.remove(name) {
+            Some(ParameterState::AdamW { state: AdamWState { momentum }, .. }) => {
+                (momentum.time + 1, momentum.moment_1, momentum.moment_2)
+            }
+            _ => (1, gradient.zeros_like(), gradient.zeros_like()),
+        };
+        let AdamWRule { beta1, beta2, epsilon, weight_decay } = self.rule;
+        let weight_decay = if D >= 2 { weight_decay } else { 0.0 };
+        let (learning_rate, grad_factor) = (self.learning_rate, self.grad_factor);
+        let step = AdamWStep { time, learning_rate, beta1, beta2, epsilon, weight_decay, grad_factor };
+        let weight = weight.inner().reshape([-1]);
+        let [weight, moment_1, moment_2] = ops::adam_w::adam_w(weight, gradient, mean, square, step);
+        let momentum = AdaptiveMomentumState { time, moment_1, moment_2, max_moment_2: None };
+        let state = ParameterState::AdamW { shape: shape.to_vec(), state: AdamWState { momentum } };
+        self.states.insert(name.to_owned(), state);
+        Param::from_mapped_value(id, Tensor::from_inner(weight.reshape(shape)).require_grad(), mapper)
     }
 }
 

@@ -69,7 +69,7 @@ pub fn train_step(
 
     // 2. Read loss and norm in one transfer: the only time the device is waited for.
     let loss = Tensor::cat(losses, 0).sum();
-    let read = Tensor::cat(vec![loss, gradients.norm()], 0).try_into_vec_as::<f32>();
+    let read = Tensor::cat(vec![loss, gradients.norm(model.kernels())], 0).try_into_vec_as::<f32>();
     let (loss, grad_norm) = match read.as_deref() {
         Ok(&[loss, grad_norm]) => (f64::from(loss), f64::from(grad_norm)),
         _ => (f64::NAN, f64::NAN), // the device failed: as good as not finite
@@ -84,10 +84,9 @@ pub fn train_step(
     }
 
     // 3. Clip by the global norm, so that the direction stays the same; then move.
-    if options.grad_clip > 0.0 && grad_norm > options.grad_clip {
-        gradients = gradients.scaled(options.grad_clip / grad_norm);
-    }
-    let model = optimizer.step(model, gradients, options.learning_rate, workers);
+    let is_too_long = options.grad_clip > 0.0 && grad_norm > options.grad_clip;
+    let grad_factor = if is_too_long { options.grad_clip / grad_norm } else { 1.0 };
+    let model = optimizer.step(model, gradients, grad_factor, options.learning_rate, workers);
     Ok((model, StepResult { loss, grad_norm }))
 }
 

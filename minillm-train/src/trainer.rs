@@ -101,6 +101,7 @@ impl Trainer {
                 (model_config, model, state)
             }
         };
+        let model = model.with_kernels(config.train.kernels.on(&device));
         let console = Console::stderr(state.step, config.train.max_steps);
         let json_lines = run.path().join(METRICS_FILE);
         let json_lines = match resume_from {
@@ -149,7 +150,8 @@ impl Trainer {
         while self.state.step < max_steps && outcome.interrupted.is_none() {
             // one optimiser step
             let rate = self.learning_rate();
-            let result = self.step(rate)?;
+            let result;
+            (self, result) = self.step(rate)?;
             let step = self.state.step;
             let is_last = step == max_steps;
             let is_due = |every: usize| is_last || step.is_multiple_of(every);
@@ -190,7 +192,9 @@ impl Trainer {
         learning_rate(schedule, optimizer.learning_rate, self.state.step, train.max_steps)
     }
 
-    fn step(&mut self, learning_rate: f64) -> Result<StepResult> {
+    /// Takes the trainer and gives it back, so that the step holds the only handle on the weights and can change them
+    /// where they lie.
+    fn step(mut self, learning_rate: f64) -> Result<(Self, StepResult)> {
         let batch = self.corpus.train.batch(self.state.step)?;
         let options = StepOptions {
             step: self.state.step + 1,
@@ -200,13 +204,11 @@ impl Trainer {
             grad_clip: self.config.train.grad_clip,
             learning_rate,
         };
-        // Cloning a model copies handles, not weights; on an error this one is still whole.
-        let model = self.model.clone();
-        let (model, result) = train_step(model, &mut self.optimizer, &batch, &self.device, &self.workers, &options)?;
-        self.model = model;
-        self.state.step += 1;
-        self.state.tokens += batch.predicted() as u64;
-        Ok(result)
+        let (model, result) =
+            train_step(self.model, &mut self.optimizer, &batch, &self.device, &self.workers, &options)?;
+        let tokens = self.state.tokens + batch.predicted() as u64;
+        let state = State { step: self.state.step + 1, tokens, ..self.state };
+        Ok((Self { model, state, ..self }, result))
     }
 
     fn report(&mut self, result: StepResult, learning_rate: f64, tokens_per_second: f64) -> Result<()> {

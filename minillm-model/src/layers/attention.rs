@@ -15,6 +15,8 @@
 //! k0 k1 k2 k3       k0    k1               k0
 //! ```
 
+use std::cell::OnceCell;
+
 use burn::module::Module;
 use burn::nn::Linear;
 use burn::tensor::activation::softmax;
@@ -26,6 +28,7 @@ use super::rms_norm::RmsNorm;
 use super::rope::Rotation;
 use crate::config::{AttentionBias, ModelConfig};
 use crate::kv_cache::LayerCache;
+use crate::ops::{self, Kernels};
 
 /// Multi-head, grouped-query or multi-query attention: one field decides.
 #[derive(Module, Debug)]
@@ -45,6 +48,9 @@ pub struct Attention {
     num_attention_heads: usize,
     num_key_value_heads: usize,
     head_dim: usize,
+    /// Which form computes.
+    #[module(skip)]
+    pub kernels: Kernels,
 }
 
 impl Attention {
@@ -65,19 +71,17 @@ impl Attention {
             num_attention_heads: h,
             num_key_value_heads: k,
             head_dim: e,
+            kernels: Kernels::fastest(device),
         }
     }
 
-    /// `mask` is true where a query may not look; `None` where all may be seen (one new token).
-    ///
     /// # Shapes
-    /// - `x`: `[B, T, D]` -> `[B, T, D]`
-    /// - `mask`: `[T, S]`; the cache, if given, grows from S - T to S positions.
+    /// - `x`: `[B, T, D]` -> `[B, T, D]`; the cache, if given, grows from S - T to S positions
     pub fn forward(
         &self,
         x: Tensor<3>,
         rotation: Option<&Rotation>,
-        mask: Option<&Tensor<2, Bool>>,
+        mask: &CausalMask,
         cache: Option<&mut LayerCache>,
         drop: &Dropout,
     ) -> Tensor<3> {
@@ -106,7 +110,11 @@ impl Attention {
             Some(cache) => cache.append(key, value), // [B, K, S, E]
             None => (key, value),
         };
-        let out = grouped_attention(query, key, value, mask, drop); // [B, H, T, E]
+        let out = if self.kernels.attention && drop.is_off() {
+            ops::attention::causal_attention(query, key, value, mask.window) // [B, H, T, E]
+        } else {
+            grouped_attention(query, key, value, mask.tensor(), drop) // [B, H, T, E]
+        };
         self.o_proj.forward(out.swap_dims(1, 2).reshape([b, t, h * e])) // [B, T, D]
     }
 }
@@ -134,6 +142,30 @@ pub fn grouped_attention(
     }
     let weights = dropout(softmax(scores, 3), drop); // [B, H, T, S]
     weights.reshape([b, k, g * t, s]).matmul(value).reshape([b, h, t, e]) // [B, H, T, E]
+}
+
+/// Who may look at whom, for all blocks of a kind.
+#[derive(Debug)]
+pub struct CausalMask {
+    t: usize,
+    s: usize,
+    window: Option<usize>,
+    device: Device,
+    /// Made by the first block that asks; the fast form of attention does without.
+    tensor: OnceCell<Option<Tensor<2, Bool>>>,
+}
+
+impl CausalMask {
+    /// For T queries, the last of S positions, each of which may look `window` positions back, itself included.
+    pub fn new(t: usize, s: usize, window: Option<usize>, device: &Device) -> Self {
+        Self { t, s, window, device: device.clone(), tensor: OnceCell::new() }
+    }
+
+    /// # Shapes
+    /// - -> `[T, S]`, true where a query may not look; `None` if all may be seen
+    pub fn tensor(&self) -> Option<&Tensor<2, Bool>> {
+        self.tensor.get_or_init(|| attention_mask(self.t, self.s, self.window, &self.device)).as_ref()
+    }
 }
 
 /// True where query t, standing at position S - T + t, may not look: at keys after itself, and with a window at those

@@ -28,10 +28,15 @@ impl Dropout {
         Self { rate, seeds }
     }
 
+    /// Whether nothing is dropped.
+    pub fn is_off(&self) -> bool {
+        self.rate == 0.0
+    }
+
     /// The same for a place inside this one: a block, a layer of a block.
     #[must_use]
     pub fn at(&self, place: u64) -> Self {
-        if self.rate == 0.0 {
+        if self.is_off() {
             return Self::off();
         }
         let seeds = self.seeds.iter().map(|&seed| derive(seed, &[place])).collect();
@@ -44,7 +49,7 @@ impl Dropout {
 /// # Shapes
 /// - `x`: `[B, ..]` -> the same
 pub fn dropout<const N: usize>(x: Tensor<N>, drop: &Dropout) -> Tensor<N> {
-    if drop.rate == 0.0 {
+    if drop.is_off() {
         return x;
     }
     let shape = x.dims();

@@ -18,6 +18,7 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
 
 use crate::config::ModelConfig;
+use crate::ops::{self, Kernels};
 
 /// Angles in the tables. What lies beyond, in a model of a million positions, is computed when it is asked for.
 const LARGEST_TABLE: usize = 1 << 22;
@@ -32,6 +33,9 @@ pub struct RotaryEmbedding {
     /// What further angles are computed from: with dynamic scaling they depend on the length of the sequence.
     #[module(skip)]
     config: ModelConfig,
+    /// Which form computes.
+    #[module(skip)]
+    pub kernels: Kernels,
 }
 
 /// The rotation of some neighbouring positions.
@@ -41,6 +45,8 @@ pub struct Rotation {
     cos: Tensor<4>,
     /// `[1, 1, T, E]`
     sin: Tensor<4>,
+    /// Which form computes.
+    pub kernels: Kernels,
 }
 
 impl RotaryEmbedding {
@@ -48,7 +54,7 @@ impl RotaryEmbedding {
     pub fn new(config: &ModelConfig, device: &Device) -> Self {
         let rows = config.max_position_embeddings.min(LARGEST_TABLE / config.head_dim);
         let [cos, sin] = tables(config, 0, rows, rows, device);
-        Self { cos, sin, config: config.clone() }
+        Self { cos, sin, config: config.clone(), kernels: Kernels::fastest(device) }
     }
 
     /// The rotation of positions `start..start + T`, the last of a sequence.
@@ -60,7 +66,7 @@ impl RotaryEmbedding {
         } else {
             tables(&self.config, start, t, s, &self.cos.device()) // [T, E]
         };
-        Rotation { cos: cos.unsqueeze(), sin: sin.unsqueeze() }
+        Rotation { cos: cos.unsqueeze(), sin: sin.unsqueeze(), kernels: self.kernels }
     }
 }
 
@@ -70,6 +76,9 @@ impl Rotation {
     /// # Shapes
     /// - `x`: `[B, heads, T, E]` -> the same
     pub fn apply(&self, x: Tensor<4>) -> Tensor<4> {
+        if self.kernels.rotary {
+            return ops::rotary::rotate(x, self.cos.clone(), self.sin.clone());
+        }
         let [_, _, _, e] = x.dims();
         let first = x.clone().narrow(3, 0, e / 2); // [B, heads, T, E/2]
         let second = x.clone().narrow(3, e / 2, e / 2); // [B, heads, T, E/2]

@@ -15,6 +15,7 @@ use burn::tensor::{Device, Tensor};
 
 use super::linear;
 use crate::config::ModelConfig;
+use crate::ops::{self, Kernels};
 
 /// LLaMA's gated MLP.
 #[derive(Module, Debug)]
@@ -25,6 +26,9 @@ pub struct Swiglu {
     pub up_proj: Linear,
     /// F -> D: back into the residual stream.
     pub down_proj: Linear,
+    /// Which form computes.
+    #[module(skip)]
+    pub kernels: Kernels,
 }
 
 impl Swiglu {
@@ -35,14 +39,16 @@ impl Swiglu {
             gate_proj: linear(d, f, bias, device),
             up_proj: linear(d, f, bias, device),
             down_proj: linear(f, d, bias, device),
+            kernels: Kernels::fastest(device),
         }
     }
 
     /// # Shapes
     /// - `x`: `[B, T, D]` -> `[B, T, D]`
     pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        let gate = silu(self.gate_proj.forward(x.clone())); // [B, T, F]
+        let gate = self.gate_proj.forward(x.clone()); // [B, T, F]
         let up = self.up_proj.forward(x); // [B, T, F]
-        self.down_proj.forward(gate * up) // [B, T, D]
+        let gated = if self.kernels.swiglu { ops::swiglu::swiglu(gate, up) } else { silu(gate) * up };
+        self.down_proj.forward(gated) // [B, T, D]
     }
 }

@@ -6,11 +6,12 @@ use std::time::Instant;
 
 use burn::tensor::Device;
 use minillm_infer::cli::output::print;
-use minillm_infer::device;
+use minillm_infer::device::{self, Found};
 use minillm_model::decoder::LanguageModel;
+use minillm_model::ops::Kernels;
 use minillm_model::{init, random, stats};
 use rand::RngExt;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::config::RunConfig;
 use crate::data::Batch;
@@ -39,6 +40,9 @@ pub struct Args {
     /// Steps before measuring: the first ones compile kernels and fill caches
     #[arg(long, value_name = "N", default_value_t = 5)]
     warmup: usize,
+    /// Measure with the layers as written, then with one fast form after the other added (see `train.kernels`)
+    #[arg(long)]
+    ladder: bool,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -63,9 +67,47 @@ pub(super) fn run(args: &Args) -> Result<()> {
         });
     };
     let found = device::open(&args.device)?;
+    if args.ladder {
+        return ladder(args, &config, vocab_size, &found);
+    }
+    let report = measure(args, &config, vocab_size, &found, config.train.kernels.on(&found.device))?;
+    if args.json {
+        print(&format!("{report}\n"))?;
+        return Ok(());
+    }
+    print(&format!("device             {} ({})\n", found.name, found.description))?;
+    for (name, value) in report.as_object().into_iter().flatten() {
+        print(&format!("{name:<18} {value}\n"))?;
+    }
+    Ok(())
+}
+
+/// What each fast form buys: the same steps again and again, with one more of them each time.
+fn ladder(args: &Args, config: &RunConfig, vocab_size: usize, found: &Found) -> Result<()> {
+    let mut rungs = Vec::new();
+    for (name, kernels) in Kernels::fastest(&found.device).ladder() {
+        let report = measure(args, config, vocab_size, found, kernels)?;
+        let rate = report["tokens_per_second"].as_f64().unwrap_or(f64::NAN);
+        if !args.json {
+            let first: f64 = rungs.first().map_or(rate, |(_, rate)| *rate);
+            print(&format!("{name:<16} {rate:>10.0} tokens/s {:>6.2} x\n", rate / first))?;
+        }
+        rungs.push((name, rate));
+    }
+    if args.json {
+        let rungs: Vec<_> =
+            rungs.iter().map(|(name, rate)| json!({ "kernels": name, "tokens_per_second": rate })).collect();
+        print(&format!("{}\n", json!({ "ladder": rungs })))?;
+    }
+    Ok(())
+}
+
+/// Takes the steps that `args` asks for and returns what `--json` prints.
+fn measure(args: &Args, config: &RunConfig, vocab_size: usize, found: &Found, kernels: Kernels) -> Result<Value> {
     let device = found.device.clone().autodiff();
     let model_config = config.model.resolve(vocab_size, config.train.context);
-    let mut model = init::initialize(LanguageModel::new(&model_config, &device)?, &model_config, config.seed);
+    let model = LanguageModel::new(&model_config, &device)?.with_kernels(kernels);
+    let mut model = init::initialize(model, &model_config, config.seed);
     let mut optimizer = ModelOptimizer::new(&config.optimizer);
     let workers = Workers::new(found.training_threads())?;
 
@@ -75,7 +117,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
         if step == args.warmup {
             start = Instant::now();
         }
-        let batch = random_batch(&config, vocab_size, step);
+        let batch = random_batch(config, vocab_size, step);
         let options = StepOptions {
             step: step + 1,
             seed: config.seed,
@@ -91,22 +133,13 @@ pub(super) fn run(args: &Args) -> Result<()> {
     let seconds = start.elapsed().as_secs_f64();
 
     let tokens = steps * config.train.batch_size * config.train.context;
-    let report = json!({
+    Ok(json!({
         "tokens_per_second": tokens as f64 / seconds,
         "ms_per_step": seconds * 1e3 / steps as f64,
         "parameters": stats::parameters(&model_config).total(),
         "peak_memory_bytes": peak_memory_bytes(),
         "loss": loss,
-    });
-    if args.json {
-        print(&format!("{report}\n"))?;
-        return Ok(());
-    }
-    print(&format!("device             {} ({})\n", found.name, found.description))?;
-    for (name, value) in report.as_object().into_iter().flatten() {
-        print(&format!("{name:<18} {value}\n"))?;
-    }
-    Ok(())
+    }))
 }
 
 fn random_batch(config: &RunConfig, vocab_size: usize, step: usize) -> Batch {

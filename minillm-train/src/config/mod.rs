@@ -13,7 +13,9 @@ mod overrides;
 mod resume;
 mod validate;
 
+use burn::tensor::Device;
 use minillm_model::config::ModelOptions;
+use minillm_model::ops::Kernels;
 use serde::{Deserialize, Serialize};
 
 pub use self::keys::{keys, suggest};
@@ -80,11 +82,41 @@ pub struct TrainConfig {
     pub context: usize,
     /// Largest allowed L2 norm of all gradients together; above it they are scaled down to it. 0 = no limit.
     pub grad_clip: f64,
+    /// Which form of the layers computes.
+    pub kernels: KernelChoice,
 }
 
 impl Default for TrainConfig {
     fn default() -> Self {
-        Self { max_steps: 2000, batch_size: 16, micro_batch_size: None, context: 128, grad_clip: 1.0 }
+        Self {
+            max_steps: 2000,
+            batch_size: 16,
+            micro_batch_size: None,
+            context: 128,
+            grad_clip: 1.0,
+            kernels: KernelChoice::Fast,
+        }
+    }
+}
+
+/// Which form of the layers computes; both give the same numbers up to rounding.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum KernelChoice {
+    /// The fused forms in `minillm-model/src/ops/`, as far as the device has them.
+    #[default]
+    Fast,
+    /// The layers as they are written, one tensor operation after the other.
+    Readable,
+}
+
+impl KernelChoice {
+    /// What that means on `device`.
+    pub fn on(self, device: &Device) -> Kernels {
+        match self {
+            Self::Fast => Kernels::fastest(device),
+            Self::Readable => Kernels::READABLE,
+        }
     }
 }
 

@@ -1,0 +1,79 @@
+//! The fast form of `AdamW`'s rule: everything about a parameter in one pass, in place.
+
+use burn::backend::tensor::FloatTensor;
+use burn::backend::{Backend, Dispatch, backend_extension};
+use burn::tensor::Tensor;
+
+use super::autodiff::prelude::*;
+
+/// What a step of `AdamW` depends on besides the tensors.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AdamWStep {
+    /// How many steps this parameter has taken, this one included: t.
+    pub time: usize,
+    /// How far to move.
+    pub learning_rate: f64,
+    /// Share of the old value kept in the running mean of the gradient.
+    pub beta1: f64,
+    /// Share of the old value kept in the running mean of its square.
+    pub beta2: f64,
+    /// Added to the root of the latter before dividing by it.
+    pub epsilon: f64,
+    /// Share of a weight taken away, times the learning rate.
+    pub weight_decay: f64,
+    /// The gradient is multiplied by this first: clipping by the global norm.
+    pub grad_factor: f64,
+}
+
+/// Backends with the fast form.
+#[backend_extension(Flex: cfg(feature = "flex"), NdArray: cfg(feature = "ndarray"), Autodiff)]
+pub trait AdamWOp: Backend {
+    /// Weight, gradient, and the running means of it and its square, all of one shape -> all but the gradient, moved.
+    fn adam_w(
+        weight: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+        mean: FloatTensor<Self>,
+        square: FloatTensor<Self>,
+        step: AdamWStep,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
+
+    /// The sum of the squares: `[1]`.
+    fn sum_of_squares(x: FloatTensor<Self>) -> FloatTensor<Self>;
+}
+
+impl<B: AdamWOp, C: CheckpointStrategy> AdamWOp for Autodiff<B, C> {
+    fn adam_w(
+        _: FloatTensor<Self>,
+        _: FloatTensor<Self>,
+        _: FloatTensor<Self>,
+        _: FloatTensor<Self>,
+        _: AdamWStep,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        unreachable!("an optimiser's step is not differentiated")
+    }
+
+    fn sum_of_squares(_: FloatTensor<Self>) -> FloatTensor<Self> {
+        unreachable!("an optimiser's step is not differentiated")
+    }
+}
+
+/// One step of the rule in [`AdamWStep`]; tensors without autodiff.
+///
+/// # Shapes
+/// - all of one length; weight, mean and square come back
+pub fn adam_w(
+    weight: Tensor<1>,
+    grad: Tensor<1>,
+    mean: Tensor<1>,
+    square: Tensor<1>,
+    step: AdamWStep,
+) -> [Tensor<1>; 3] {
+    let [weight, grad, mean, square] = [weight, grad, mean, square].map(Tensor::into_dispatch);
+    let (weight, mean, square) = Dispatch::adam_w(weight, grad, mean, square, step);
+    [weight, mean, square].map(Tensor::from_dispatch)
+}
+
+/// The sum of the squares: `[1]`; a tensor without autodiff.
+pub fn sum_of_squares(x: Tensor<1>) -> Tensor<1> {
+    Tensor::from_dispatch(Dispatch::sum_of_squares(x.into_dispatch()))
+}

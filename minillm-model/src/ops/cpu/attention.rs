@@ -1,0 +1,252 @@
+//! [`grouped_attention`](crate::layers::attention::grouped_attention) without its T S scores in memory (after Dao et al.
+//! 2022, arXiv:2205.14135).
+//!
+//! A block of queries looks at all its keys at once, so the scores of a block are whole rows and their softmax needs one
+//! pass. They never leave the cache: the forward pass keeps one number a row, the logarithm of the softmax's
+//! denominator, from which the backward pass computes the weights again. Keys after a block's last query are not touched.
+//!
+//! ```text
+//! P = exp(q k^T / sqrt(E) - l)     l = log of the row sums      out = P v
+//! dv = P^T do     dP = do v^T     dS = P (dP - rowsum(do out)) / sqrt(E)     dq = dS k     dk = dS^T q
+//! ```
+
+use std::ops::Range;
+
+use super::math::{dot, exp, exponentials, largest, vectorised};
+use super::product::{Matrix, Store, product};
+use super::share;
+use super::view::{Heads, by_group};
+
+/// Queries in a block: enough rows for an efficient matrix product, few enough that a block's scores stay in the cache.
+const BLOCK: usize = 64;
+
+/// Sizes and reach of one attention.
+#[derive(Clone, Copy, Debug)]
+struct Extent {
+    t: usize,
+    s: usize,
+    /// Query heads per key/value head.
+    g: usize,
+    window: Option<usize>,
+}
+
+impl Extent {
+    fn new(query: &Heads, key: &Heads, window: Option<usize>) -> Self {
+        let ([_, h, t, _], [_, k, s, _]) = (query.shape, key.shape);
+        Self { t, s, g: h / k, window }
+    }
+
+    /// The keys that query t, standing at position S - T + t, may look at.
+    fn keys(&self, t: usize) -> Range<usize> {
+        let end = self.s - self.t + t + 1;
+        self.window.map_or(0, |window| end.saturating_sub(window))..end
+    }
+
+    /// Blocks of queries with the keys that any of them may look at.
+    fn blocks(self) -> impl Iterator<Item = (Range<usize>, Range<usize>)> {
+        (0..self.t).step_by(BLOCK).map(move |start| {
+            let end = self.t.min(start + BLOCK);
+            (start..end, self.keys(start).start..self.keys(end - 1).end)
+        })
+    }
+}
+
+/// Rows of one head, as a matrix.
+fn rows<'a>(heads: &Heads<'a>, b: usize, head: usize, range: &Range<usize>) -> Matrix<'a> {
+    let (e, stride) = (heads.shape[3], heads.strides[2]);
+    Matrix::new(&heads.head(b, head)[range.start * stride..], range.len(), e, stride)
+}
+
+/// # Shapes
+/// - `query`: `[B, H, T, E]`, `key` and `value`: `[B, K, S, E]` -> the output as `[B, T, H, E]`, and the logarithms of
+///   the rows' sums, `[B, K, G, T]`
+pub fn forward(query: Heads, key: Heads, value: Heads, window: Option<usize>) -> (Vec<f32>, Vec<f32>) {
+    let [b, h, t, e] = query.shape;
+    let k = key.shape[1];
+    let extent = Extent::new(&query, &key, window);
+    let (mut out, mut logs) = (vec![0.0; b * t * h * e], vec![0.0; b * h * t]);
+    let groups = by_group(&mut out, [b, h, t, e], k);
+    let tasks = groups.into_iter().zip(logs.chunks_mut(extent.g * t)).enumerate().collect();
+    share::for_each(tasks, |(task, (mut out, logs))| {
+        let (b, kv) = (task / k, task % k);
+        for (g, (out, logs)) in out.chunks_mut(t).zip(logs.chunks_mut(t)).enumerate() {
+            if t == 1 {
+                logs[0] =
+                    one_query(query.vector(b, kv * extent.g + g, 0), &key, &value, (b, kv), extent.keys(0), out[0]);
+            } else {
+                one_head(&query, &key, &value, (b, kv, g), extent, out, logs);
+            }
+        }
+    });
+    (out, logs)
+}
+
+/// A single query: two passes over the keys and values, no matrices.
+fn one_query(
+    query: &[f32],
+    key: &Heads,
+    value: &Heads,
+    (b, kv): (usize, usize),
+    keys: Range<usize>,
+    out: &mut [f32],
+) -> f32 {
+    let factor = 1.0 / (query.len() as f32).sqrt();
+    let mut weights = vec![0.0; keys.len()];
+    vectorised!({
+        for (weight, s) in weights.iter_mut().zip(keys.clone()) {
+            *weight = dot(query, key.vector(b, kv, s)) * factor;
+        }
+        let shift = largest(&weights);
+        let sum = exponentials(&mut weights, shift);
+        for (weight, s) in weights.iter().zip(keys) {
+            let weight = weight / sum;
+            for (out, value) in out.iter_mut().zip(value.vector(b, kv, s)) {
+                *out += weight * value;
+            }
+        }
+        shift + sum.ln()
+    })
+}
+
+fn one_head(
+    query: &Heads,
+    key: &Heads,
+    value: &Heads,
+    (b, kv, g): (usize, usize, usize),
+    extent: Extent,
+    out: &mut [&mut [f32]],
+    logs: &mut [f32],
+) {
+    let e = query.shape[3];
+    let factor = 1.0 / (e as f32).sqrt();
+    let (mut scores, mut mixed) = (Vec::new(), vec![0.0; BLOCK * e]);
+    for (queries, keys) in extent.blocks() {
+        let width = keys.len();
+        scores.resize(queries.len() * width, 0.0);
+        let q = rows(query, b, kv * extent.g + g, &queries);
+        product(&mut scores, width, Store::Replace, factor, q, rows(key, b, kv, &keys).transposed());
+        vectorised!({
+            for (t, scores) in queries.clone().zip(scores.chunks_exact_mut(width)) {
+                let seen = relative(extent.keys(t), keys.start);
+                scores[..seen.start].fill(0.0);
+                scores[seen.end..].fill(0.0);
+                let scores = &mut scores[seen];
+                let shift = largest(scores);
+                let sum = exponentials(scores, shift);
+                logs[t] = shift + sum.ln();
+            }
+        });
+        let weights = Matrix::new(&scores, queries.len(), width, width);
+        product(&mut mixed, e, Store::Replace, 1.0, weights, rows(value, b, kv, &keys));
+        vectorised!({
+            for ((t, scores), mixed) in queries.clone().zip(scores.chunks_exact(width)).zip(mixed.chunks_exact(e)) {
+                // The weights were left unscaled; their sum is cheaper to divide out of E numbers than of S.
+                let sum: f32 = super::math::sum_of(scores, scores, |weight, _| weight);
+                for (out, mixed) in out[t].iter_mut().zip(mixed) {
+                    *out = mixed / sum;
+                }
+            }
+        });
+    }
+}
+
+/// What the forward pass saw and kept, and the gradient of what it gave.
+#[derive(Clone, Copy, Debug)]
+pub struct Kept<'a> {
+    /// `[B, H, T, E]`
+    pub query: Heads<'a>,
+    /// `[B, K, S, E]`
+    pub key: Heads<'a>,
+    /// `[B, K, S, E]`
+    pub value: Heads<'a>,
+    /// `[B, H, T, E]`
+    pub out: Heads<'a>,
+    /// `[B, K, G, T]`
+    pub logs: &'a [f32],
+    /// `[B, H, T, E]`
+    pub grad: Heads<'a>,
+}
+
+/// # Shapes
+/// - -> gradients of `query` as `[B, T, H, E]`, of `key` and `value` as `[B, S, K, E]`
+pub fn backward(kept: Kept, window: Option<usize>) -> [Vec<f32>; 3] {
+    let [b, h, t, e] = kept.query.shape;
+    let [_, k, s, _] = kept.key.shape;
+    let extent = Extent::new(&kept.query, &kept.key, window);
+    let mut dquery = vec![0.0; b * t * h * e];
+    let (mut dkey, mut dvalue) = (vec![0.0; b * s * k * e], vec![0.0; b * s * k * e]);
+    let dqueries = by_group(&mut dquery, [b, h, t, e], k);
+    let dkeys = by_group(&mut dkey, [b, k, s, e], k);
+    let dvalues = by_group(&mut dvalue, [b, k, s, e], k);
+    let tasks = dqueries.into_iter().zip(dkeys.into_iter().zip(dvalues)).enumerate().collect();
+    share::for_each(tasks, |(task, (mut dquery, (dkey, dvalue)))| {
+        let at = (task / k, task % k);
+        let mut sums = KeyValueGradients { key: vec![0.0; s * e], value: vec![0.0; s * e] };
+        for (g, dquery) in dquery.chunks_mut(t).enumerate() {
+            one_head_backward(&kept, at, g, extent, dquery, &mut sums);
+        }
+        let copy = |from: &[f32], to: Vec<&mut [f32]>| {
+            to.into_iter().zip(from.chunks_exact(e)).for_each(|(to, from)| to.copy_from_slice(from));
+        };
+        copy(&sums.key, dkey);
+        copy(&sums.value, dvalue);
+    });
+    [dquery, dkey, dvalue]
+}
+
+/// Gradients of one key/value head, `[S, E]`, to which each of its query heads adds.
+struct KeyValueGradients {
+    key: Vec<f32>,
+    value: Vec<f32>,
+}
+
+fn one_head_backward(
+    kept: &Kept,
+    (b, kv): (usize, usize),
+    g: usize,
+    extent: Extent,
+    dquery: &mut [&mut [f32]],
+    sums: &mut KeyValueGradients,
+) {
+    let (e, k) = (kept.query.shape[3], kept.key.shape[1]);
+    let head = kv * extent.g + g;
+    let logs = &kept.logs[((b * k + kv) * extent.g + g) * extent.t..][..extent.t];
+    let factor = 1.0 / (e as f32).sqrt();
+    let (mut weights, mut dscores, mut dblock) = (Vec::new(), Vec::new(), vec![0.0; BLOCK * e]);
+    for (queries, keys) in extent.blocks() {
+        let (count, width) = (queries.len(), keys.len());
+        weights.resize(count * width, 0.0);
+        dscores.resize(count * width, 0.0);
+        let (q, grad) = (rows(&kept.query, b, head, &queries), rows(&kept.grad, b, head, &queries));
+        let (k, v) = (rows(&kept.key, b, kv, &keys), rows(&kept.value, b, kv, &keys));
+        product(&mut weights, width, Store::Replace, factor, q, k.transposed());
+        product(&mut dscores, width, Store::Replace, 1.0, grad, v.transposed());
+        vectorised!({
+            let lines = weights.chunks_exact_mut(width).zip(dscores.chunks_exact_mut(width));
+            for (t, (weights, dscores)) in queries.clone().zip(lines) {
+                let seen = relative(extent.keys(t), keys.start);
+                for line in [&mut *weights, &mut *dscores] {
+                    line[..seen.start].fill(0.0);
+                    line[seen.end..].fill(0.0);
+                }
+                let along = dot(kept.out.vector(b, head, t), kept.grad.vector(b, head, t));
+                for (weight, dscore) in weights[seen.clone()].iter_mut().zip(&mut dscores[seen]) {
+                    *weight = exp(*weight - logs[t]);
+                    *dscore = *weight * (*dscore - along) * factor;
+                }
+            }
+        });
+        let (weights, dscores) =
+            (Matrix::new(&weights, count, width, width), Matrix::new(&dscores, count, width, width));
+        product(&mut sums.value[keys.start * e..], e, Store::Add, 1.0, weights.transposed(), grad);
+        product(&mut sums.key[keys.start * e..], e, Store::Add, 1.0, dscores.transposed(), q);
+        product(&mut dblock, e, Store::Replace, 1.0, dscores, k);
+        for (t, from) in queries.zip(dblock.chunks_exact(e)) {
+            dquery[t].copy_from_slice(from);
+        }
+    }
+}
+
+fn relative(range: Range<usize>, start: usize) -> Range<usize> {
+    range.start - start..range.end - start
+}

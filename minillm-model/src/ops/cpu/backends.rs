@@ -1,0 +1,190 @@
+//! From a backend's tensors to slices and back.
+
+use burn::backend::TensorMetadata;
+use burn::backend::tensor::{FloatTensor, IntTensor};
+use burn::tensor::Shape;
+
+use super::attention::Kept;
+use super::cross_entropy::OutputMatrix;
+use super::host::{HeadsIn, Host};
+use super::rotary::Direction;
+use crate::ops::adam_w::{AdamWOp, AdamWStep};
+use crate::ops::attention::AttentionOp;
+use crate::ops::cross_entropy::CrossEntropyOp;
+use crate::ops::rms_norm::RmsNormOp;
+use crate::ops::rotary::RotaryOp;
+use crate::ops::swiglu::SwigluOp;
+
+/// A tensor that lies as `[B, T, heads, E]`, seen as `[B, heads, T, E]`.
+fn from_tokens<B: Host>(values: Vec<f32>, [b, heads, t, e]: [usize; 4]) -> FloatTensor<B> {
+    B::float_swap_dims(B::tensor(values, Shape::new([b, t, heads, e])), 1, 2)
+}
+
+/// The output matrix in `tensor`.
+fn output_matrix<'a, B: Host>(tensor: &FloatTensor<B>, data: &'a [f32], tied: bool) -> OutputMatrix<'a> {
+    let [rows, columns] = tensor.shape().dims();
+    let (d, v) = if tied { (columns, rows) } else { (rows, columns) };
+    OutputMatrix { data, d, v, tied }
+}
+
+macro_rules! implement {
+    ($backend:ty) => {
+        impl RmsNormOp for $backend {
+            fn rms_norm(x: FloatTensor<Self>, weight: FloatTensor<Self>, eps: f64) -> FloatTensor<Self> {
+                let y = super::rms_norm::forward(&Self::numbers(&x), &Self::numbers(&weight), eps as f32);
+                Self::tensor(y, x.shape())
+            }
+
+            fn rms_norm_backward(
+                x: FloatTensor<Self>,
+                weight: FloatTensor<Self>,
+                grad: FloatTensor<Self>,
+                eps: f64,
+            ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+                let (numbers, scale) = (Self::numbers(&x), Self::numbers(&weight));
+                let (dx, dweight) = super::rms_norm::backward(&numbers, &scale, &Self::numbers(&grad), eps as f32);
+                (Self::tensor(dx, x.shape()), Self::tensor(dweight, weight.shape()))
+            }
+        }
+
+        impl RotaryOp for $backend {
+            fn rotate(
+                x: FloatTensor<Self>,
+                cos: FloatTensor<Self>,
+                sin: FloatTensor<Self>,
+                back: bool,
+            ) -> FloatTensor<Self> {
+                let direction = if back { Direction::Back } else { Direction::Forth };
+                let heads = HeadsIn::of::<Self>(&x);
+                let (cos, sin) = (Self::numbers(&cos), Self::numbers(&sin));
+                from_tokens::<Self>(super::rotary::rotate(heads.view(), &cos, &sin, direction), x.shape().dims())
+            }
+        }
+
+        impl SwigluOp for $backend {
+            fn swiglu(gate: FloatTensor<Self>, up: FloatTensor<Self>) -> FloatTensor<Self> {
+                Self::tensor(super::swiglu::forward(&Self::numbers(&gate), &Self::numbers(&up)), gate.shape())
+            }
+
+            fn swiglu_backward(
+                gate: FloatTensor<Self>,
+                up: FloatTensor<Self>,
+                grad: FloatTensor<Self>,
+            ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+                let shape = gate.shape();
+                let [gate, up, grad] = [&gate, &up, &grad].map(Self::numbers);
+                let (dgate, dup) = super::swiglu::backward(&gate, &up, &grad);
+                (Self::tensor(dgate, shape.clone()), Self::tensor(dup, shape))
+            }
+        }
+
+        impl AttentionOp for $backend {
+            fn attention_forward(
+                query: FloatTensor<Self>,
+                key: FloatTensor<Self>,
+                value: FloatTensor<Self>,
+                window: Option<usize>,
+            ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+                let shape @ [b, h, t, _] = query.shape().dims();
+                let k = key.shape()[1];
+                let [q, key, value] = [&query, &key, &value].map(HeadsIn::of::<Self>);
+                let (out, logs) = super::attention::forward(q.view(), key.view(), value.view(), window);
+                (from_tokens::<Self>(out, shape), Self::tensor(logs, Shape::new([b, k, h / k, t])))
+            }
+
+            fn attention_backward(
+                query: FloatTensor<Self>,
+                key: FloatTensor<Self>,
+                value: FloatTensor<Self>,
+                out: FloatTensor<Self>,
+                logs: FloatTensor<Self>,
+                grad: FloatTensor<Self>,
+                window: Option<usize>,
+            ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+                let (query_shape, key_shape) = (query.shape().dims(), key.shape().dims());
+                let [query, key, value, out, grad] = [&query, &key, &value, &out, &grad].map(HeadsIn::of::<Self>);
+                let kept = Kept {
+                    query: query.view(),
+                    key: key.view(),
+                    value: value.view(),
+                    out: out.view(),
+                    logs: &Self::numbers(&logs),
+                    grad: grad.view(),
+                };
+                let [dquery, dkey, dvalue] = super::attention::backward(kept, window);
+                (
+                    from_tokens::<Self>(dquery, query_shape),
+                    from_tokens::<Self>(dkey, key_shape),
+                    from_tokens::<Self>(dvalue, key_shape),
+                )
+            }
+        }
+
+        impl CrossEntropyOp for $backend {
+            fn cross_entropy(
+                hidden: FloatTensor<Self>,
+                output: FloatTensor<Self>,
+                targets: IntTensor<Self>,
+                tied: bool,
+            ) -> FloatTensor<Self> {
+                let data = Self::numbers(&output);
+                let matrix = output_matrix::<Self>(&output, &data, tied);
+                let numbers = Self::numbers(&hidden);
+                let (loss, _) = super::cross_entropy::cross_entropy(&numbers, matrix, &Self::ids(&targets), false);
+                Self::tensor(vec![loss], Shape::new([1]))
+            }
+
+            fn cross_entropy_with_gradients(
+                hidden: FloatTensor<Self>,
+                output: FloatTensor<Self>,
+                targets: IntTensor<Self>,
+                tied: bool,
+            ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+                let data = Self::numbers(&output);
+                let matrix = output_matrix::<Self>(&output, &data, tied);
+                let numbers = Self::numbers(&hidden);
+                let (loss, gradients) =
+                    super::cross_entropy::cross_entropy(&numbers, matrix, &Self::ids(&targets), true);
+                let (dhidden, doutput) = gradients.map_or_else(Default::default, |all| (all.hidden, all.output));
+                (
+                    Self::tensor(vec![loss], Shape::new([1])),
+                    Self::tensor(dhidden, hidden.shape()),
+                    Self::tensor(doutput, output.shape()),
+                )
+            }
+
+            fn scale_gradient(gradient: FloatTensor<Self>, factor: FloatTensor<Self>) -> FloatTensor<Self> {
+                let shape = gradient.shape();
+                let mut numbers = Self::into_numbers(gradient);
+                super::cross_entropy::scale(&mut numbers, Self::numbers(&factor)[0]);
+                Self::tensor(numbers, shape)
+            }
+        }
+
+        impl AdamWOp for $backend {
+            fn adam_w(
+                weight: FloatTensor<Self>,
+                grad: FloatTensor<Self>,
+                mean: FloatTensor<Self>,
+                square: FloatTensor<Self>,
+                step: AdamWStep,
+            ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+                let shape = weight.shape();
+                let [mut weight, mut mean, mut square] = [weight, mean, square].map(Self::into_numbers);
+                super::adam_w::adam_w(&mut weight, &Self::numbers(&grad), &mut mean, &mut square, &step);
+                let tensor = |numbers| Self::tensor(numbers, shape.clone());
+                (tensor(weight), tensor(mean), tensor(square))
+            }
+
+            fn sum_of_squares(x: FloatTensor<Self>) -> FloatTensor<Self> {
+                let sum = super::adam_w::sum_of_squares(&Self::numbers(&x));
+                Self::tensor(vec![sum], Shape::new([1]))
+            }
+        }
+    };
+}
+
+#[cfg(feature = "flex")]
+implement!(burn::backend::Flex);
+#[cfg(feature = "ndarray")]
+implement!(burn::backend::NdArray);

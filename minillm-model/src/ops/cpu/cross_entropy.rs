@@ -1,0 +1,126 @@
+//! [`summed_loss`](crate::decoder::LanguageModel::summed_loss) from hidden states: output matrix, softmax and
+//! logarithm together, a few rows at a time (after Hsu et al. 2024, arXiv:2410.10989).
+//!
+//! The loss is a sum over rows, so its gradient is known up to one factor as soon as the logits are. It is computed on the
+//! spot, while they are in the cache; the backward pass only multiplies. Logits are computed once and never kept.
+//!
+//! ```text
+//! z = h W      loss = ln(sum of exp z) - z_target      dz = softmax(z) - 1 at the target      dh = dz W^T      dW = h^T dz
+//! ```
+
+use super::math::{exponentials, largest, vectorised};
+use super::product::{Matrix, Store, product};
+use super::share::{self, PIECE};
+
+/// Logits held at once, in numbers: 8 MiB a thread.
+const CHUNK: usize = 2 * 1024 * 1024;
+
+/// The output matrix, `[D, V]` as a linear layer keeps it, or `[V, D]` where it is the embedding's.
+#[derive(Clone, Copy, Debug)]
+pub struct OutputMatrix<'a> {
+    /// Its numbers, row after row.
+    pub data: &'a [f32],
+    /// D.
+    pub d: usize,
+    /// V.
+    pub v: usize,
+    /// Whether it is `[V, D]`.
+    pub tied: bool,
+}
+
+impl<'a> OutputMatrix<'a> {
+    /// `[D, V]`, however it lies.
+    fn matrix(self) -> Matrix<'a> {
+        if self.tied {
+            Matrix::new(self.data, self.v, self.d, self.d).transposed()
+        } else {
+            Matrix::new(self.data, self.d, self.v, self.v)
+        }
+    }
+}
+
+/// The gradients of the summed loss.
+#[derive(Debug)]
+pub struct LossGradients {
+    /// As `hidden`.
+    pub hidden: Vec<f32>,
+    /// As the output matrix lies.
+    pub output: Vec<f32>,
+}
+
+/// The loss summed over the rows whose target is not negative, and its gradients if wanted.
+///
+/// # Shapes
+/// - `hidden`: `[N, D]`, `targets`: `[N]`
+pub fn cross_entropy(
+    hidden: &[f32],
+    output: OutputMatrix,
+    targets: &[i32],
+    with_gradients: bool,
+) -> (f32, Option<LossGradients>) {
+    let OutputMatrix { d, v, tied, .. } = output;
+    let mut gradients =
+        with_gradients.then(|| LossGradients { hidden: vec![0.0; hidden.len()], output: vec![0.0; output.data.len()] });
+    let rows_at_once = (CHUNK / v).clamp(1, targets.len().max(1));
+    let mut logits = vec![0.0; rows_at_once * v];
+    let mut total = 0.0;
+    for (chunk, targets) in targets.chunks(rows_at_once).enumerate() {
+        let rows = targets.len();
+        let first = chunk * rows_at_once * d;
+        let hidden = Matrix::new(&hidden[first..first + rows * d], rows, d, d);
+        let logits = &mut logits[..rows * v];
+        product(logits, v, Store::Replace, 1.0, hidden, output.matrix());
+        total += losses_and_gradients(logits, targets, v, with_gradients);
+        if let Some(gradients) = &mut gradients {
+            let dlogits = Matrix::new(logits, rows, v, v);
+            let dhidden = &mut gradients.hidden[first..first + rows * d];
+            product(dhidden, d, Store::Replace, 1.0, dlogits, output.matrix().transposed());
+            if tied {
+                product(&mut gradients.output, d, Store::Add, 1.0, dlogits.transposed(), hidden);
+            } else {
+                product(&mut gradients.output, v, Store::Add, 1.0, hidden.transposed(), dlogits);
+            }
+        }
+    }
+    (total as f32, gradients)
+}
+
+/// `gradient` times `factor`.
+pub fn scale(gradient: &mut [f32], factor: f32) {
+    share::for_each(gradient.chunks_mut(PIECE).collect(), |piece| {
+        vectorised!(for number in piece {
+            *number *= factor;
+        });
+    });
+}
+
+/// The summed loss of some rows, whose logits become the gradients with respect to them if wanted.
+fn losses_and_gradients(logits: &mut [f32], targets: &[i32], v: usize, with_gradients: bool) -> f64 {
+    let rows = share::rows_per_piece(v);
+    let pieces = logits.chunks_mut(rows * v).zip(targets.chunks(rows)).collect();
+    let losses = share::map(pieces, |(logits, targets)| {
+        let mut loss = 0.0;
+        vectorised!({
+            for (logits, &target) in logits.chunks_exact_mut(v).zip(targets) {
+                if target < 0 {
+                    logits.fill(0.0);
+                    continue;
+                }
+                let target = target as usize;
+                let target_logit = logits[target];
+                let shift = largest(logits);
+                let sum = exponentials(logits, shift);
+                loss += f64::from(shift - target_logit) + f64::from(sum).ln();
+                if with_gradients {
+                    let scale = 1.0 / sum;
+                    for weight in logits.iter_mut() {
+                        *weight *= scale;
+                    }
+                    logits[target] -= 1.0;
+                }
+            }
+        });
+        loss
+    });
+    losses.into_iter().sum()
+}

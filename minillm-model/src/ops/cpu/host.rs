@@ -1,0 +1,139 @@
+//! What a backend must offer for its tensors to be read and made here: nothing is copied unless a tensor lies so that
+//! the numbers of its last dimension are apart.
+
+use std::borrow::Cow;
+
+use burn::backend::tensor::{FloatTensor, IntTensor};
+use burn::backend::{Backend, TensorMetadata};
+use burn::tensor::{Shape, TensorData};
+
+use super::view::Heads;
+
+/// A backend whose tensors are slices of this process's memory.
+pub trait Host: Backend {
+    /// A tensor of these numbers, row-major.
+    fn tensor(values: Vec<f32>, shape: Shape) -> FloatTensor<Self>;
+
+    /// Its numbers, row-major.
+    fn numbers(tensor: &FloatTensor<Self>) -> Cow<'_, [f32]>;
+
+    /// Its numbers, row-major, to keep; copied only if another tensor shares them.
+    fn into_numbers(tensor: FloatTensor<Self>) -> Vec<f32>;
+
+    /// Its numbers as they lie, the first one first, with the distances between neighbours in each dimension; `None` where
+    /// they do not lie in one slice.
+    fn strided(tensor: &FloatTensor<Self>) -> Option<(&[f32], Vec<usize>)>;
+
+    /// The ids in it, row-major.
+    fn ids(tensor: &IntTensor<Self>) -> Vec<i32>;
+}
+
+/// A tensor of dimensions `[B, heads, T, E]`, borrowed where it lies well and copied where not.
+pub struct HeadsIn<'a> {
+    data: Cow<'a, [f32]>,
+    shape: [usize; 4],
+    strides: [usize; 3],
+}
+
+impl<'a> HeadsIn<'a> {
+    /// Of a tensor with four dimensions.
+    pub fn of<B: Host>(tensor: &'a FloatTensor<B>) -> Self {
+        let shape: [usize; 4] = tensor.shape().dims();
+        let [_, heads, t, e] = shape;
+        match B::strided(tensor) {
+            Some((data, strides)) if strides[3] == 1 || e == 1 => {
+                Self { data: Cow::Borrowed(data), shape, strides: [strides[0], strides[1], strides[2]] }
+            }
+            _ => Self { data: B::numbers(tensor), shape, strides: [heads * t * e, t * e, e] },
+        }
+    }
+
+    /// To read from.
+    pub fn view(&self) -> Heads<'_> {
+        Heads { data: &self.data, shape: self.shape, strides: self.strides }
+    }
+}
+
+#[cfg(feature = "flex")]
+impl Host for burn::backend::Flex {
+    fn tensor(values: Vec<f32>, shape: Shape) -> FloatTensor<Self> {
+        burn::backend::flex::FlexTensor::from_data(TensorData::new(values, shape))
+    }
+
+    fn numbers(tensor: &FloatTensor<Self>) -> Cow<'_, [f32]> {
+        if let Some(numbers) = tensor.as_slice::<f32>() {
+            return Cow::Borrowed(numbers);
+        }
+        Cow::Owned(Self::into_numbers(tensor.to_contiguous()))
+    }
+
+    fn into_numbers(tensor: FloatTensor<Self>) -> Vec<f32> {
+        into_vec(tensor.into_data())
+    }
+
+    fn strided(tensor: &FloatTensor<Self>) -> Option<(&[f32], Vec<usize>)> {
+        let layout = tensor.layout();
+        let strides = layout.strides().iter().map(|&stride| usize::try_from(stride));
+        Some((&tensor.storage::<f32>()[layout.start_offset()..], strides.collect::<Result<_, _>>().ok()?))
+    }
+
+    fn ids(tensor: &IntTensor<Self>) -> Vec<i32> {
+        tensor.to_contiguous().into_data().iter::<i32>().collect()
+    }
+}
+
+#[cfg(feature = "ndarray")]
+impl Host for burn::backend::NdArray {
+    fn tensor(values: Vec<f32>, shape: Shape) -> FloatTensor<Self> {
+        burn::backend::ndarray::NdArrayTensor::from_data(TensorData::new(values, shape))
+    }
+
+    fn numbers(tensor: &FloatTensor<Self>) -> Cow<'_, [f32]> {
+        let burn::backend::ndarray::NdArrayTensor::F32(storage) = tensor else { not_f32() };
+        match storage.view().to_slice() {
+            Some(numbers) => Cow::Borrowed(numbers),
+            None => Cow::Owned(storage.view().iter().copied().collect()),
+        }
+    }
+
+    fn into_numbers(tensor: FloatTensor<Self>) -> Vec<f32> {
+        let burn::backend::ndarray::NdArrayTensor::F32(storage) = tensor else { not_f32() };
+        let array = storage.into_owned().into_owned();
+        if array.is_standard_layout() {
+            let length = array.len();
+            let (mut numbers, start) = array.into_raw_vec_and_offset();
+            numbers.truncate(start.unwrap_or(0) + length);
+            numbers.drain(..start.unwrap_or(0));
+            return numbers;
+        }
+        array.iter().copied().collect()
+    }
+
+    fn strided(tensor: &FloatTensor<Self>) -> Option<(&[f32], Vec<usize>)> {
+        let burn::backend::ndarray::NdArrayTensor::F32(storage) = tensor else { not_f32() };
+        let view = storage.view();
+        let strides = view.strides().iter().map(|&stride| usize::try_from(stride));
+        // With strides that are not negative, the first number in memory is the first of the tensor.
+        let strides = strides.collect::<Result<_, _>>().ok()?;
+        Some((view.to_slice_memory_order()?, strides))
+    }
+
+    fn ids(tensor: &IntTensor<Self>) -> Vec<i32> {
+        use burn::backend::ndarray::NdArrayTensor;
+        match tensor {
+            NdArrayTensor::I64(storage) => storage.view().iter().map(|&id| id as i32).collect(),
+            NdArrayTensor::I32(storage) => storage.view().iter().copied().collect(),
+            _ => unreachable!("Burn's ndarray backend makes ids of 64 bits, and of 32 if told so"),
+        }
+    }
+}
+
+#[cfg(feature = "ndarray")]
+fn not_f32() -> ! {
+    unreachable!("models are f32 on the CPU backends")
+}
+
+#[cfg(feature = "flex")]
+fn into_vec(data: TensorData) -> Vec<f32> {
+    data.try_into_vec().unwrap_or_else(|error| unreachable!("models are f32 on the CPU backends: {error}"))
+}

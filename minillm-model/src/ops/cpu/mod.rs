@@ -1,0 +1,20 @@
+//! The fast forms on slices of f32, for Burn's Rust backends, flex and ndarray.
+//!
+//! A file an operation, plus [`math`] (vector instructions), [`product`] (matrix products), [`share`] (threads),
+//! [`view`] (where numbers lie), `host` (what a backend's tensors must offer) and `backends` (from tensors to slices).
+
+// A loop that is not inlined into `vectorised` is compiled for the oldest processor.
+#![allow(clippy::inline_always)]
+
+pub mod adam_w;
+pub mod attention;
+mod backends;
+pub mod cross_entropy;
+mod host;
+pub mod math;
+pub mod product;
+pub mod rms_norm;
+pub mod rotary;
+pub mod share;
+pub mod swiglu;
+pub mod view;

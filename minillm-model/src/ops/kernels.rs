@@ -1,0 +1,112 @@
+//! Which operations run in their fast form.
+
+use burn::backend::DispatchDevice;
+use burn::tensor::Device;
+
+use crate::decoder::LanguageModel;
+use crate::layers::{Mlp, Norm};
+
+/// The operations that have a fast form, and whether it is used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(clippy::struct_excessive_bools)] // a set
+pub struct Kernels {
+    /// [`rms_norm`](super::rms_norm)
+    pub rms_norm: bool,
+    /// [`rotary`](super::rotary)
+    pub rotary: bool,
+    /// [`swiglu`](super::swiglu)
+    pub swiglu: bool,
+    /// [`attention`](super::attention)
+    pub attention: bool,
+    /// [`cross_entropy`](super::cross_entropy)
+    pub cross_entropy: bool,
+    /// [`adam_w`](super::adam_w)
+    pub adam_w: bool,
+}
+
+impl Kernels {
+    /// The layers' own lines, everywhere.
+    pub const READABLE: Self =
+        Self { rms_norm: false, rotary: false, swiglu: false, attention: false, cross_entropy: false, adam_w: false };
+
+    /// What `device` has.
+    pub fn fastest(device: &Device) -> Self {
+        if is_cpu(device.as_dispatch()) {
+            Self { rms_norm: true, rotary: true, swiglu: true, attention: true, cross_entropy: true, adam_w: true }
+        } else {
+            Self::READABLE
+        }
+    }
+
+    /// The fast forms, one after the other: each the one before and one operation more.
+    pub fn ladder(self) -> Vec<(&'static str, Self)> {
+        let mut rungs = vec![("readable", Self::READABLE)];
+        let mut add = |name, has: bool, set: fn(&mut Self)| {
+            let mut kernels = rungs.last().map_or(Self::READABLE, |(_, kernels)| *kernels);
+            set(&mut kernels);
+            if has {
+                rungs.push((name, kernels));
+            }
+        };
+        add("+ attention", self.attention, |kernels| kernels.attention = true);
+        add("+ cross-entropy", self.cross_entropy, |kernels| kernels.cross_entropy = true);
+        add("+ RMSNorm", self.rms_norm, |kernels| kernels.rms_norm = true);
+        add("+ SwiGLU", self.swiglu, |kernels| kernels.swiglu = true);
+        add("+ rotary", self.rotary, |kernels| kernels.rotary = true);
+        add("+ AdamW", self.adam_w, |kernels| kernels.adam_w = true);
+        rungs
+    }
+}
+
+/// Whether tensors of the device are this process's memory, in a form that `cpu` reads.
+#[allow(unreachable_patterns)] // in a program with only Rust backends
+fn is_cpu(device: &DispatchDevice) -> bool {
+    match device {
+        #[cfg(feature = "flex")]
+        DispatchDevice::Flex(_) => true,
+        #[cfg(feature = "ndarray")]
+        DispatchDevice::NdArray(_) => true,
+        DispatchDevice::Autodiff(inner) => is_cpu(inner),
+        _ => false,
+    }
+}
+
+impl LanguageModel {
+    /// The same model, computing with `kernels`. New models use [`Kernels::fastest`].
+    #[must_use]
+    pub fn with_kernels(mut self, kernels: Kernels) -> Self {
+        self.kernels = kernels;
+        self.model.set_kernels(kernels);
+        self
+    }
+
+    /// What it computes with.
+    pub fn kernels(&self) -> Kernels {
+        self.kernels
+    }
+}
+
+impl crate::decoder::Decoder {
+    fn set_kernels(&mut self, kernels: Kernels) {
+        let set_norm = |norm: &mut Norm| {
+            if let Norm::Rms(norm) = norm {
+                norm.kernels = kernels;
+            }
+        };
+        set_norm(&mut self.norm);
+        if let Some(rope) = &mut self.rope {
+            rope.kernels = kernels;
+        }
+        for block in &mut self.layers {
+            set_norm(&mut block.input_layernorm);
+            set_norm(&mut block.post_attention_layernorm);
+            block.self_attn.kernels = kernels;
+            for norm in [&mut block.self_attn.q_norm, &mut block.self_attn.k_norm].into_iter().flatten() {
+                norm.kernels = kernels;
+            }
+            if let Mlp::Swiglu(mlp) = &mut block.mlp {
+                mlp.kernels = kernels;
+            }
+        }
+    }
+}

@@ -1,0 +1,26 @@
+//! Fast forms of what the layers spell out.
+//!
+//! The layers are written as their formulas read, one tensor operation after the other; each operation goes through memory
+//! once, and attention and the loss hold all their scores there. Here the same results come in one pass, with the
+//! backward pass written by hand. A layer asks its [`Kernels`] and calls the fast form instead of its own lines where the
+//! device has it; a test holds both forms together, in value and in gradient (`minillm-infer/tests/kernels.rs`).
+//!
+//! One file an operation: a trait through Burn's backend extension, its wiring into autodiff, and a function on tensors.
+//! The arithmetic is in [`cpu`] for Burn's Rust backends.
+
+// Built without a backend, the dispatch to one has nothing to do with its arguments.
+#![cfg_attr(not(feature = "cpu-kernels"), allow(unused_variables))]
+
+pub mod adam_w;
+pub mod attention;
+mod autodiff;
+#[cfg(feature = "cpu-kernels")]
+pub mod cpu;
+pub mod cross_entropy;
+mod kernels;
+pub mod rms_norm;
+pub mod rotary;
+pub mod swiglu;
+
+pub use self::adam_w::AdamWStep;
+pub use self::kernels::Kernels;
