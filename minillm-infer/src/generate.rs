@@ -45,6 +45,10 @@ impl FinishReason {
     }
 }
 
+/// Tokens of a prompt that go through the model at once: enough for efficient matrix products, few enough that a long
+/// prompt needs no more memory than its cache.
+const PREFILL_CHUNK: usize = 512;
+
 /// An iterator of generated token ids. The end-of-text token is the last one it gives, if it comes.
 pub struct Tokens<'a> {
     model: &'a LanguageModel,
@@ -156,10 +160,15 @@ impl<'a> Tokens<'a> {
             self.cache.clear();
         }
         let new = &self.ids[self.first + self.cache.len()..];
-        let ids = ids_tensor(new, &self.device); // [1, T]
-        let hidden = self.model.model.forward(ids, Some(&mut self.cache), &Dropout::off()); // [1, T, D]
-        let [_, t, _] = hidden.dims();
-        let logits = self.model.logits(hidden.narrow(1, t - 1, 1)); // [1, 1, V]: only the last position matters
+        let mut last = None;
+        for ids in new.chunks(PREFILL_CHUNK) {
+            let ids = ids_tensor(ids, &self.device); // [1, T]
+            let hidden = self.model.model.forward(ids, Some(&mut self.cache), &Dropout::off()); // [1, T, D]
+            let [_, t, _] = hidden.dims();
+            last = Some(hidden.narrow(1, t - 1, 1)); // [1, 1, D]: only the last position matters
+        }
+        let Some(last) = last else { return Err(empty_prompt()) };
+        let logits = self.model.logits(last); // [1, 1, V]
         let id = self.sampler.next(&read(logits)?, &self.ids)?;
         self.ids.push(id);
         Ok(id)

@@ -5,6 +5,8 @@
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Gradients, Int, Tensor, TensorData};
 use minillm_infer::device;
+use minillm_model::checkpoint::encoding::Encoding;
+use minillm_model::checkpoint::weights;
 use minillm_model::config::{ModelConfig, ModelOptions, Preset};
 use minillm_model::decoder::LanguageModel;
 use minillm_model::init;
@@ -16,7 +18,7 @@ use minillm_model::layers::rope::RotaryEmbedding;
 use minillm_model::layers::swiglu::Swiglu;
 use minillm_model::loss::IGNORED;
 use minillm_model::ops::{self, AdamWStep, Kernels};
-use minillm_model::parameters::{self, ParameterVisitor};
+use minillm_model::parameters::{self, ParameterMapper, ParameterVisitor};
 use minillm_model::random::stream;
 use rand::RngExt;
 
@@ -319,4 +321,79 @@ fn not_a_number_stays_one() {
         let loss: f32 = model.summed_loss(hidden, ids(vec![2, 3, 4, 5], &device)).into_scalar();
         assert!(loss.is_nan(), "{name}: {loss}");
     }
+}
+
+/// Few rows through the products of generation, in both layouts of the matrix and with odd sizes.
+#[test]
+fn few_rows() {
+    for (name, device, kernels) in devices() {
+        if !kernels.linear {
+            continue;
+        }
+        let device = device.inner();
+        for (rows, input, output) in [(1, 1, 1), (3, 7, 5), (8, 33, 65), (1, 256, 700), (2, 260, 130)] {
+            let x = random([1, rows, input], "x", &device);
+            let weight = random([input, output], "weight", &device);
+            let expected = x.clone().matmul(weight.clone().unsqueeze());
+            let what = format!("{name}: {rows} x {input} x {output}");
+            close(&what, ops::linear::few_rows(x.clone(), weight.clone(), false), expected.clone());
+            close(&what, ops::linear::few_rows(x, weight.transpose(), true), expected);
+        }
+    }
+}
+
+/// Rounds every matrix that an 8-bit model keeps in 8 bits.
+struct Round;
+
+impl ParameterMapper for Round {
+    fn map<const D: usize>(&mut self, name: &str, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        if !parameters::is_linear_weight(name) {
+            return param;
+        }
+        param.map(|weight| {
+            let in_blocks = weights::to_host(name, &weight).unwrap(); // as in files: [output, input]
+            let shape = [in_blocks.shape[0], in_blocks.shape[1]];
+            let rounded = TensorData::new(Encoding::Q8_0.round(&in_blocks.values), shape);
+            Tensor::<2>::from_data(rounded, &weight.device()).transpose().reshape(weight.dims())
+        })
+    }
+}
+
+#[test]
+fn weights_in_8_bits_are_the_rounded_ones() {
+    for (name, device, kernels) in devices() {
+        let device = device.inner();
+        let config = config(Preset::Qwen3, 32, 64);
+        let model = init::initialize(LanguageModel::new(&config, &device).unwrap(), &config, 3);
+        if !kernels.linear {
+            assert!(model.quantized().unwrap_err().to_string().contains("8 bits"), "{name}");
+            continue;
+        }
+        let rounded = parameters::map(model.clone(), &mut Round).with_kernels(Kernels::READABLE);
+        let before = model.weight_bytes();
+        let in_8_bits = model.quantized().unwrap();
+        assert!(in_8_bits.weight_bytes() < before / 2, "{name}: {} of {before}", in_8_bits.weight_bytes());
+        for t in [1, 8, 9, 40] {
+            let ids: Vec<i32> = (0..t).map(|i| i * 7 % 67).collect();
+            let ids = Tensor::<2, Int>::from_data(TensorData::new(ids, [1, t as usize]), &device);
+            close(&format!("{name}: {t}"), in_8_bits.forward(ids.clone(), None), rounded.forward(ids, None));
+        }
+        // A tied head comes from the embedding, whose rows are the blocks.
+        let tied = ModelConfig { tie_word_embeddings: true, ..config.clone() };
+        let model = init::initialize(LanguageModel::new(&tied, &device).unwrap(), &tied, 3);
+        let hidden = random([1, 3, 32], "hidden", &device);
+        let table = Encoding::Q8_0.round(&weights::to_host("", &model.model.embed_tokens.weight.val()).unwrap().values);
+        let table = Tensor::<2>::from_data(TensorData::new(table, [67, 32]), &device);
+        let expected = hidden.clone().matmul(table.transpose().unsqueeze());
+        close(&format!("{name}: tied"), model.quantized().unwrap().logits(hidden), expected);
+
+        let odd = odd_width(&device);
+        assert!(odd.quantized().unwrap_err().to_string().contains("multiples of 32"), "{name}");
+    }
+}
+
+/// A model whose MLP is not whole blocks of 32 wide.
+fn odd_width(device: &Device) -> LanguageModel {
+    let config = config(Preset::Llama, 32, 48);
+    init::initialize(LanguageModel::new(&config, device).unwrap(), &config, 3)
 }

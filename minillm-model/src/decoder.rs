@@ -6,20 +6,24 @@
 //!
 //! A field's path is the name of its tensor in a Hugging Face LLaMA file: `model.layers.0.self_attn.q_proj.weight`.
 
+use std::sync::Arc;
+
 use burn::module::Initializer;
 use burn::module::Module;
-use burn::nn::{Embedding, EmbeddingConfig, Linear};
+use burn::nn::{Embedding, EmbeddingConfig};
 use burn::tensor::{Device, Int, Tensor};
 
 use crate::block::Block;
 use crate::config::{ModelConfig, Position};
 use crate::error::Result;
-use crate::kv_cache::KvCache;
+use crate::kv_cache::{KvCache, LayerCache};
+use crate::layers::Norm;
 use crate::layers::attention::CausalMask;
 use crate::layers::dropout::{Dropout, dropout};
-use crate::layers::rope::RotaryEmbedding;
-use crate::layers::{Norm, linear};
+use crate::layers::linear::{Linear, tied_head};
+use crate::layers::rope::{RotaryEmbedding, Rotation};
 use crate::ops::Kernels;
+use crate::ops::linear::QuantizedMatrix;
 
 /// Everything between token ids and the last hidden state.
 #[derive(Module, Debug)]
@@ -48,6 +52,9 @@ pub struct LanguageModel {
     pub lm_head: Option<Linear>,
     #[module(skip)]
     pub(crate) kernels: Kernels,
+    /// A tied output matrix in 8 bits, for generation.
+    #[module(skip)]
+    pub(crate) quantized: Option<Arc<QuantizedMatrix>>,
 }
 
 impl LanguageModel {
@@ -65,8 +72,8 @@ impl LanguageModel {
             rope: (config.position == Position::Rope).then(|| RotaryEmbedding::new(config, device)),
             windows: (0..config.num_hidden_layers).map(|index| config.window(index)).collect(),
         };
-        let lm_head = (!config.tie_word_embeddings).then(|| linear(d, v, false, device));
-        Ok(Self { model, lm_head, kernels: Kernels::fastest(device) })
+        let lm_head = (!config.tie_word_embeddings).then(|| Linear::new(d, v, false, device));
+        Ok(Self { model, lm_head, kernels: Kernels::fastest(device), quantized: None })
     }
 
     /// Scores of every token as the next one, at every position given.
@@ -84,7 +91,7 @@ impl LanguageModel {
     pub fn logits(&self, hidden: Tensor<3>) -> Tensor<3> {
         match &self.lm_head {
             Some(lm_head) => lm_head.forward(hidden),
-            None => hidden.matmul(self.model.embed_tokens.weight.val().transpose().unsqueeze()),
+            None => tied_head(hidden, self.model.embed_tokens.weight.val(), self.kernels, self.quantized.as_ref()),
         }
     }
 }
@@ -93,27 +100,61 @@ impl Decoder {
     /// # Shapes
     /// - `ids`: `[B, T]` -> `[B, T, D]`
     pub fn forward(&self, ids: Tensor<2, Int>, mut cache: Option<&mut KvCache>, drop: &Dropout) -> Tensor<3> {
-        let [_, t] = ids.dims();
-        let device = ids.device();
         let start = cache.as_ref().map_or(0, |cache| cache.len());
+        let shared = self.shared(start, ids.dims()[1], &ids.device());
+        let mut x = self.embed(ids, start, drop); // [B, T, D]
+        for index in 0..self.layers.len() {
+            let layer_cache = cache.as_mut().map(|cache| cache.layer(index));
+            x = self.block(index, x, &shared, layer_cache, drop); // [B, T, D]
+        }
+        self.norm.forward(x) // [B, T, D]
+    }
 
+    /// What enters the first block.
+    ///
+    /// # Shapes
+    /// - `ids`: `[B, T]`, the first at position `start` -> `[B, T, D]`
+    pub fn embed(&self, ids: Tensor<2, Int>, start: usize, drop: &Dropout) -> Tensor<3> {
+        let [_, t] = ids.dims();
         let mut x = self.embed_tokens.forward(ids); // [B, T, D]
         if let Some(embed_positions) = &self.embed_positions {
             let positions = embed_positions.weight.val().narrow(0, start, t); // [T, D]
             x = x + positions.unsqueeze(); // [B, T, D]
         }
-        x = dropout(x, &drop.at(0));
-
-        // What all blocks share: the rotation of these positions, and who may look at whom.
-        let rotation = self.rope.as_ref().map(|rope| rope.at(start, t));
-        let full = CausalMask::new(t, start + t, None, &device);
-        let window = self.windows.iter().flatten().next().copied();
-        let windowed = CausalMask::new(t, start + t, window, &device);
-        for (index, block) in self.layers.iter().enumerate() {
-            let mask = if self.windows[index].is_some() { &windowed } else { &full };
-            let layer_cache = cache.as_mut().map(|cache| cache.layer(index));
-            x = block.forward(x, rotation.as_ref(), mask, layer_cache, &drop.at(index as u64 + 1));
-        }
-        self.norm.forward(x) // [B, T, D]
+        dropout(x, &drop.at(0))
     }
+
+    /// One block.
+    ///
+    /// # Shapes
+    /// - `x`: `[B, T, D]` -> `[B, T, D]`
+    pub fn block(
+        &self,
+        index: usize,
+        x: Tensor<3>,
+        shared: &Shared,
+        cache: Option<&mut LayerCache>,
+        drop: &Dropout,
+    ) -> Tensor<3> {
+        let mask = if self.windows[index].is_some() { &shared.windowed } else { &shared.full };
+        self.layers[index].forward(x, shared.rotation.as_ref(), mask, cache, &drop.at(index as u64 + 1))
+    }
+
+    /// What the blocks share for T tokens from position `start` on.
+    pub fn shared(&self, start: usize, t: usize, device: &Device) -> Shared {
+        let window = self.windows.iter().flatten().next().copied();
+        Shared {
+            rotation: self.rope.as_ref().map(|rope| rope.at(start, t)),
+            full: CausalMask::new(t, start + t, None, device),
+            windowed: CausalMask::new(t, start + t, window, device),
+        }
+    }
+}
+
+/// The rotation of the positions given, and who may look at whom: the same in every block.
+#[derive(Debug)]
+pub struct Shared {
+    rotation: Option<Rotation>,
+    full: CausalMask,
+    windowed: CausalMask,
 }

@@ -17,6 +17,7 @@ pub mod interrupt;
 pub mod metrics;
 pub mod optimizer;
 pub mod publish;
+pub mod recompute;
 pub mod run_dir;
 pub mod schedule;
 pub mod start;

@@ -44,6 +44,12 @@ pub struct Gradients(BTreeMap<String, Tensor<1>>);
 impl Gradients {
     /// What a backward pass left for the parameters of `model`.
     pub fn collect(model: &LanguageModel, tape: Tape) -> Self {
+        Self::collect_from(model, tape, None).1
+    }
+
+    /// [`Gradients::collect`], and what it left for the leaf `x`.
+    pub fn collect_from(model: &LanguageModel, mut tape: Tape, x: Option<&Tensor<3>>) -> (Option<Tensor<3>>, Self) {
+        let dx = x.and_then(|x| x.grad_remove(&mut tape));
         struct Collect {
             gradients: BTreeMap<String, Tensor<1>>,
             tape: Tape,
@@ -57,7 +63,7 @@ impl Gradients {
         }
         let mut collect = Collect { gradients: BTreeMap::new(), tape };
         parameters::visit(model, &mut collect);
-        Self(collect.gradients)
+        (dx, Self(collect.gradients))
     }
 
     /// Adds those of other sequences.

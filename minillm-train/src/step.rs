@@ -15,6 +15,7 @@ use minillm_model::random::derive;
 use crate::data::Batch;
 use crate::error::{Error, Result};
 use crate::optimizer::{Gradients, ModelOptimizer};
+use crate::recompute;
 use crate::workers::Workers;
 
 /// What a step needs to know besides the batch.
@@ -32,6 +33,8 @@ pub struct StepOptions {
     pub grad_clip: f64,
     /// How far to move.
     pub learning_rate: f64,
+    /// Whether the blocks compute twice to need less memory.
+    pub recompute: bool,
 }
 
 /// What a step was like.
@@ -116,8 +119,12 @@ fn forward_backward(
 
     // The same weights as leaves of a graph of their own: workers share no tape.
     let model = model.valid().train();
+    let loss_of = |model: &LanguageModel, hidden| model.summed_loss(hidden, tensor(&batch.targets)) / scored as f64; // [1]
+    if options.recompute {
+        return recompute::forward_backward(&model, tensor(&batch.inputs), &drop, loss_of);
+    }
     let hidden = model.model.forward(tensor(&batch.inputs), None, &drop); // [B, T, D]
-    let loss = model.summed_loss(hidden, tensor(&batch.targets)) / scored as f64; // [1]
+    let loss = loss_of(&model, hidden);
     let gradients = Gradients::collect(&model, loss.backward());
     (loss.inner(), gradients)
 }

@@ -117,7 +117,7 @@ impl Trainer {
             run,
             resumed_from: resume_from.map(Path::to_owned),
             device,
-            workers: Workers::new(threads)?,
+            workers: Workers::new(threads, config.train.micro_batch_size())?,
             model,
             optimizer,
             state,
@@ -203,6 +203,7 @@ impl Trainer {
             micro_batch_size: self.config.train.micro_batch_size(),
             grad_clip: self.config.train.grad_clip,
             learning_rate,
+            recompute: self.config.train.recompute,
         };
         let (model, result) =
             train_step(self.model, &mut self.optimizer, &batch, &self.device, &self.workers, &options)?;

@@ -3,7 +3,8 @@
 //!
 //! Burn's Rust backends run most operations on one thread and split only large matrix products, which leaves cores idle
 //! in a small model. Splitting the *batch* keeps every core busy from the embedding to the loss, and nothing has to be
-//! handed over in between. Each worker is a thread pool of one, so that the operations inside it do not split again.
+//! handed over in between. Each worker is a thread pool with its share of the cores: one, where there are as many sequences
+//! as cores, so that the operations inside it do not split again.
 
 use std::panic::resume_unwind;
 use std::sync::{Mutex, PoisonError};
@@ -20,10 +21,13 @@ pub struct Workers {
 }
 
 impl Workers {
-    /// `count` of them; with one, everything runs on the caller's thread, whose operations may split as they like.
-    pub fn new(count: usize) -> Result<Self> {
-        let pool = || ThreadPoolBuilder::new().num_threads(1).build();
-        let pools = if count > 1 { (0..count).map(|_| pool()).collect() } else { Ok(Vec::new()) };
+    /// One for each of `threads`, but no more than `tasks`, which then have several threads each. With one worker,
+    /// everything runs on the caller's thread, whose operations may split as they like.
+    pub fn new(threads: usize, tasks: usize) -> Result<Self> {
+        let count = threads.min(tasks).max(1);
+        let share = |worker| threads / count + usize::from(worker < threads % count);
+        let pool = |worker| ThreadPoolBuilder::new().num_threads(share(worker)).build();
+        let pools = if count > 1 { (0..count).map(pool).collect() } else { Ok(Vec::new()) };
         let failed =
             |error| Error::Io { action: "start", what: "the worker threads", source: std::io::Error::other(error) };
         Ok(Self { pools: pools.map_err(failed)? })
@@ -69,7 +73,7 @@ mod tests {
     #[test]
     fn results_come_in_order() {
         for count in [1, 2, 3] {
-            let workers = Workers::new(count).unwrap();
+            let workers = Workers::new(count, 9).unwrap();
             assert_eq!(workers.count(), count);
             assert_eq!(workers.map(0..7, |i| i * i), [0, 1, 4, 9, 16, 25, 36]);
             assert!(workers.map(Vec::<u8>::new(), |i| i).is_empty());
@@ -77,8 +81,20 @@ mod tests {
     }
 
     #[test]
-    fn operations_inside_a_worker_do_not_split_again() {
-        let workers = Workers::new(2).unwrap();
-        assert_eq!(workers.map(vec![(), ()], |()| rayon::current_num_threads()), [1, 1]);
+    fn the_workers_share_the_threads() {
+        let threads = |threads, tasks| {
+            let workers = Workers::new(threads, tasks).unwrap();
+            // Each waits for the others, so that every worker takes one item.
+            let all_here = std::sync::Barrier::new(workers.count());
+            let mut each = workers.map(0..workers.count(), |_| {
+                all_here.wait();
+                rayon::current_num_threads()
+            });
+            each.sort_unstable();
+            each
+        };
+        assert_eq!(threads(2, 12), [1, 1]);
+        assert_eq!(threads(7, 3), [2, 2, 3]);
+        assert_eq!(threads(3, 1).len(), 1);
     }
 }

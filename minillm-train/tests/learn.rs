@@ -7,14 +7,22 @@ use minillm_infer::device;
 use minillm_model::config::{AttentionBias, Mlp, ModelConfig, ModelOptions, Norm, Position, Preset};
 use minillm_model::decoder::LanguageModel;
 use minillm_model::init;
+use minillm_model::ops::Kernels;
 use minillm_train::config::OptimizerConfig;
 use minillm_train::data::Batch;
 use minillm_train::optimizer::ModelOptimizer;
 use minillm_train::step::{StepOptions, train_step};
 use minillm_train::workers::Workers;
 
-const OPTIONS: StepOptions =
-    StepOptions { step: 1, seed: 3, dropout: 0.0, micro_batch_size: 4, grad_clip: 1.0, learning_rate: 1e-2 };
+const OPTIONS: StepOptions = StepOptions {
+    step: 1,
+    seed: 3,
+    dropout: 0.0,
+    micro_batch_size: 4,
+    grad_clip: 1.0,
+    learning_rate: 1e-2,
+    recompute: false,
+};
 
 fn batch() -> Batch {
     let (rows, context) = (4, 8);
@@ -35,9 +43,13 @@ fn device() -> Device {
 
 /// Losses of `steps` steps on the same batch.
 fn losses(config: &ModelConfig, options: StepOptions, workers: usize, steps: usize) -> Vec<f64> {
+    losses_with(Kernels::fastest(&device()), config, options, workers, steps)
+}
+
+fn losses_with(kernels: Kernels, config: &ModelConfig, options: StepOptions, workers: usize, steps: usize) -> Vec<f64> {
     let device = device();
-    let workers = Workers::new(workers).unwrap();
-    let mut model = init::initialize(LanguageModel::new(config, &device).unwrap(), config, 1);
+    let workers = Workers::new(workers, 4).unwrap();
+    let mut model = init::initialize(LanguageModel::new(config, &device).unwrap(), config, 1).with_kernels(kernels);
     let mut optimizer = ModelOptimizer::new(&OptimizerConfig::default());
     let step = |step| {
         let options = StepOptions { step, ..options };
@@ -90,6 +102,34 @@ fn neither_workers_nor_micro_batches_change_the_loss() {
 }
 
 #[test]
+fn computing_twice_changes_nothing() {
+    let deep = ModelConfig { num_hidden_layers: 3, ..config() };
+    let gpt2 = ModelOptions { preset: Preset::Gpt2, hidden_size: Some(32), ..ModelOptions::default() }.resolve(11, 8);
+    let tied = ModelConfig { tie_word_embeddings: true, sliding_window: Some(3), ..deep.clone() };
+    for config in [deep, gpt2, tied] {
+        let options = StepOptions { dropout: 0.2, micro_batch_size: 3, ..OPTIONS };
+        let once = losses(&config, options, 2, 8);
+        let twice = losses(&config, StepOptions { recompute: true, ..options }, 2, 8);
+        for (a, b) in once.iter().zip(&twice) {
+            // Where a value is used twice, its two gradients are added in another order.
+            assert!((a - b).abs() < 1e-5 * a, "{config:?}: {once:?} {twice:?}");
+        }
+    }
+}
+
+#[test]
+fn the_readable_form_learns_the_same() {
+    let options = StepOptions { learning_rate: 1e-3, ..OPTIONS };
+    let readable = losses_with(Kernels::READABLE, &config(), options, 1, 200);
+    let fast = losses(&config(), options, 1, 200);
+    assert!(fast[199] < 0.5 * fast[0], "{fast:?}");
+    for (step, (a, b)) in readable.iter().zip(&fast).enumerate() {
+        assert!((a - b).abs() < 1e-3, "step {step}: {a} readable, {b} fast"); // nats
+    }
+    assert_ne!(readable, fast, "not one bit differs: was it the same form?");
+}
+
+#[test]
 fn the_same_workers_give_the_same_bits() {
     assert_eq!(losses(&config(), OPTIONS, 2, 10), losses(&config(), OPTIONS, 2, 10));
 }
@@ -109,7 +149,7 @@ fn the_first_step_moves_by_the_learning_rate() {
     let model = init::initialize(LanguageModel::new(&config, &device).unwrap(), &config, 1);
     let before = model.model.norm.clone();
     let mut optimizer = ModelOptimizer::new(&OptimizerConfig::default());
-    let workers = Workers::new(1).unwrap();
+    let workers = Workers::new(1, 4).unwrap();
     let (model, result) = train_step(model, &mut optimizer, &batch(), &device, &workers, &OPTIONS).unwrap();
     assert!(result.grad_norm > 0.0);
     let (minillm_model::layers::Norm::Rms(before), minillm_model::layers::Norm::Rms(after)) =

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use minillm_model::checkpoint::Checkpoint;
 use serde_json::json;
 
-use super::load;
 use super::output::{note, print};
+use super::{Weights, load_with};
 use crate::error::{Error, Result};
 use crate::generate::{FinishReason, Generated, Tokens, encode_prompt, text, tokenizer};
 use crate::sampling::Sampling;
@@ -52,6 +52,9 @@ pub struct Args {
     /// The same seed gives the same text
     #[arg(long, value_name = "S", default_value_t = 0)]
     seed: u64,
+    /// How the matrices are kept in memory; q8_0 on the CPU only
+    #[arg(long, value_name = "TYPE", default_value = "f32")]
+    weights: Weights,
     /// What to compute on: auto, or a name from `minillm-train devices`
     #[arg(long, value_name = "D", default_value = "auto")]
     device: String,
@@ -61,7 +64,7 @@ pub struct Args {
 }
 
 pub(super) fn run(args: &Args) -> Result<()> {
-    let (checkpoint, device) = load(&args.model, &args.device)?;
+    let (checkpoint, device) = load_with(&args.model, &args.device, args.weights)?;
     let prompt = match (&args.prompt_ids, &args.prompt) {
         (Some(ids), _) => ids.clone(),
         (None, Some(prompt)) => encode_prompt(tokenizer(&checkpoint)?, prompt)?,

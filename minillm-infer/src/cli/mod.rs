@@ -1,5 +1,6 @@
 //! The program's verbs, one file each. stdout carries data, stderr everything else.
 
+pub mod bench;
 pub mod export;
 pub mod generate;
 pub mod logits;
@@ -31,6 +32,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Verb {
     Generate(generate::Args),
+    Bench(bench::Args),
     Score(score::Args),
     Logits(logits::Args),
     Export(export::Args),
@@ -42,6 +44,7 @@ pub fn main() -> ExitCode {
     start_logging();
     let done = match Cli::parse().verb {
         Verb::Generate(args) => generate::run(&args),
+        Verb::Bench(args) => bench::run(&args),
         Verb::Score(args) => score::run(&args),
         Verb::Logits(args) => logits::run(&args),
         Verb::Export(args) => export::run(&args),
@@ -81,6 +84,25 @@ pub fn report(error: &dyn std::error::Error, hint: Option<&str>) {
     if let Some(hint) = hint {
         note(format_args!("  hint: {hint}"));
     }
+}
+
+/// How a model's matrices are kept in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Weights {
+    /// As they are computed with.
+    F32,
+    /// In llama.cpp's blocks of 8-bit numbers: a quarter of the memory, faster to read
+    #[value(name = "q8_0")]
+    Q8_0,
+}
+
+/// [`load`], with the matrices kept as `weights` says.
+fn load_with(path: &Path, device: &str, weights: Weights) -> Result<(Checkpoint, Device)> {
+    let (mut checkpoint, device) = load(path, device)?;
+    if weights == Weights::Q8_0 {
+        checkpoint.model = checkpoint.model.quantized()?;
+    }
+    Ok((checkpoint, device))
 }
 
 /// Opens `device` and loads the model that `path` means: a model directory, a .gguf file, a checkpoint, or a run.

@@ -18,12 +18,11 @@
 use std::cell::OnceCell;
 
 use burn::module::Module;
-use burn::nn::Linear;
 use burn::tensor::activation::softmax;
 use burn::tensor::{Bool, Device, Tensor};
 
 use super::dropout::{Dropout, dropout};
-use super::linear;
+use super::linear::Linear;
 use super::rms_norm::RmsNorm;
 use super::rope::Rotation;
 use crate::config::{AttentionBias, ModelConfig};
@@ -62,10 +61,10 @@ impl Attention {
         let output_bias = config.attention_bias == AttentionBias::All;
         let head_norm = || config.qk_norm.then(|| RmsNorm::new(e, config.norm_eps, device));
         Self {
-            q_proj: linear(d, h * e, qkv_bias, device),
-            k_proj: linear(d, k * e, qkv_bias, device),
-            v_proj: linear(d, k * e, qkv_bias, device),
-            o_proj: linear(h * e, d, output_bias, device),
+            q_proj: Linear::new(d, h * e, qkv_bias, device),
+            k_proj: Linear::new(d, k * e, qkv_bias, device),
+            v_proj: Linear::new(d, k * e, qkv_bias, device),
+            o_proj: Linear::new(h * e, d, output_bias, device),
             q_norm: head_norm(),
             k_norm: head_norm(),
             num_attention_heads: h,

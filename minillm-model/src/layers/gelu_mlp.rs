@@ -8,11 +8,10 @@
 //! ```
 
 use burn::module::Module;
-use burn::nn::Linear;
 use burn::tensor::activation::{gelu, relu};
 use burn::tensor::{Device, Tensor};
 
-use super::linear;
+use super::linear::Linear;
 use crate::config::{Mlp, ModelConfig};
 
 /// Two matrices with one curve between them.
@@ -30,7 +29,11 @@ impl GeluMlp {
     /// The MLP of one block.
     pub fn new(config: &ModelConfig, device: &Device) -> Self {
         let (d, f, bias) = (config.hidden_size, config.intermediate_size, config.mlp_bias);
-        Self { up_proj: linear(d, f, bias, device), down_proj: linear(f, d, bias, device), activation: config.mlp }
+        Self {
+            up_proj: Linear::new(d, f, bias, device),
+            down_proj: Linear::new(f, d, bias, device),
+            activation: config.mlp,
+        }
     }
 
     /// # Shapes

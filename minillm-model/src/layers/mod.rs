@@ -4,6 +4,7 @@ pub mod attention;
 pub mod dropout;
 pub mod gelu_mlp;
 pub mod layer_norm;
+pub mod linear;
 pub mod rms_norm;
 pub mod rope;
 pub mod rope_scaling;
@@ -12,8 +13,7 @@ pub mod swiglu;
 #[cfg(test)]
 mod tests;
 
-use burn::module::{Initializer, Module};
-use burn::nn::{Linear, LinearConfig};
+use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 
 use crate::config::{Mlp as MlpKind, ModelConfig, Norm as NormKind};
@@ -78,10 +78,4 @@ impl Mlp {
             Self::Gelu(mlp) => mlp.forward(x),
         }
     }
-}
-
-/// `x W + b` with weight `[input, output]`. Its values are set by [`init`](crate::init) or by a checkpoint; until then
-/// it is zero, which draws nothing from Burn's global generator.
-pub(crate) fn linear(input: usize, output: usize, bias: bool, device: &Device) -> Linear {
-    LinearConfig::new(input, output).with_bias(bias).with_initializer(Initializer::Zeros).init(device)
 }

@@ -9,11 +9,10 @@
 //! parameters and FLOPs are the same.
 
 use burn::module::Module;
-use burn::nn::Linear;
 use burn::tensor::activation::silu;
 use burn::tensor::{Device, Tensor};
 
-use super::linear;
+use super::linear::Linear;
 use crate::config::ModelConfig;
 use crate::ops::{self, Kernels};
 
@@ -36,9 +35,9 @@ impl Swiglu {
     pub fn new(config: &ModelConfig, device: &Device) -> Self {
         let (d, f, bias) = (config.hidden_size, config.intermediate_size, config.mlp_bias);
         Self {
-            gate_proj: linear(d, f, bias, device),
-            up_proj: linear(d, f, bias, device),
-            down_proj: linear(f, d, bias, device),
+            gate_proj: Linear::new(d, f, bias, device),
+            up_proj: Linear::new(d, f, bias, device),
+            down_proj: Linear::new(f, d, bias, device),
             kernels: Kernels::fastest(device),
         }
     }

@@ -6,11 +6,20 @@ use burn::backend::{Backend, Dispatch, backend_extension};
 use burn::tensor::Tensor;
 
 use super::autodiff::prelude::*;
+use super::portable::{self, attention::Kept};
 
 /// Backends with the fast form.
-#[backend_extension(Flex: cfg(feature = "flex"), NdArray: cfg(feature = "ndarray"), Autodiff)]
+#[backend_extension(
+    Flex: cfg(feature = "flex"),
+    NdArray: cfg(feature = "ndarray"),
+    LibTorch: cfg(feature = "tch"),
+    Cube: cfg(feature = "cube"),
+    Fusion: cfg(feature = "cube"),
+    Autodiff,
+)]
 pub trait AttentionOp: Backend {
     /// `query`: `[B, H, T, E]`, `key` and `value`: `[B, K, S, E]` -> `[B, H, T, E]`
+    #[fusion(default)]
     fn causal_attention(
         query: FloatTensor<Self>,
         key: FloatTensor<Self>,
@@ -20,15 +29,19 @@ pub trait AttentionOp: Backend {
         Self::attention_forward(query, key, value, window).0
     }
 
-    /// The same, with the logarithm of each row's sum of exponentials, `[B, K, G, T]`, for the backward pass.
+    /// The same, with the logarithm of each row's sum of exponentials, `[B, H, T, 1]`, for the backward pass.
+    #[fusion(default)]
     fn attention_forward(
         query: FloatTensor<Self>,
         key: FloatTensor<Self>,
         value: FloatTensor<Self>,
         window: Option<usize>,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>);
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        portable::attention::forward::<Self>(&query, &key, &value, window)
+    }
 
     /// Gradients of `query`, `key` and `value`.
+    #[fusion(default)]
     fn attention_backward(
         query: FloatTensor<Self>,
         key: FloatTensor<Self>,
@@ -37,8 +50,15 @@ pub trait AttentionOp: Backend {
         logs: FloatTensor<Self>,
         grad: FloatTensor<Self>,
         window: Option<usize>,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        portable::attention::backward::<Self>(Kept { query, key, value, out, logs, grad }, window)
+    }
 }
+
+#[cfg(feature = "tch")]
+impl AttentionOp for burn::backend::LibTorch {}
+#[cfg(feature = "cube")]
+impl AttentionOp for burn::backend::Cube {}
 
 impl<B: AttentionOp, C: CheckpointStrategy> AttentionOp for Autodiff<B, C> {
     fn causal_attention(

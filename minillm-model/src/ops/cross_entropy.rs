@@ -2,33 +2,56 @@
 //! B T V logits in memory.
 
 use burn::backend::tensor::{FloatTensor, IntTensor};
-use burn::backend::{Backend, Dispatch, backend_extension};
-use burn::tensor::{Int, Tensor};
+use burn::backend::{Backend, Dispatch, TensorMetadata, backend_extension};
+use burn::tensor::{Int, Shape, Tensor};
 
 use super::autodiff::prelude::*;
+use super::portable;
 
 /// Backends with the fast form. `output` is the output matrix: `[D, V]`, or if `tied` the embedding's `[V, D]`.
-#[backend_extension(Flex: cfg(feature = "flex"), NdArray: cfg(feature = "ndarray"), Autodiff)]
+#[backend_extension(
+    Flex: cfg(feature = "flex"),
+    NdArray: cfg(feature = "ndarray"),
+    LibTorch: cfg(feature = "tch"),
+    Cube: cfg(feature = "cube"),
+    Fusion: cfg(feature = "cube"),
+    Autodiff,
+)]
 pub trait CrossEntropyOp: Backend {
     /// `hidden`: `[N, D]`, `targets`: `[N]`, negative where nothing is scored -> `[1]`
+    #[fusion(default)]
     fn cross_entropy(
         hidden: FloatTensor<Self>,
         output: FloatTensor<Self>,
         targets: IntTensor<Self>,
         tied: bool,
-    ) -> FloatTensor<Self>;
+    ) -> FloatTensor<Self> {
+        portable::cross_entropy::loss::<Self>(&hidden, &output, &targets, tied)
+    }
 
     /// The same, with the gradients of `hidden` and `output`.
+    #[fusion(default)]
     fn cross_entropy_with_gradients(
         hidden: FloatTensor<Self>,
         output: FloatTensor<Self>,
         targets: IntTensor<Self>,
         tied: bool,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        portable::cross_entropy::loss_and_gradients::<Self>(&hidden, &output, &targets, tied)
+    }
 
     /// `gradient` times the one number in `factor`.
-    fn scale_gradient(gradient: FloatTensor<Self>, factor: FloatTensor<Self>) -> FloatTensor<Self>;
+    #[fusion(default)]
+    fn scale_gradient(gradient: FloatTensor<Self>, factor: FloatTensor<Self>) -> FloatTensor<Self> {
+        let factor = Self::float_expand(Self::float_reshape(factor, Shape::new([1, 1])), gradient.shape());
+        Self::float_mul(gradient, factor)
+    }
 }
+
+#[cfg(feature = "tch")]
+impl CrossEntropyOp for burn::backend::LibTorch {}
+#[cfg(feature = "cube")]
+impl CrossEntropyOp for burn::backend::Cube {}
 
 impl<B: CrossEntropyOp, C: CheckpointStrategy> CrossEntropyOp for Autodiff<B, C> {
     fn cross_entropy(

@@ -3,7 +3,9 @@
 use burn::backend::DispatchDevice;
 use burn::tensor::Device;
 
-use crate::decoder::LanguageModel;
+use crate::decoder::{Decoder, LanguageModel};
+use crate::layers::attention::Attention;
+use crate::layers::linear::Linear;
 use crate::layers::{Mlp, Norm};
 
 /// The operations that have a fast form, and whether it is used.
@@ -22,23 +24,41 @@ pub struct Kernels {
     pub cross_entropy: bool,
     /// [`adam_w`](super::adam_w)
     pub adam_w: bool,
+    /// [`linear`](super::linear), in generation
+    pub linear: bool,
 }
 
 impl Kernels {
     /// The layers' own lines, everywhere.
-    pub const READABLE: Self =
-        Self { rms_norm: false, rotary: false, swiglu: false, attention: false, cross_entropy: false, adam_w: false };
+    pub const READABLE: Self = Self {
+        rms_norm: false,
+        rotary: false,
+        swiglu: false,
+        attention: false,
+        cross_entropy: false,
+        adam_w: false,
+        linear: false,
+    };
 
     /// What `device` has.
     pub fn fastest(device: &Device) -> Self {
         if is_cpu(device.as_dispatch()) {
-            Self { rms_norm: true, rotary: true, swiglu: true, attention: true, cross_entropy: true, adam_w: true }
+            Self {
+                rms_norm: true,
+                rotary: true,
+                swiglu: true,
+                attention: true,
+                cross_entropy: true,
+                adam_w: true,
+                linear: true,
+            }
         } else {
-            Self::READABLE
+            let has = has_portable_kernels(device.as_dispatch());
+            Self { attention: has, cross_entropy: has, ..Self::READABLE }
         }
     }
 
-    /// The fast forms, one after the other: each the one before and one operation more.
+    /// The fast forms of training, one after the other: each the one before and one operation more.
     pub fn ladder(self) -> Vec<(&'static str, Self)> {
         let mut rungs = vec![("readable", Self::READABLE)];
         let mut add = |name, has: bool, set: fn(&mut Self)| {
@@ -53,7 +73,7 @@ impl Kernels {
         add("+ RMSNorm", self.rms_norm, |kernels| kernels.rms_norm = true);
         add("+ SwiGLU", self.swiglu, |kernels| kernels.swiglu = true);
         add("+ rotary", self.rotary, |kernels| kernels.rotary = true);
-        add("+ AdamW", self.adam_w, |kernels| kernels.adam_w = true);
+        add("+ AdamW", self.adam_w, |kernels| (kernels.adam_w, kernels.linear) = (true, true));
         rungs
     }
 }
@@ -71,12 +91,28 @@ fn is_cpu(device: &DispatchDevice) -> bool {
     }
 }
 
+/// Whether `portable` is compiled for the device's backend.
+#[allow(unreachable_patterns)] // in a program without these backends
+fn has_portable_kernels(device: &DispatchDevice) -> bool {
+    match device {
+        #[cfg(feature = "cube")]
+        DispatchDevice::Cube(_) => true,
+        #[cfg(feature = "tch")]
+        DispatchDevice::LibTorch(_) => true,
+        DispatchDevice::Autodiff(inner) => has_portable_kernels(inner),
+        _ => false,
+    }
+}
+
 impl LanguageModel {
     /// The same model, computing with `kernels`. New models use [`Kernels::fastest`].
     #[must_use]
     pub fn with_kernels(mut self, kernels: Kernels) -> Self {
         self.kernels = kernels;
         self.model.set_kernels(kernels);
+        if let Some(lm_head) = &mut self.lm_head {
+            lm_head.kernels = kernels;
+        }
         self
     }
 
@@ -86,20 +122,20 @@ impl LanguageModel {
     }
 }
 
-impl crate::decoder::Decoder {
+impl Decoder {
     fn set_kernels(&mut self, kernels: Kernels) {
-        let set_norm = |norm: &mut Norm| {
-            if let Norm::Rms(norm) = norm {
-                norm.kernels = kernels;
-            }
-        };
-        set_norm(&mut self.norm);
+        if let Norm::Rms(norm) = &mut self.norm {
+            norm.kernels = kernels;
+        }
         if let Some(rope) = &mut self.rope {
             rope.kernels = kernels;
         }
         for block in &mut self.layers {
-            set_norm(&mut block.input_layernorm);
-            set_norm(&mut block.post_attention_layernorm);
+            for norm in [&mut block.input_layernorm, &mut block.post_attention_layernorm] {
+                if let Norm::Rms(norm) = norm {
+                    norm.kernels = kernels;
+                }
+            }
             block.self_attn.kernels = kernels;
             for norm in [&mut block.self_attn.q_norm, &mut block.self_attn.k_norm].into_iter().flatten() {
                 norm.kernels = kernels;
@@ -108,5 +144,18 @@ impl crate::decoder::Decoder {
                 mlp.kernels = kernels;
             }
         }
+        self.linears().for_each(|linear| linear.kernels = kernels);
+    }
+
+    /// The matrices of all blocks.
+    pub(super) fn linears(&mut self) -> impl Iterator<Item = &mut Linear> {
+        self.layers.iter_mut().flat_map(|block| {
+            let Attention { q_proj, k_proj, v_proj, o_proj, .. } = &mut block.self_attn;
+            let mlp = match &mut block.mlp {
+                Mlp::Swiglu(mlp) => vec![&mut mlp.gate_proj, &mut mlp.up_proj, &mut mlp.down_proj],
+                Mlp::Gelu(mlp) => vec![&mut mlp.up_proj, &mut mlp.down_proj],
+            };
+            [q_proj, k_proj, v_proj, o_proj].into_iter().chain(mlp)
+        })
     }
 }

@@ -6,10 +6,12 @@
 //! device has it; a test holds both forms together, in value and in gradient (`minillm-infer/tests/kernels.rs`).
 //!
 //! One file an operation: a trait through Burn's backend extension, its wiring into autodiff, and a function on tensors.
-//! The arithmetic is in [`cpu`] for Burn's Rust backends.
+//! The arithmetic is in [`cpu`] for Burn's Rust backends, and in [`portable`] for the others.
 
+// Burn is about to drop its ndarray backend; until then it is one of ours.
+#![cfg_attr(feature = "ndarray", allow(deprecated))]
 // Built without a backend, the dispatch to one has nothing to do with its arguments.
-#![cfg_attr(not(feature = "cpu-kernels"), allow(unused_variables))]
+#![cfg_attr(not(any(feature = "cpu-kernels", feature = "cube", feature = "tch")), allow(unused_variables))]
 
 pub mod adam_w;
 pub mod attention;
@@ -18,6 +20,9 @@ mod autodiff;
 pub mod cpu;
 pub mod cross_entropy;
 mod kernels;
+pub mod linear;
+pub mod portable;
+mod quantize;
 pub mod rms_norm;
 pub mod rotary;
 pub mod swiglu;

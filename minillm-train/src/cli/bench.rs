@@ -7,6 +7,7 @@ use std::time::Instant;
 use burn::tensor::Device;
 use minillm_infer::cli::output::print;
 use minillm_infer::device::{self, Found};
+use minillm_infer::memory::peak_memory_bytes;
 use minillm_model::decoder::LanguageModel;
 use minillm_model::ops::Kernels;
 use minillm_model::{init, random, stats};
@@ -109,7 +110,7 @@ fn measure(args: &Args, config: &RunConfig, vocab_size: usize, found: &Found, ke
     let model = LanguageModel::new(&model_config, &device)?.with_kernels(kernels);
     let mut model = init::initialize(model, &model_config, config.seed);
     let mut optimizer = ModelOptimizer::new(&config.optimizer);
-    let workers = Workers::new(found.training_threads())?;
+    let workers = Workers::new(found.training_threads(), config.train.micro_batch_size())?;
 
     let (mut start, mut loss) = (Instant::now(), 0.0);
     let steps = args.steps.get();
@@ -125,6 +126,7 @@ fn measure(args: &Args, config: &RunConfig, vocab_size: usize, found: &Found, ke
             micro_batch_size: config.train.micro_batch_size(),
             grad_clip: config.train.grad_clip,
             learning_rate: config.optimizer.learning_rate,
+            recompute: config.train.recompute,
         };
         let (moved, result) = train_step(model, &mut optimizer, &batch, &device, &workers, &options)?;
         (model, loss) = (moved, result.loss);
@@ -156,12 +158,4 @@ fn wait_for(device: &Device) {
     if let Err(error) = device.sync() {
         tracing::warn!("the device reports: {error}");
     }
-}
-
-/// The largest resident size of this process so far, where the system tells.
-fn peak_memory_bytes() -> Option<u64> {
-    let status = fs_err::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    let kilobytes: u64 = line.trim().trim_end_matches("kB").trim().parse().ok()?;
-    Some(kilobytes * 1024)
 }

@@ -59,7 +59,7 @@ fn rows<'a>(heads: &Heads<'a>, b: usize, head: usize, range: &Range<usize>) -> M
 
 /// # Shapes
 /// - `query`: `[B, H, T, E]`, `key` and `value`: `[B, K, S, E]` -> the output as `[B, T, H, E]`, and the logarithms of
-///   the rows' sums, `[B, K, G, T]`
+///   the rows' sums, `[B, H, T, 1]`
 pub fn forward(query: Heads, key: Heads, value: Heads, window: Option<usize>) -> (Vec<f32>, Vec<f32>) {
     let [b, h, t, e] = query.shape;
     let k = key.shape[1];
@@ -161,7 +161,7 @@ pub struct Kept<'a> {
     pub value: Heads<'a>,
     /// `[B, H, T, E]`
     pub out: Heads<'a>,
-    /// `[B, K, G, T]`
+    /// `[B, H, T, 1]`
     pub logs: &'a [f32],
     /// `[B, H, T, E]`
     pub grad: Heads<'a>,

@@ -1,5 +1,7 @@
 //! From a backend's tensors to slices and back.
 
+use std::sync::Arc;
+
 use burn::backend::TensorMetadata;
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::tensor::Shape;
@@ -11,6 +13,7 @@ use super::rotary::Direction;
 use crate::ops::adam_w::{AdamWOp, AdamWStep};
 use crate::ops::attention::AttentionOp;
 use crate::ops::cross_entropy::CrossEntropyOp;
+use crate::ops::linear::{LinearOp, QuantizedMatrix};
 use crate::ops::rms_norm::RmsNormOp;
 use crate::ops::rotary::RotaryOp;
 use crate::ops::swiglu::SwigluOp;
@@ -78,6 +81,26 @@ macro_rules! implement {
             }
         }
 
+        impl LinearOp for $backend {
+            fn few_rows(x: FloatTensor<Self>, weight: FloatTensor<Self>, transposed: bool) -> FloatTensor<Self> {
+                let [b, t, input] = x.shape().dims();
+                let output = weight.shape()[usize::from(!transposed)];
+                let (x, weight) = (Self::numbers(&x), Self::numbers(&weight));
+                let out = if transposed {
+                    super::linear::few_rows_transposed(&x, &weight, input)
+                } else {
+                    super::linear::few_rows(&x, &weight, input)
+                };
+                Self::tensor(out, Shape::new([b, t, output]))
+            }
+
+            fn quantized(x: FloatTensor<Self>, matrix: Arc<QuantizedMatrix>) -> FloatTensor<Self> {
+                let [b, t, _] = x.shape().dims();
+                let out = super::linear::quantized(&Self::numbers(&x), &matrix);
+                Self::tensor(out, Shape::new([b, t, matrix.output]))
+            }
+        }
+
         impl AttentionOp for $backend {
             fn attention_forward(
                 query: FloatTensor<Self>,
@@ -86,10 +109,9 @@ macro_rules! implement {
                 window: Option<usize>,
             ) -> (FloatTensor<Self>, FloatTensor<Self>) {
                 let shape @ [b, h, t, _] = query.shape().dims();
-                let k = key.shape()[1];
                 let [q, key, value] = [&query, &key, &value].map(HeadsIn::of::<Self>);
                 let (out, logs) = super::attention::forward(q.view(), key.view(), value.view(), window);
-                (from_tokens::<Self>(out, shape), Self::tensor(logs, Shape::new([b, k, h / k, t])))
+                (from_tokens::<Self>(out, shape), Self::tensor(logs, Shape::new([b, h, t, 1])))
             }
 
             fn attention_backward(

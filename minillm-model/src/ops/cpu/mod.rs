@@ -11,6 +11,7 @@ pub mod attention;
 mod backends;
 pub mod cross_entropy;
 mod host;
+pub mod linear;
 pub mod math;
 pub mod product;
 pub mod rms_norm;

@@ -26,6 +26,13 @@ pub fn map<T: Send, R: Send>(items: Vec<T>, task: impl Fn(T) -> R + Sync + Send)
     }
 }
 
+/// Outputs of a product with a matrix of `[output, input]` in a piece: a share for each thread, in whole `step`s, and none
+/// smaller than is worth it. An output's sum does not depend on it.
+pub fn outputs_per_piece(output: usize, input: usize, step: usize, worth_sharing: usize) -> usize {
+    let threads = (output * input / worth_sharing).clamp(1, rayon::current_num_threads());
+    output.div_ceil(threads).next_multiple_of(step)
+}
+
 /// Rows in a piece, for rows of `width` numbers.
 pub fn rows_per_piece(width: usize) -> usize {
     (PIECE / width.max(1)).max(1)

@@ -1,0 +1,80 @@
+//! `minillm-infer bench`: how fast a model reads a prompt and writes after it.
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+use minillm_model::random::stream;
+use minillm_model::stats;
+use rand::RngExt;
+use serde_json::json;
+
+use super::output::print;
+use super::{Weights, load_with};
+use crate::error::{Error, Result};
+use crate::generate::Tokens;
+use crate::memory::peak_memory_bytes;
+use crate::sampling::Sampling;
+
+/// Measure the speed of generation: a random prompt, then greedy tokens
+///
+///   minillm-infer bench runs/quickstart --prompt-tokens 64 --new-tokens 64
+#[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
+pub struct Args {
+    /// A model directory, a .gguf file, a checkpoint, or a run (its best checkpoint)
+    model: PathBuf,
+    /// Tokens of the prompt
+    #[arg(long, value_name = "N", default_value = "64")]
+    prompt_tokens: NonZeroUsize,
+    /// Tokens generated after it
+    #[arg(long, value_name = "N", default_value = "64")]
+    new_tokens: NonZeroUsize,
+    /// How the matrices are kept in memory
+    #[arg(long, value_name = "TYPE", default_value = "f32")]
+    weights: Weights,
+    /// What to compute on: auto, or a name from `minillm-train devices`
+    #[arg(long, value_name = "D", default_value = "auto")]
+    device: String,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(args: &Args) -> Result<()> {
+    let (checkpoint, device) = load_with(&args.model, &args.device, args.weights)?;
+    let (prompt_tokens, new_tokens) = (args.prompt_tokens.get(), args.new_tokens.get());
+    let config = &checkpoint.config;
+    let context = config.context();
+    if prompt_tokens + new_tokens > context {
+        return Err(Error::Request {
+            problem: format!("{prompt_tokens} + {new_tokens} tokens are more than the model's context of {context}"),
+            hint: "choose smaller --prompt-tokens or --new-tokens".to_owned(),
+        });
+    }
+    let mut rng = stream(0, "bench");
+    let prompt: Vec<u32> = (0..prompt_tokens).map(|_| rng.random_range(0..config.vocab_size as u32)).collect();
+    let greedy = Sampling { temperature: 0.0, ..Sampling::default() };
+    let generate = |count| -> Result<_> {
+        let mut tokens = Tokens::new(&checkpoint.model, config, &device, &prompt, count, &greedy)?;
+        tokens.by_ref().try_for_each(|id| id.map(drop))?;
+        Ok(tokens.rates())
+    };
+    generate(2)?; // compiles kernels, fills caches
+    let rates = generate(new_tokens + 1)?; // the first comes with the prompt
+
+    let report = json!({
+        "prefill_tokens_per_second": rates.prefill_tokens_per_second,
+        "decode_tokens_per_second": rates.decode_tokens_per_second,
+        "parameters": stats::parameters(config).total(),
+        "weight_bytes": checkpoint.model.weight_bytes(),
+        "kv_cache_bytes": stats::kv_cache_bytes_per_token(config) * (prompt_tokens + new_tokens),
+        "peak_memory_bytes": peak_memory_bytes(),
+    });
+    if args.json {
+        return print(&format!("{report}\n"));
+    }
+    for (name, value) in report.as_object().into_iter().flatten() {
+        print(&format!("{name:<26} {value}\n"))?;
+    }
+    Ok(())
+}

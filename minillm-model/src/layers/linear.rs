@@ -1,0 +1,80 @@
+//! A matrix, and maybe a bias: what most of a model's numbers are.
+//!
+//! ```text
+//! linear(x) = x W + b
+//! ```
+
+use std::sync::Arc;
+
+use burn::module::{Initializer, Module, Param};
+use burn::tensor::module::linear;
+use burn::tensor::{Device, Tensor};
+
+use crate::ops::Kernels;
+use crate::ops::linear::{FEW_ROWS, QuantizedMatrix, few_rows, quantized};
+
+/// `x W + b` with a weight of `[input, output]`; PyTorch and its files have `[output, input]`.
+#[derive(Module, Debug)]
+pub struct Linear {
+    /// `[input, output]`
+    pub weight: Param<Tensor<2>>,
+    /// `[output]`
+    pub bias: Option<Param<Tensor<1>>>,
+    /// Which form computes.
+    #[module(skip)]
+    pub kernels: Kernels,
+    /// The weight in 8 bits instead, for generation; `weight` is then empty.
+    #[module(skip)]
+    pub(crate) quantized: Option<Arc<QuantizedMatrix>>,
+}
+
+impl Linear {
+    /// A layer that is all zero. [`init`](crate::init) or a checkpoint fills it; zeros draw nothing from Burn's global
+    /// generator.
+    pub fn new(input: usize, output: usize, bias: bool, device: &Device) -> Self {
+        Self {
+            weight: Initializer::Zeros.init([input, output], device),
+            bias: bias.then(|| Initializer::Zeros.init([output], device)),
+            kernels: Kernels::fastest(device),
+            quantized: None,
+        }
+    }
+
+    /// # Shapes
+    /// - `x`: `[B, T, input]` -> `[B, T, output]`
+    pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+        let bias = self.bias.as_ref().map(Param::val);
+        let product = match &self.quantized {
+            Some(matrix) => quantized(x, matrix),
+            None if self.kernels.linear && has_few_rows(&x) => few_rows(x, self.weight.val(), false),
+            None => return linear(x, self.weight.val(), bias),
+        };
+        match bias {
+            Some(bias) => product + bias.unsqueeze(),
+            None => product,
+        }
+    }
+}
+
+/// The output matrix of a model without one: its embedding, transposed.
+///
+/// # Shapes
+/// - `hidden`: `[B, T, D]`, `embedding`: `[V, D]` -> `[B, T, V]`
+pub(crate) fn tied_head(
+    hidden: Tensor<3>,
+    embedding: Tensor<2>,
+    kernels: Kernels,
+    in_8_bits: Option<&Arc<QuantizedMatrix>>,
+) -> Tensor<3> {
+    match in_8_bits {
+        Some(matrix) => quantized(hidden, matrix),
+        None if kernels.linear && has_few_rows(&hidden) => few_rows(hidden, embedding, true),
+        None => hidden.matmul(embedding.transpose().unsqueeze()),
+    }
+}
+
+/// As in generation, one token after the other.
+fn has_few_rows(x: &Tensor<3>) -> bool {
+    let [b, t, _] = x.dims();
+    b * t <= FEW_ROWS && !x.device().is_autodiff()
+}

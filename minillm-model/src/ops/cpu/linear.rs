@@ -1,0 +1,152 @@
+//! Products of few rows, bound by the memory that the matrix is read from, and products with 8-bit matrices.
+
+use super::math::{dot, vectorised};
+use super::product::{Matrix, Store, product};
+use super::share;
+use crate::checkpoint::encoding::Q8_0_BLOCK;
+use crate::ops::linear::{FEW_ROWS, QuantizedMatrix};
+
+/// Outputs in a piece of shared work: rows of 256 bytes are read of each line of the matrix, 4 cache lines in a run.
+const OUTPUTS: usize = 64;
+
+/// Numbers of a matrix that are worth another thread: 64 KiB, about as long to read as to hand over.
+const WORTH_SHARING: usize = 16 * 1024;
+
+/// # Shapes
+/// - `x`: rows of `input`, `weight`: `[input, output]` -> rows of `output`
+pub fn few_rows(x: &[f32], weight: &[f32], input: usize) -> Vec<f32> {
+    let (rows, output) = (x.len() / input, weight.len() / input);
+    let columns = share::outputs_per_piece(output, input, OUTPUTS, WORTH_SHARING);
+    let pieces: Vec<usize> = (0..output).step_by(columns).collect();
+    let parts = share::map(pieces, |first| {
+        let width = columns.min(output - first);
+        let mut part = vec![0.0; rows * width];
+        vectorised!({
+            // Four lines of the matrix at a time, so that each sum is loaded and stored once for four products.
+            for start in (0..input).step_by(4) {
+                let lines = 4.min(input - start);
+                for (x, part) in x.chunks_exact(input).zip(part.chunks_exact_mut(width)) {
+                    let line = |i: usize| &weight[(start + i) * output + first..][..width];
+                    if lines == 4 {
+                        let (a, b, c, d) = (x[start], x[start + 1], x[start + 2], x[start + 3]);
+                        let (first, second, third, fourth) = (line(0), line(1), line(2), line(3));
+                        for j in 0..width {
+                            part[j] += (a * first[j] + b * second[j]) + (c * third[j] + d * fourth[j]);
+                        }
+                    } else {
+                        for i in 0..lines {
+                            for (sum, weight) in part.iter_mut().zip(line(i)) {
+                                *sum += x[start + i] * weight;
+                            }
+                        }
+                    }
+                }
+            }
+        });
+        part
+    });
+    interleaved(&parts, rows, output, columns)
+}
+
+/// # Shapes
+/// - `x`: rows of `input`, `weight`: `[output, input]` -> rows of `output`
+pub fn few_rows_transposed(x: &[f32], weight: &[f32], input: usize) -> Vec<f32> {
+    let (rows, output) = (x.len() / input, weight.len() / input);
+    let columns = share::outputs_per_piece(output, input, OUTPUTS, WORTH_SHARING);
+    let parts = share::map(weight.chunks(columns * input).collect(), |weight| {
+        let width = weight.len() / input;
+        let mut part = vec![0.0; rows * width];
+        vectorised!({
+            for (j, line) in weight.chunks_exact(input).enumerate() {
+                for (row, x) in x.chunks_exact(input).enumerate() {
+                    part[row * width + j] = dot(x, line);
+                }
+            }
+        });
+        part
+    });
+    interleaved(&parts, rows, output, columns)
+}
+
+/// # Shapes
+/// - `x`: rows of `input` -> rows of `output`
+pub fn quantized(x: &[f32], matrix: &QuantizedMatrix) -> Vec<f32> {
+    let QuantizedMatrix { quants, scales, input, output } = matrix;
+    let (rows, blocks) = (x.len() / input, input / Q8_0_BLOCK);
+    if rows > FEW_ROWS {
+        return quantized_product(x, matrix);
+    }
+    let columns = share::outputs_per_piece(*output, *input, OUTPUTS, WORTH_SHARING);
+    let pieces = quants.chunks(columns * input).zip(scales.chunks(columns * blocks)).collect();
+    let parts = share::map(pieces, |(quants, scales)| {
+        let width = quants.len() / input;
+        let mut part = vec![0.0; rows * width];
+        vectorised!({
+            for (j, (quants, scales)) in quants.chunks_exact(*input).zip(scales.chunks_exact(blocks)).enumerate() {
+                for (row, x) in x.chunks_exact(*input).enumerate() {
+                    part[row * width + j] = quantized_dot(x, quants, scales);
+                }
+            }
+        });
+        part
+    });
+    interleaved(&parts, rows, *output, columns)
+}
+
+#[inline(always)]
+fn quantized_dot(x: &[f32], quants: &[i8], scales: &[f32]) -> f32 {
+    const HALF: usize = Q8_0_BLOCK / 2;
+    let mut sums = [0.0; HALF];
+    let (x, quants) = (x.as_chunks::<Q8_0_BLOCK>().0, quants.as_chunks::<Q8_0_BLOCK>().0);
+    for ((x, quants), scale) in x.iter().zip(quants).zip(scales) {
+        for lane in 0..HALF {
+            let pair = x[lane] * f32::from(quants[lane]) + x[lane + HALF] * f32::from(quants[lane + HALF]);
+            sums[lane] += scale * pair;
+        }
+    }
+    sums.iter().sum()
+}
+
+/// Many rows: the matrix is turned into f32 a piece at a time, and each piece multiplied.
+fn quantized_product(x: &[f32], matrix: &QuantizedMatrix) -> Vec<f32> {
+    /// Outputs in a piece: enough columns for an efficient product.
+    const PIECE: usize = 256;
+
+    let QuantizedMatrix { quants, scales, input, output } = matrix;
+    let rows = x.len() / input;
+    let (mut out, mut weight) = (vec![0.0; rows * output], vec![0.0; PIECE * input]);
+    for first in (0..*output).step_by(PIECE) {
+        let width = PIECE.min(output - first);
+        let weight = &mut weight[..width * input];
+        let quants = &quants[first * input..][..width * input];
+        let blocks = weight.chunks_mut(share::PIECE).zip(quants.chunks(share::PIECE)).enumerate().collect();
+        let scales = &scales[first * input / Q8_0_BLOCK..];
+        share::for_each(blocks, |(piece, (weight, quants))| {
+            let scales = &scales[piece * share::PIECE / Q8_0_BLOCK..];
+            let blocks = weight.as_chunks_mut::<Q8_0_BLOCK>().0.iter_mut().zip(quants.as_chunks::<Q8_0_BLOCK>().0);
+            vectorised!({
+                for ((weight, quants), scale) in blocks.zip(scales) {
+                    for (weight, quant) in weight.iter_mut().zip(quants) {
+                        *weight = scale * f32::from(*quant);
+                    }
+                }
+            });
+        });
+        let weight = Matrix::new(weight, width, *input, *input).transposed();
+        product(&mut out[first..], *output, Store::Replace, 1.0, Matrix::new(x, rows, *input, *input), weight);
+    }
+    out
+}
+
+/// Rows of `output` from pieces of `columns` each.
+fn interleaved(parts: &[Vec<f32>], rows: usize, output: usize, columns: usize) -> Vec<f32> {
+    let mut out = Vec::with_capacity(rows * output);
+    for row in 0..rows {
+        for part in parts {
+            let width = part.len() / rows;
+            debug_assert!(width <= columns);
+            out.extend_from_slice(&part[row * width..(row + 1) * width]);
+        }
+    }
+    out
+}

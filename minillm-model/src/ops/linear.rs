@@ -1,0 +1,92 @@
+//! Products for generation: of few rows, which cost one reading of the matrix, and with matrices in 8 bits, which cost a
+//! quarter of one.
+//!
+//! They have no backward pass: training has many rows, and its products are Burn's.
+
+use std::sync::Arc;
+
+use burn::backend::tensor::FloatTensor;
+use burn::backend::{Backend, Dispatch, backend_extension};
+use burn::tensor::Tensor;
+
+use super::autodiff::prelude::*;
+use crate::checkpoint::encoding::{Encoding, Q8_0_BLOCK};
+
+/// Rows up to which reading the matrix once, without packing it for a matrix product, is faster.
+pub const FEW_ROWS: usize = 8;
+
+/// Backends with the fast form.
+#[backend_extension(Flex: cfg(feature = "flex"), NdArray: cfg(feature = "ndarray"), Autodiff)]
+pub trait LinearOp: Backend {
+    /// `x`: `[.., input]`, `weight`: `[input, output]`, or `[output, input]` if `transposed` -> `[.., output]`
+    fn few_rows(x: FloatTensor<Self>, weight: FloatTensor<Self>, transposed: bool) -> FloatTensor<Self>;
+
+    /// `x`: `[.., input]` -> `[.., output]`
+    fn quantized(x: FloatTensor<Self>, matrix: Arc<QuantizedMatrix>) -> FloatTensor<Self>;
+}
+
+impl<B: LinearOp, C: CheckpointStrategy> LinearOp for Autodiff<B, C> {
+    fn few_rows(_: FloatTensor<Self>, _: FloatTensor<Self>, _: bool) -> FloatTensor<Self> {
+        unreachable!("generation is not differentiated")
+    }
+
+    fn quantized(_: FloatTensor<Self>, _: Arc<QuantizedMatrix>) -> FloatTensor<Self> {
+        unreachable!("generation is not differentiated")
+    }
+}
+
+/// A matrix as llama.cpp's `Q8_0` keeps it: the numbers that each output sums over in blocks of 32, with a scale each.
+/// 8.5 bits a number (ggml rounds the scale to 16 bits; so do we, and keep it in 32).
+#[derive(Debug)]
+pub struct QuantizedMatrix {
+    /// `[output, input]`
+    pub quants: Vec<i8>,
+    /// `[output, input / 32]`
+    pub scales: Vec<f32>,
+    /// Numbers in an input vector: whole blocks.
+    pub input: usize,
+    /// Numbers in an output vector.
+    pub output: usize,
+}
+
+impl QuantizedMatrix {
+    /// `None` if a row is not whole blocks of 32 numbers.
+    ///
+    /// # Shapes
+    /// - `weight`: `[output, input]`, row-major
+    pub fn new(weight: &[f32], input: usize) -> Option<Self> {
+        if !input.is_multiple_of(Q8_0_BLOCK) {
+            return None;
+        }
+        let (mut quants, mut scales) =
+            (Vec::with_capacity(weight.len()), Vec::with_capacity(weight.len() / Q8_0_BLOCK));
+        for row in weight.chunks(input) {
+            for [low, high, block @ ..] in Encoding::Q8_0.encode(row).as_chunks::<{ 2 + Q8_0_BLOCK }>().0 {
+                scales.push(half::f16::from_le_bytes([*low, *high]).to_f32());
+                quants.extend(block.iter().map(|quant| quant.cast_signed()));
+            }
+        }
+        Some(Self { quants, scales, input, output: weight.len() / input })
+    }
+
+    /// The memory it holds.
+    pub fn bytes(&self) -> usize {
+        self.quants.len() + size_of_val(&self.scales[..])
+    }
+}
+
+/// `x W` for at most [`FEW_ROWS`] rows of x, on all cores; tensors without autodiff.
+///
+/// # Shapes
+/// - `x`: `[B, T, input]`, `weight`: `[input, output]`, or `[output, input]` if `transposed` -> `[B, T, output]`
+pub fn few_rows(x: Tensor<3>, weight: Tensor<2>, transposed: bool) -> Tensor<3> {
+    Tensor::from_dispatch(Dispatch::few_rows(x.into_dispatch(), weight.into_dispatch(), transposed))
+}
+
+/// `x W` with W in 8 bits; a tensor without autodiff.
+///
+/// # Shapes
+/// - `x`: `[B, T, input]` -> `[B, T, output]`
+pub fn quantized(x: Tensor<3>, matrix: &Arc<QuantizedMatrix>) -> Tensor<3> {
+    Tensor::from_dispatch(Dispatch::quantized(x.into_dispatch(), matrix.clone()))
+}

@@ -1,0 +1,165 @@
+//! Attention a block of queries at a time. The scores of a block are computed twice, forward and backward, and dropped
+//! both times; between the two only the logarithms of the rows' sums are kept. `cpu/attention.rs` has the formulas.
+
+use std::ops::Range;
+
+use burn::backend::tensor::{BoolTensor, FloatTensor};
+use burn::backend::{Backend, TensorMetadata, get_or_init_device_settings};
+use burn::tensor::Shape;
+
+use super::{add_to, narrow};
+
+/// Queries in a block: large matrix products for a GPU, and B H 256 S scores at a time.
+const BLOCK: usize = 256;
+
+/// Sizes and reach of one attention.
+#[derive(Clone, Copy, Debug)]
+struct Extent {
+    b: usize,
+    h: usize,
+    k: usize,
+    t: usize,
+    s: usize,
+    e: usize,
+    window: Option<usize>,
+}
+
+impl Extent {
+    fn new<B: Backend>(query: &FloatTensor<B>, key: &FloatTensor<B>, window: Option<usize>) -> Self {
+        let [b, h, t, e] = query.shape().dims();
+        let [_, k, s, _] = key.shape().dims();
+        Self { b, h, k, t, s, e, window }
+    }
+
+    /// Blocks of queries with the keys that any of them may look at.
+    fn blocks(self) -> impl Iterator<Item = (Range<usize>, Range<usize>)> {
+        let position = self.s - self.t;
+        (0..self.t).step_by(BLOCK).map(move |start| {
+            let end = self.t.min(start + BLOCK);
+            let first = self.window.map_or(0, |window| (position + start + 1).saturating_sub(window));
+            (start..end, first..position + end)
+        })
+    }
+
+    /// The query heads of a group stacked as rows over their keys: `[B, H, n, E]` -> `[B, K, G n, E]`.
+    fn stacked<B: Backend>(self, heads: FloatTensor<B>) -> FloatTensor<B> {
+        let [_, _, n, width] = heads.shape().dims();
+        B::float_reshape(heads, Shape::new([self.b, self.k, self.h / self.k * n, width]))
+    }
+
+    /// And back.
+    fn unstacked<B: Backend>(self, stacked: FloatTensor<B>) -> FloatTensor<B> {
+        let [_, _, rows, width] = stacked.shape().dims();
+        B::float_reshape(stacked, Shape::new([self.b, self.h, rows * self.k / self.h, width]))
+    }
+
+    /// `q k^T / sqrt(E)` of a block, minus infinity where a query may not look: `[B, H, n, keys]`.
+    fn scores<B: Backend>(
+        self,
+        query: FloatTensor<B>,
+        key: FloatTensor<B>,
+        (queries, keys): &(Range<usize>, Range<usize>),
+    ) -> FloatTensor<B> {
+        let query = B::float_mul_scalar(query, self.factor().into());
+        let products = B::float_matmul(self.stacked::<B>(query), B::float_swap_dims(key, 2, 3));
+        let scores = self.unstacked::<B>(products);
+        let hidden = self.hidden::<B>(&scores.device(), queries, keys);
+        let hidden = B::bool_expand(hidden, scores.shape());
+        B::float_mask_fill(scores, hidden, f32::NEG_INFINITY.into())
+    }
+
+    fn factor(self) -> f32 {
+        1.0 / (self.e as f32).sqrt()
+    }
+
+    /// True where a query may not look: `[1, 1, n, keys]`.
+    fn hidden<B: Backend>(self, device: &B::Device, queries: &Range<usize>, keys: &Range<usize>) -> BoolTensor<B> {
+        let settings = get_or_init_device_settings::<B>(device);
+        let line =
+            |range: Range<usize>| B::int_arange(range.start as i64..range.end as i64, device, settings.int_dtype);
+        let position = self.s - self.t;
+        let shape = Shape::new([1, 1, queries.len(), keys.len()]);
+        let rows = line(position + queries.start..position + queries.end);
+        let rows = B::int_expand(B::int_reshape(rows, Shape::new([1, 1, queries.len(), 1])), shape.clone());
+        let columns = B::int_reshape(line(keys.clone()), Shape::new([1, 1, 1, keys.len()]));
+        let back = B::int_sub(rows, B::int_expand(columns, shape));
+        let later = B::int_lower_elem(back.clone(), 0.into(), settings.bool_dtype);
+        match self.window {
+            Some(window) => {
+                let too_far = B::int_greater_equal_elem(back, (window as i64).into(), settings.bool_dtype);
+                B::bool_or(later, too_far)
+            }
+            None => later,
+        }
+    }
+}
+
+/// # Shapes
+/// - `query`: `[B, H, T, E]`, `key` and `value`: `[B, K, S, E]` -> `[B, H, T, E]`, and the logarithms of the rows' sums,
+///   `[B, H, T, 1]`
+pub fn forward<B: Backend>(
+    query: &FloatTensor<B>,
+    key: &FloatTensor<B>,
+    value: &FloatTensor<B>,
+    window: Option<usize>,
+) -> (FloatTensor<B>, FloatTensor<B>) {
+    let extent = Extent::new::<B>(query, key, window);
+    let (mut outs, mut logs) = (Vec::new(), Vec::new());
+    for block in extent.blocks() {
+        let (queries, keys) = &block;
+        let scores = extent.scores::<B>(narrow::<B>(query, 2, queries), narrow::<B>(key, 2, keys), &block);
+        let largest = B::float_max_dim(scores.clone(), 3); // [B, H, n, 1]
+        let weights = B::float_exp(B::float_sub(scores, largest.clone()));
+        let sums = B::float_sum_dim(weights.clone(), 3); // [B, H, n, 1]
+        let mixed = B::float_matmul(extent.stacked::<B>(weights), narrow::<B>(value, 2, keys));
+        outs.push(B::float_div(extent.unstacked::<B>(mixed), sums.clone()));
+        logs.push(B::float_add(largest, B::float_log(sums)));
+    }
+    (joined::<B>(outs), joined::<B>(logs))
+}
+
+/// Blocks of queries side by side.
+fn joined<B: Backend>(mut blocks: Vec<FloatTensor<B>>) -> FloatTensor<B> {
+    if blocks.len() == 1 { blocks.remove(0) } else { B::float_cat(blocks, 2) }
+}
+
+/// What the forward pass saw and kept, and the gradient of what it gave.
+#[derive(Debug)]
+pub struct Kept<B: Backend> {
+    /// `[B, H, T, E]`
+    pub query: FloatTensor<B>,
+    /// `[B, K, S, E]`
+    pub key: FloatTensor<B>,
+    /// `[B, K, S, E]`
+    pub value: FloatTensor<B>,
+    /// `[B, H, T, E]`
+    pub out: FloatTensor<B>,
+    /// `[B, H, T, 1]`
+    pub logs: FloatTensor<B>,
+    /// `[B, H, T, E]`
+    pub grad: FloatTensor<B>,
+}
+
+/// Gradients of query, key and value.
+pub fn backward<B: Backend>(kept: Kept<B>, window: Option<usize>) -> (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>) {
+    let Kept { query, key, value, out, logs, grad } = kept;
+    let extent = Extent::new::<B>(&query, &key, window);
+    let along = B::float_sum_dim(B::float_mul(out, grad.clone()), 3); // [B, H, T, 1]
+    let zeros = || B::float_zeros(key.shape(), &key.device(), key.dtype().into());
+    let (mut dquery, mut dkey, mut dvalue) = (Vec::new(), zeros(), zeros());
+    for block in extent.blocks() {
+        let (queries, keys) = &block;
+        let [q, grad, logs, along] = [&query, &grad, &logs, &along].map(|tensor| narrow::<B>(tensor, 2, queries));
+        let [k, v] = [&key, &value].map(|tensor| narrow::<B>(tensor, 2, keys));
+        let weights = B::float_exp(B::float_sub(extent.scores::<B>(q.clone(), k.clone(), &block), logs));
+        let grad = extent.stacked::<B>(grad); // [B, K, G n, E]
+        let dweights = extent.unstacked::<B>(B::float_matmul(grad.clone(), B::float_swap_dims(v, 2, 3)));
+        let dscores = B::float_mul(weights.clone(), B::float_sub(dweights, along));
+        let dscores = extent.stacked::<B>(B::float_mul_scalar(dscores, extent.factor().into())); // [B, K, G n, keys]
+        let transposed = |tensor| B::float_swap_dims(tensor, 2, 3);
+        dvalue = add_to::<B>(dvalue, 2, keys, B::float_matmul(transposed(extent.stacked::<B>(weights)), grad));
+        dkey = add_to::<B>(dkey, 2, keys, B::float_matmul(transposed(dscores.clone()), extent.stacked::<B>(q)));
+        dquery.push(extent.unstacked::<B>(B::float_matmul(dscores, k)));
+    }
+    (joined::<B>(dquery), dkey, dvalue)
+}

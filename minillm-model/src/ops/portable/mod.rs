@@ -1,0 +1,30 @@
+//! Fast forms put together from a backend's own operations, for the backends whose kernels are not ours: what they save is
+//! memory. Attention and the loss go through their rows a block at a time and keep no scores and no logits.
+
+pub mod attention;
+pub mod cross_entropy;
+
+use std::ops::Range;
+
+use burn::backend::tensor::FloatTensor;
+use burn::backend::{Backend, Slice, TensorMetadata};
+
+/// `range` of dimension `dim`, and all of the others.
+fn slices(shape: &[usize], dim: usize, range: &Range<usize>) -> Vec<Slice> {
+    let all = shape.iter().map(|&size| Slice::from(0..size as isize));
+    let part = Slice::from(range.start as isize..range.end as isize);
+    all.enumerate().map(|(index, whole)| if index == dim { part } else { whole }).collect()
+}
+
+/// A view of `range` in dimension `dim`.
+fn narrow<B: Backend>(tensor: &FloatTensor<B>, dim: usize, range: &Range<usize>) -> FloatTensor<B> {
+    let shape: Vec<usize> = tensor.shape().iter().copied().collect();
+    B::float_slice(tensor.clone(), &slices(&shape, dim, range))
+}
+
+/// Adds `part` to `range` of dimension `dim`.
+fn add_to<B: Backend>(sum: FloatTensor<B>, dim: usize, range: &Range<usize>, part: FloatTensor<B>) -> FloatTensor<B> {
+    let shape: Vec<usize> = sum.shape().iter().copied().collect();
+    let part = B::float_add(narrow::<B>(&sum, dim, range), part);
+    B::float_slice_assign(sum, &slices(&shape, dim, range), part)
+}
