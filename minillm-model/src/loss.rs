@@ -35,7 +35,8 @@ impl LanguageModel {
                 Some(lm_head) => (lm_head.weight.val(), false),       // [D, V]
                 None => (self.model.embed_tokens.weight.val(), true), // [V, D]
             };
-            return ops::cross_entropy::cross_entropy(hidden.reshape([rows, d]), output, targets.reshape([rows]), tied);
+            let [hidden, output] = [hidden.reshape([rows, d]), output].map(|x| self.kernels.precision.round(x));
+            return ops::cross_entropy::cross_entropy(hidden, output, targets.reshape([rows]), tied);
         }
         let rows_at_once = rows_at_once.clamp(1, rows);
         let hidden = hidden.reshape([1, rows, d]); // [1, B T, D]

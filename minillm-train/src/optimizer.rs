@@ -49,7 +49,6 @@ impl Gradients {
 
     /// [`Gradients::collect`], and what it left for the leaf `x`.
     pub fn collect_from(model: &LanguageModel, mut tape: Tape, x: Option<&Tensor<3>>) -> (Option<Tensor<3>>, Self) {
-        let dx = x.and_then(|x| x.grad_remove(&mut tape));
         struct Collect {
             gradients: BTreeMap<String, Tensor<1>>,
             tape: Tape,
@@ -61,6 +60,7 @@ impl Gradients {
                 }
             }
         }
+        let dx = x.and_then(|x| x.grad_remove(&mut tape));
         let mut collect = Collect { gradients: BTreeMap::new(), tape };
         parameters::visit(model, &mut collect);
         (dx, Self(collect.gradients))
@@ -83,6 +83,12 @@ impl Gradients {
             if kernels.adam_w { ops::adam_w::sum_of_squares(gradient.clone()) } else { gradient.clone().square().sum() }
         };
         Tensor::cat(self.0.values().map(sum_of_squares).collect(), 0).sum().sqrt()
+    }
+
+    /// Multiplies all gradients by `factor`.
+    #[must_use]
+    pub fn scaled(self, factor: f64) -> Self {
+        Self(self.0.into_iter().map(|(name, gradient)| (name, gradient * factor)).collect())
     }
 
     /// The first parameter whose gradient is not finite.

@@ -10,6 +10,7 @@ use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use minillm_model::decoder::LanguageModel;
 use minillm_model::layers::dropout::Dropout;
+use minillm_model::ops::Precision;
 use minillm_model::random::derive;
 
 use crate::data::Batch;
@@ -56,6 +57,9 @@ pub fn train_step(
     options: &StepOptions,
 ) -> Result<(LanguageModel, StepResult)> {
     let scored = batch.predicted().max(1);
+    // In f16 small gradients vanish: there the backward pass starts from the summed loss, and the division comes after it.
+    let divide_late = model.kernels().precision == Precision::F16;
+    let divisor = if divide_late { 1 } else { scored };
 
     // 1. Forward and backward, one micro-batch at a time; losses and gradients add up.
     let mut gradients = Gradients::default();
@@ -63,11 +67,15 @@ pub fn train_step(
     for first in (0..batch.rows).step_by(options.micro_batch_size) {
         let rows = first..batch.rows.min(first + options.micro_batch_size);
         let shares = shares(rows, workers.count());
-        let results = workers.map(shares, |rows| forward_backward(&model, batch, rows, scored, device, options));
+        let results = workers.map(shares, |rows| forward_backward(&model, batch, rows, divisor, device, options));
         for (loss, gradient) in results {
             losses.push(loss);
             gradients.add(gradient);
         }
+    }
+
+    if divide_late {
+        gradients = gradients.scaled(1.0 / scored as f64);
     }
 
     // 2. Read loss and norm in one transfer: the only time the device is waited for.
@@ -78,6 +86,7 @@ pub fn train_step(
         _ => (f64::NAN, f64::NAN), // the device failed: as good as not finite
     };
     let not_finite = |what: String| Err(Error::NotFinite { step: options.step, what });
+    let loss = if divide_late { loss / scored as f64 } else { loss };
     if !loss.is_finite() {
         return not_finite("the loss".to_owned());
     }
@@ -99,12 +108,12 @@ fn shares(rows: Range<usize>, workers: usize) -> Vec<Range<usize>> {
     rows.clone().step_by(share).map(|first| first..rows.end.min(first + share)).collect()
 }
 
-/// Loss and gradients of some rows, as their share of the whole batch's.
+/// Loss and gradients of some rows, as their share of the whole batch's: divided by the scored tokens of all of it.
 fn forward_backward(
     model: &LanguageModel,
     batch: &Batch,
     rows: Range<usize>,
-    scored: usize,
+    divisor: usize,
     device: &Device,
     options: &StepOptions,
 ) -> (Tensor<1>, Gradients) {
@@ -119,7 +128,7 @@ fn forward_backward(
 
     // The same weights as leaves of a graph of their own: workers share no tape.
     let model = model.valid().train();
-    let loss_of = |model: &LanguageModel, hidden| model.summed_loss(hidden, tensor(&batch.targets)) / scored as f64; // [1]
+    let loss_of = |model: &LanguageModel, hidden| model.summed_loss(hidden, tensor(&batch.targets)) / divisor as f64; // [1]
     if options.recompute {
         return recompute::forward_backward(&model, tensor(&batch.inputs), &drop, loss_of);
     }

@@ -85,6 +85,7 @@ impl Trainer {
     ) -> Result<Self> {
         let device = found.device.clone().autodiff();
         let threads = found.training_threads();
+        let kernels = config.train.kernels_on(&device)?;
         let mut optimizer = ModelOptimizer::new(&config.optimizer);
         let (model_config, model, state) = match resume_from {
             None => {
@@ -101,7 +102,7 @@ impl Trainer {
                 (model_config, model, state)
             }
         };
-        let model = model.with_kernels(config.train.kernels.on(&device));
+        let model = model.with_kernels(kernels);
         let console = Console::stderr(state.step, config.train.max_steps);
         let json_lines = run.path().join(METRICS_FILE);
         let json_lines = match resume_from {

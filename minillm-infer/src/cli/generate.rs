@@ -52,7 +52,7 @@ pub struct Args {
     /// The same seed gives the same text
     #[arg(long, value_name = "S", default_value_t = 0)]
     seed: u64,
-    /// How the matrices are kept in memory; q8_0 on the CPU only
+    /// How the matrices are kept in memory; in 8 bits on the CPU only
     #[arg(long, value_name = "TYPE", default_value = "f32")]
     weights: Weights,
     /// What to compute on: auto, or a name from `minillm-train devices`

@@ -110,6 +110,7 @@ impl Attention {
             None => (key, value),
         };
         let out = if self.kernels.attention && drop.is_off() {
+            let [query, key, value] = [query, key, value].map(|x| self.kernels.precision.round(x));
             ops::attention::causal_attention(query, key, value, mask.window) // [B, H, T, E]
         } else {
             grouped_attention(query, key, value, mask.tensor(), drop) // [B, H, T, E]

@@ -8,10 +8,10 @@ use std::sync::Arc;
 
 use burn::module::{Initializer, Module, Param};
 use burn::tensor::module::linear;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, FloatDType, Tensor};
 
-use crate::ops::Kernels;
 use crate::ops::linear::{FEW_ROWS, QuantizedMatrix, few_rows, quantized};
+use crate::ops::{Kernels, Precision};
 
 /// `x W + b` with a weight of `[input, output]`; PyTorch and its files have `[output, input]`.
 #[derive(Module, Debug)]
@@ -47,7 +47,13 @@ impl Linear {
         let product = match &self.quantized {
             Some(matrix) => quantized(x, matrix),
             None if self.kernels.linear && has_few_rows(&x) => few_rows(x, self.weight.val(), false),
-            None => return linear(x, self.weight.val(), bias),
+            None => {
+                let precision = self.kernels.precision;
+                if precision == Precision::F32 {
+                    return linear(x, self.weight.val(), bias);
+                }
+                linear(precision.round(x), precision.round(self.weight.val()), None).cast(FloatDType::F32)
+            }
         };
         match bias {
             Some(bias) => product + bias.unsqueeze(),

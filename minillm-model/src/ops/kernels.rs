@@ -7,8 +7,9 @@ use crate::decoder::{Decoder, LanguageModel};
 use crate::layers::attention::Attention;
 use crate::layers::linear::Linear;
 use crate::layers::{Mlp, Norm};
+use crate::ops::Precision;
 
-/// The operations that have a fast form, and whether it is used.
+/// How a model computes: the operations that have a fast form, whether it is used, and the precision of matrix products.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(clippy::struct_excessive_bools)] // a set
 pub struct Kernels {
@@ -26,6 +27,8 @@ pub struct Kernels {
     pub adam_w: bool,
     /// [`linear`](super::linear), in generation
     pub linear: bool,
+    /// Of matrix products.
+    pub precision: Precision,
 }
 
 impl Kernels {
@@ -38,6 +41,7 @@ impl Kernels {
         cross_entropy: false,
         adam_w: false,
         linear: false,
+        precision: Precision::F32,
     };
 
     /// What `device` has.
@@ -51,6 +55,7 @@ impl Kernels {
                 cross_entropy: true,
                 adam_w: true,
                 linear: true,
+                precision: Precision::F32,
             }
         } else {
             let has = has_portable_kernels(device.as_dispatch());
@@ -60,7 +65,7 @@ impl Kernels {
 
     /// The fast forms of training, one after the other: each the one before and one operation more.
     pub fn ladder(self) -> Vec<(&'static str, Self)> {
-        let mut rungs = vec![("readable", Self::READABLE)];
+        let mut rungs = vec![("readable", Self { precision: self.precision, ..Self::READABLE })];
         let mut add = |name, has: bool, set: fn(&mut Self)| {
             let mut kernels = rungs.last().map_or(Self::READABLE, |(_, kernels)| *kernels);
             set(&mut kernels);
@@ -80,7 +85,7 @@ impl Kernels {
 
 /// Whether tensors of the device are this process's memory, in a form that `cpu` reads.
 #[allow(unreachable_patterns)] // in a program with only Rust backends
-fn is_cpu(device: &DispatchDevice) -> bool {
+pub(super) fn is_cpu(device: &DispatchDevice) -> bool {
     match device {
         #[cfg(feature = "flex")]
         DispatchDevice::Flex(_) => true,

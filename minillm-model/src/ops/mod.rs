@@ -22,6 +22,7 @@ pub mod cross_entropy;
 mod kernels;
 pub mod linear;
 pub mod portable;
+mod precision;
 mod quantize;
 pub mod rms_norm;
 pub mod rotary;
@@ -29,3 +30,4 @@ pub mod swiglu;
 
 pub use self::adam_w::AdamWStep;
 pub use self::kernels::Kernels;
+pub use self::precision::Precision;

@@ -71,7 +71,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
     if args.ladder {
         return ladder(args, &config, vocab_size, &found);
     }
-    let report = measure(args, &config, vocab_size, &found, config.train.kernels.on(&found.device))?;
+    let report = measure(args, &config, vocab_size, &found, config.train.kernels_on(&found.device)?)?;
     if args.json {
         print(&format!("{report}\n"))?;
         return Ok(());
@@ -86,7 +86,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
 /// What each fast form buys: the same steps again and again, with one more of them each time.
 fn ladder(args: &Args, config: &RunConfig, vocab_size: usize, found: &Found) -> Result<()> {
     let mut rungs = Vec::new();
-    for (name, kernels) in Kernels::fastest(&found.device).ladder() {
+    for (name, kernels) in config.train.kernels_on(&found.device)?.ladder() {
         let report = measure(args, config, vocab_size, found, kernels)?;
         let rate = report["tokens_per_second"].as_f64().unwrap_or(f64::NAN);
         if !args.json {

@@ -15,7 +15,7 @@ mod validate;
 
 use burn::tensor::Device;
 use minillm_model::config::ModelOptions;
-use minillm_model::ops::Kernels;
+use minillm_model::ops::{Kernels, Precision};
 use serde::{Deserialize, Serialize};
 
 pub use self::keys::{keys, suggest};
@@ -84,6 +84,8 @@ pub struct TrainConfig {
     pub grad_clip: f64,
     /// Which form of the layers computes.
     pub kernels: KernelChoice,
+    /// In how many bits matrix products are computed; the rest is always f32.
+    pub precision: Precision,
     /// Keep only what enters each block and compute the rest again for the backward pass: less memory, a third more time,
     /// the same result up to rounding.
     pub recompute: bool,
@@ -98,6 +100,7 @@ impl Default for TrainConfig {
             context: 128,
             grad_clip: 1.0,
             kernels: KernelChoice::Fast,
+            precision: Precision::F32,
             recompute: false,
         }
     }
@@ -114,20 +117,28 @@ pub enum KernelChoice {
     Readable,
 }
 
-impl KernelChoice {
-    /// What that means on `device`.
-    pub fn on(self, device: &Device) -> Kernels {
-        match self {
-            Self::Fast => Kernels::fastest(device),
-            Self::Readable => Kernels::READABLE,
-        }
-    }
-}
-
 impl TrainConfig {
     /// Sequences per forward and backward pass.
     pub fn micro_batch_size(&self) -> usize {
         self.micro_batch_size.unwrap_or(self.batch_size)
+    }
+
+    /// How a model computes on `device`. Fails if the device does not have the precision.
+    pub fn kernels_on(&self, device: &Device) -> Result<Kernels> {
+        let precision = self.precision;
+        if !precision.runs_on(device) {
+            return Err(Error::Config {
+                origin: "configuration".to_owned(),
+                field: "train.precision".to_owned(),
+                problem: format!("is {}, which this device does not compute in", precision.name()),
+                hint: "choose f32, or another --device".to_owned(),
+            });
+        }
+        let kernels = match self.kernels {
+            KernelChoice::Fast => Kernels::fastest(device),
+            KernelChoice::Readable => Kernels::READABLE,
+        };
+        Ok(Kernels { precision, ..kernels })
     }
 }
 

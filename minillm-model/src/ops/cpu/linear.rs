@@ -1,5 +1,7 @@
 //! Products of few rows, bound by the memory that the matrix is read from, and products with 8-bit matrices.
 
+use std::array::from_fn;
+
 use super::math::{dot, vectorised};
 use super::product::{Matrix, Store, product};
 use super::share;
@@ -9,6 +11,12 @@ use crate::ops::linear::{FEW_ROWS, QuantizedMatrix};
 /// Outputs in a piece of shared work: rows of 256 bytes are read of each line of the matrix, 4 cache lines in a run.
 const OUTPUTS: usize = 64;
 
+/// Lines of a matrix read side by side.
+const LINES: usize = 8;
+
+/// Outputs whose sums are kept in the first-level cache while the matrix passes: 8 KiB.
+const TILE: usize = 2048;
+
 /// Numbers of a matrix that are worth another thread: 64 KiB, about as long to read as to hand over.
 const WORTH_SHARING: usize = 16 * 1024;
 
@@ -16,28 +24,21 @@ const WORTH_SHARING: usize = 16 * 1024;
 /// - `x`: rows of `input`, `weight`: `[input, output]` -> rows of `output`
 pub fn few_rows(x: &[f32], weight: &[f32], input: usize) -> Vec<f32> {
     let (rows, output) = (x.len() / input, weight.len() / input);
-    let columns = share::outputs_per_piece(output, input, OUTPUTS, WORTH_SHARING);
+    let columns = share::outputs_per_piece(output, input, OUTPUTS, WORTH_SHARING).min(TILE);
     let pieces: Vec<usize> = (0..output).step_by(columns).collect();
     let parts = share::map(pieces, |first| {
         let width = columns.min(output - first);
         let mut part = vec![0.0; rows * width];
         vectorised!({
-            // Four lines of the matrix at a time, so that each sum is loaded and stored once for four products.
-            for start in (0..input).step_by(4) {
-                let lines = 4.min(input - start);
+            let line = |i: usize| &weight[i * output + first..][..width];
+            for start in (0..input).step_by(LINES) {
                 for (x, part) in x.chunks_exact(input).zip(part.chunks_exact_mut(width)) {
-                    let line = |i: usize| &weight[(start + i) * output + first..][..width];
-                    if lines == 4 {
-                        let (a, b, c, d) = (x[start], x[start + 1], x[start + 2], x[start + 3]);
-                        let (first, second, third, fourth) = (line(0), line(1), line(2), line(3));
-                        for j in 0..width {
-                            part[j] += (a * first[j] + b * second[j]) + (c * third[j] + d * fourth[j]);
-                        }
+                    let x = &x[start..input.min(start + LINES)];
+                    if let Some(x) = x.as_array::<LINES>() {
+                        add_lines(part, x, &from_fn(|i| line(start + i)));
                     } else {
-                        for i in 0..lines {
-                            for (sum, weight) in part.iter_mut().zip(line(i)) {
-                                *sum += x[start + i] * weight;
-                            }
+                        for (i, x) in x.iter().enumerate() {
+                            part.iter_mut().zip(line(start + i)).for_each(|(sum, weight)| *sum += x * weight);
                         }
                     }
                 }
@@ -46,6 +47,16 @@ pub fn few_rows(x: &[f32], weight: &[f32], input: usize) -> Vec<f32> {
         part
     });
     interleaved(&parts, rows, output, columns)
+}
+
+/// Adds `x[0] lines[0] + x[1] lines[1] + ..`: each sum is loaded and stored once for all lines.
+#[inline(always)]
+fn add_lines(sums: &mut [f32], x: &[f32; LINES], lines: &[&[f32]; LINES]) {
+    let lines = lines.map(|line| &line[..sums.len()]);
+    for (j, sum) in sums.iter_mut().enumerate() {
+        let products: [f32; LINES] = from_fn(|i| x[i] * lines[i][j]);
+        *sum += products.iter().sum::<f32>();
+    }
 }
 
 /// # Shapes

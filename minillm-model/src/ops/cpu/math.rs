@@ -8,16 +8,25 @@
 const LANES: usize = 16;
 
 /// The value of a block, compiled for the widest vector instructions that the processor has: `vectorised!({ .. })`.
+///
+/// What is not inlined into the function with those instructions is compiled for the oldest processor. A closure that could
+/// be called twice is reached through a call that the compiler may leave standing; one that consumes a value cannot.
 macro_rules! vectorised {
-    ($kernel:expr) => {
-        // What is not inlined here is compiled for the oldest processor.
+    ($kernel:expr) => {{
+        let once = $crate::ops::cpu::math::Once;
         pulp::Arch::new().dispatch(
             #[inline(always)]
-            || $kernel,
+            || {
+                let _consumed = once;
+                $kernel
+            },
         )
-    };
+    }};
 }
 pub(super) use vectorised;
+
+/// See [`vectorised`].
+pub(super) struct Once;
 
 /// e^x to within 2 units in the last place, for every x that is not NaN (NaN stays NaN); below -87.3 it is 1.2e-38
 /// rather than 0, above 88.4 it is 2.4e38 rather than infinity.

@@ -5,9 +5,9 @@ use std::ops::Range;
 
 use burn::backend::tensor::{BoolTensor, FloatTensor};
 use burn::backend::{Backend, TensorMetadata, get_or_init_device_settings};
-use burn::tensor::Shape;
+use burn::tensor::{FloatDType, Shape};
 
-use super::{add_to, narrow};
+use super::{add_to, narrow, product};
 
 /// Queries in a block: large matrix products for a GPU, and B H 256 S scores at a time.
 const BLOCK: usize = 256;
@@ -60,9 +60,9 @@ impl Extent {
         key: FloatTensor<B>,
         (queries, keys): &(Range<usize>, Range<usize>),
     ) -> FloatTensor<B> {
-        let query = B::float_mul_scalar(query, self.factor().into());
-        let products = B::float_matmul(self.stacked::<B>(query), B::float_swap_dims(key, 2, 3));
-        let scores = self.unstacked::<B>(products);
+        let like = key.dtype().into();
+        let products = product::<B>(self.stacked::<B>(query), B::float_swap_dims(key, 2, 3), like);
+        let scores = B::float_mul_scalar(self.unstacked::<B>(products), self.factor().into());
         let hidden = self.hidden::<B>(&scores.device(), queries, keys);
         let hidden = B::bool_expand(hidden, scores.shape());
         B::float_mask_fill(scores, hidden, f32::NEG_INFINITY.into())
@@ -111,7 +111,7 @@ pub fn forward<B: Backend>(
         let largest = B::float_max_dim(scores.clone(), 3); // [B, H, n, 1]
         let weights = B::float_exp(B::float_sub(scores, largest.clone()));
         let sums = B::float_sum_dim(weights.clone(), 3); // [B, H, n, 1]
-        let mixed = B::float_matmul(extent.stacked::<B>(weights), narrow::<B>(value, 2, keys));
+        let mixed = product::<B>(extent.stacked::<B>(weights), narrow::<B>(value, 2, keys), value.dtype().into());
         outs.push(B::float_div(extent.unstacked::<B>(mixed), sums.clone()));
         logs.push(B::float_add(largest, B::float_log(sums)));
     }
@@ -145,7 +145,8 @@ pub fn backward<B: Backend>(kept: Kept<B>, window: Option<usize>) -> (FloatTenso
     let Kept { query, key, value, out, logs, grad } = kept;
     let extent = Extent::new::<B>(&query, &key, window);
     let along = B::float_sum_dim(B::float_mul(out, grad.clone()), 3); // [B, H, T, 1]
-    let zeros = || B::float_zeros(key.shape(), &key.device(), key.dtype().into());
+    let like = key.dtype().into();
+    let zeros = || B::float_zeros(key.shape(), &key.device(), FloatDType::F32);
     let (mut dquery, mut dkey, mut dvalue) = (Vec::new(), zeros(), zeros());
     for block in extent.blocks() {
         let (queries, keys) = &block;
@@ -153,13 +154,15 @@ pub fn backward<B: Backend>(kept: Kept<B>, window: Option<usize>) -> (FloatTenso
         let [k, v] = [&key, &value].map(|tensor| narrow::<B>(tensor, 2, keys));
         let weights = B::float_exp(B::float_sub(extent.scores::<B>(q.clone(), k.clone(), &block), logs));
         let grad = extent.stacked::<B>(grad); // [B, K, G n, E]
-        let dweights = extent.unstacked::<B>(B::float_matmul(grad.clone(), B::float_swap_dims(v, 2, 3)));
+        let transposed = |tensor| B::float_swap_dims(tensor, 2, 3);
+        let dweights = extent.unstacked::<B>(product::<B>(grad.clone(), transposed(v), like));
         let dscores = B::float_mul(weights.clone(), B::float_sub(dweights, along));
         let dscores = extent.stacked::<B>(B::float_mul_scalar(dscores, extent.factor().into())); // [B, K, G n, keys]
-        let transposed = |tensor| B::float_swap_dims(tensor, 2, 3);
-        dvalue = add_to::<B>(dvalue, 2, keys, B::float_matmul(transposed(extent.stacked::<B>(weights)), grad));
-        dkey = add_to::<B>(dkey, 2, keys, B::float_matmul(transposed(dscores.clone()), extent.stacked::<B>(q)));
-        dquery.push(extent.unstacked::<B>(B::float_matmul(dscores, k)));
+        let part = product::<B>(transposed(extent.stacked::<B>(weights)), grad, like); // [B, K, keys, E]
+        dvalue = add_to::<B>(dvalue, 2, keys, part);
+        let part = product::<B>(transposed(dscores.clone()), extent.stacked::<B>(q), like); // [B, K, keys, E]
+        dkey = add_to::<B>(dkey, 2, keys, part);
+        dquery.push(extent.unstacked::<B>(product::<B>(dscores, k, like)));
     }
     (joined::<B>(dquery), dkey, dvalue)
 }

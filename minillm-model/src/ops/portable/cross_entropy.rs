@@ -5,9 +5,9 @@ use std::ops::Range;
 
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Backend, Slice, TensorMetadata, get_or_init_device_settings};
-use burn::tensor::{IndexingUpdateOp, Shape};
+use burn::tensor::{FloatDType, IndexingUpdateOp, Shape};
 
-use super::narrow;
+use super::{narrow, product};
 
 /// Logits held at once, in numbers: 64 MiB of f32. Some GPUs refuse buffers above 128 MiB.
 const CHUNK: usize = 16 * 1024 * 1024;
@@ -41,12 +41,12 @@ pub fn loss_and_gradients<B: Backend>(
         let chunk = Chunk::<B>::new(hidden, &matrix, targets, &rows);
         losses.push(chunk.loss());
         let dlogits = chunk.dlogits(); // [n, V]
-        let hidden = narrow::<B>(hidden, 0, &rows); // [n, D]
-        dhidden.push(B::float_matmul(dlogits.clone(), transposed(matrix.clone())));
+        let (hidden, like) = (narrow::<B>(hidden, 0, &rows), hidden.dtype().into()); // [n, D]
+        dhidden.push(product::<B>(dlogits.clone(), transposed(matrix.clone()), like));
         doutput.push(if tied {
-            B::float_matmul(transposed(dlogits), hidden) // [V, D]
+            product::<B>(transposed(dlogits), hidden, like) // [V, D]
         } else {
-            B::float_matmul(transposed(hidden), dlogits) // [D, V]
+            product::<B>(transposed(hidden), dlogits, like) // [D, V]
         });
     }
     let dhidden = if dhidden.len() == 1 { dhidden.remove(0) } else { B::float_cat(dhidden, 0) };
@@ -87,10 +87,11 @@ impl<B: Backend> Chunk<B> {
         let targets = B::int_slice(targets.clone(), &[Slice::from(rows.start as isize..rows.end as isize)]);
         let targets = B::int_reshape(targets, Shape::new([rows.len(), 1]));
         let scored = B::int_greater_equal_elem(targets.clone(), 0.into(), settings.bool_dtype);
-        let scored = B::bool_into_float(scored, hidden.dtype().into());
+        let scored = B::bool_into_float(scored, FloatDType::F32);
         let targets = B::int_clamp_min(targets, 0.into());
 
-        let logits = B::float_matmul(narrow::<B>(hidden, 0, rows), matrix.clone()); // [n, V]
+        let hidden = narrow::<B>(hidden, 0, rows);
+        let logits = product::<B>(hidden, matrix.clone(), matrix.dtype().into()); // [n, V]
         let logit = B::float_gather(1, logits.clone(), targets.clone());
         let largest = B::float_max_dim(logits.clone(), 1);
         let weights = B::float_exp(B::float_sub(logits, largest.clone()));

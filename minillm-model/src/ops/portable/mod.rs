@@ -8,6 +8,13 @@ use std::ops::Range;
 
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, Slice, TensorMetadata};
+use burn::tensor::FloatDType;
+
+/// The product of two batches of matrices, in the precision that `like` has, summed and returned in f32.
+fn product<B: Backend>(a: FloatTensor<B>, b: FloatTensor<B>, like: FloatDType) -> FloatTensor<B> {
+    let [a, b] = [a, b].map(|factor| B::float_cast(factor, like));
+    B::float_cast(B::float_matmul(a, b), FloatDType::F32)
+}
 
 /// `range` of dimension `dim`, and all of the others.
 fn slices(shape: &[usize], dim: usize, range: &Range<usize>) -> Vec<Slice> {
