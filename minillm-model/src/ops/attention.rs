@@ -55,8 +55,6 @@ pub trait AttentionOp: Backend {
     }
 }
 
-#[cfg(feature = "tch")]
-impl AttentionOp for burn::backend::LibTorch {}
 #[cfg(feature = "cube")]
 impl AttentionOp for burn::backend::Cube {}
 

@@ -48,8 +48,6 @@ pub trait CrossEntropyOp: Backend {
     }
 }
 
-#[cfg(feature = "tch")]
-impl CrossEntropyOp for burn::backend::LibTorch {}
 #[cfg(feature = "cube")]
 impl CrossEntropyOp for burn::backend::Cube {}
 

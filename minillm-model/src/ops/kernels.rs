@@ -44,22 +44,30 @@ impl Kernels {
         precision: Precision::F32,
     };
 
+    /// What `portable` has: for every backend.
+    const PORTABLE: Self = Self { attention: true, cross_entropy: true, ..Self::READABLE };
+
+    /// What `cpu` has.
+    const CPU: Self = Self { rms_norm: true, rotary: true, swiglu: true, adam_w: true, linear: true, ..Self::PORTABLE };
+
     /// What `device` has.
     pub fn fastest(device: &Device) -> Self {
-        if is_cpu(device.as_dispatch()) {
-            Self {
-                rms_norm: true,
-                rotary: true,
-                swiglu: true,
-                attention: true,
-                cross_entropy: true,
-                adam_w: true,
-                linear: true,
-                precision: Precision::F32,
-            }
-        } else {
-            let has = has_portable_kernels(device.as_dispatch());
-            Self { attention: has, cross_entropy: has, ..Self::READABLE }
+        Self::of(device.as_dispatch())
+    }
+
+    #[allow(unreachable_patterns, clippy::match_same_arms)] // in a program without some of the backends
+    fn of(device: &DispatchDevice) -> Self {
+        match device {
+            #[cfg(feature = "flex")]
+            DispatchDevice::Flex(_) => Self::CPU,
+            #[cfg(feature = "ndarray")]
+            DispatchDevice::NdArray(_) => Self::CPU,
+            #[cfg(feature = "tch")]
+            DispatchDevice::LibTorch(_) => Self::PORTABLE,
+            #[cfg(feature = "cube")]
+            DispatchDevice::Cube(_) => Self::PORTABLE,
+            DispatchDevice::Autodiff(inner) => Self::of(inner),
+            _ => Self::READABLE,
         }
     }
 
@@ -80,32 +88,6 @@ impl Kernels {
         add("+ rotary", self.rotary, |kernels| kernels.rotary = true);
         add("+ AdamW", self.adam_w, |kernels| (kernels.adam_w, kernels.linear) = (true, true));
         rungs
-    }
-}
-
-/// Whether tensors of the device are this process's memory, in a form that `cpu` reads.
-#[allow(unreachable_patterns)] // in a program with only Rust backends
-pub(super) fn is_cpu(device: &DispatchDevice) -> bool {
-    match device {
-        #[cfg(feature = "flex")]
-        DispatchDevice::Flex(_) => true,
-        #[cfg(feature = "ndarray")]
-        DispatchDevice::NdArray(_) => true,
-        DispatchDevice::Autodiff(inner) => is_cpu(inner),
-        _ => false,
-    }
-}
-
-/// Whether `portable` is compiled for the device's backend.
-#[allow(unreachable_patterns)] // in a program without these backends
-fn has_portable_kernels(device: &DispatchDevice) -> bool {
-    match device {
-        #[cfg(feature = "cube")]
-        DispatchDevice::Cube(_) => true,
-        #[cfg(feature = "tch")]
-        DispatchDevice::LibTorch(_) => true,
-        DispatchDevice::Autodiff(inner) => has_portable_kernels(inner),
-        _ => false,
     }
 }
 

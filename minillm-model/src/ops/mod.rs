@@ -8,8 +8,8 @@
 //! One file an operation: a trait through Burn's backend extension, its wiring into autodiff, and a function on tensors.
 //! The arithmetic is in [`cpu`] for Burn's Rust backends, and in [`portable`] for the others.
 
-// Burn is about to drop its ndarray backend; until then it is one of ours.
-#![cfg_attr(feature = "ndarray", allow(deprecated))]
+// Burn is about to drop its ndarray and LibTorch backends; until then they are ours, too.
+#![cfg_attr(any(feature = "ndarray", feature = "tch"), allow(deprecated))]
 // Built without a backend, the dispatch to one has nothing to do with its arguments.
 #![cfg_attr(not(any(feature = "cpu-kernels", feature = "cube", feature = "tch")), allow(unused_variables))]
 
@@ -20,6 +20,8 @@ mod autodiff;
 pub mod cpu;
 pub mod cross_entropy;
 mod kernels;
+#[cfg(feature = "tch")]
+mod libtorch;
 pub mod linear;
 pub mod portable;
 mod precision;

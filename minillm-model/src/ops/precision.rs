@@ -6,6 +6,8 @@
 use burn::tensor::{Device, FloatDType, Tensor};
 use serde::{Deserialize, Serialize};
 
+use super::Kernels;
+
 /// What the factors of a matrix product are rounded to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -40,7 +42,7 @@ impl Precision {
 
     /// Whether products of this precision run on `device`. Burn's Rust backends compute in f32 only.
     pub fn runs_on(self, device: &Device) -> bool {
-        self == Self::F32 || (!super::kernels::is_cpu(device.as_dispatch()) && device.supports_dtype(self.dtype()))
+        self == Self::F32 || (!Kernels::fastest(device).linear && device.supports_dtype(self.dtype()))
     }
 
     /// Rounds a factor of a product; its gradient comes back in f32.
