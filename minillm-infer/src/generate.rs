@@ -186,7 +186,7 @@ impl Iterator for Tokens<'_> {
             return None;
         }
         let (start, is_first) = (Instant::now(), self.generated().is_empty());
-        let step = self.step();
+        let step = self.model.kernels().run(|| self.step());
         self.rates.add(self.prompt_length, is_first, start.elapsed().as_secs_f64());
         match step {
             Ok(id) if self.end_ids.contains(&id) => self.finished = Some(FinishReason::EndOfText),

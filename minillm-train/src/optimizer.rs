@@ -218,7 +218,7 @@ impl ModelOptimizer {
 
         // What moves in place: everything else.
         let mut in_place = InPlace { gradients, states: &mut self.states, rule: self.rule, grad_factor, learning_rate };
-        parameters::map(model, &mut in_place)
+        model.kernels().run(|| parameters::map(model, &mut in_place))
     }
 
     /// The parameter's name, its new value (flat) and its new state.

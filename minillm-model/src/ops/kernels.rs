@@ -71,6 +71,16 @@ impl Kernels {
         }
     }
 
+    /// Runs `work`, on a CPU inside the pool of threads among which operations share their work: entering it costs as much as
+    /// a small operation.
+    pub fn run<R: Send>(self, work: impl FnOnce() -> R + Send) -> R {
+        #[cfg(feature = "cpu-kernels")]
+        if self.linear {
+            return rayon::scope(|_| work());
+        }
+        work()
+    }
+
     /// The fast forms of training, one after the other: each the one before and one operation more.
     pub fn ladder(self) -> Vec<(&'static str, Self)> {
         let mut rungs = vec![("readable", Self { precision: self.precision, ..Self::READABLE })];
