@@ -17,7 +17,7 @@ use minillm_model::layers::rms_norm::RmsNorm;
 use minillm_model::layers::rope::RotaryEmbedding;
 use minillm_model::layers::swiglu::Swiglu;
 use minillm_model::loss::IGNORED;
-use minillm_model::ops::{self, AdamWStep, Kernels};
+use minillm_model::ops::{self, AdamWStep, Kernels, Precision};
 use minillm_model::parameters::{self, ParameterMapper, ParameterVisitor};
 use minillm_model::random::stream;
 use rand::RngExt;
@@ -83,7 +83,7 @@ fn same<const D: usize>(what: &str, fast: Kernels, form: impl Fn(Kernels) -> (Te
 fn the_cpu_backends_have_all_fast_forms() {
     for (name, _, kernels) in devices() {
         if ["flex", "ndarray"].contains(&name.as_str()) {
-            assert_eq!(kernels.ladder().len(), 7, "{name}: {kernels:?}");
+            assert_eq!(kernels.ladder().len(), 8, "{name}: {kernels:?}");
         }
         assert_eq!(kernels.ladder().last().unwrap().1, kernels, "{name}");
     }
@@ -279,6 +279,41 @@ fn whole_models() {
                 for ((parameter, got), (_, expected)) in gradients.into_iter().zip(expected.clone()) {
                     close(&format!("{name}, {what}, {rung}: gradient of {parameter}"), got, expected);
                 }
+            }
+        }
+    }
+}
+
+/// Products in 16 bits, where a device has them: close to f32, not equal, and f32 outside.
+#[test]
+fn lower_precision() {
+    for (name, device, kernels) in devices() {
+        if ["flex", "ndarray"].contains(&name.as_str()) {
+            assert!(!Precision::Bf16.runs_on(&device) && !Precision::F16.runs_on(&device), "{name} computes in f32");
+        }
+        let config = config(Preset::Llama, 32, 48);
+        let run = |precision| {
+            let kernels = Kernels { precision, ..kernels };
+            let model = LanguageModel::new(&config, &device).unwrap().with_kernels(kernels);
+            let model = init::initialize(model, &config, 3);
+            let values: Vec<i32> = (0..140).map(|i| i * 7 % 67).collect();
+            let hidden = model.model.forward(ids(values.clone(), &device), None, &Dropout::off());
+            let loss = model.summed_loss(hidden, ids(values, &device));
+            let gradients = loss.backward();
+            let mut all = Collect(&gradients, Vec::new());
+            parameters::visit(&model, &mut all);
+            (loss.into_scalar::<f32>(), all.1)
+        };
+        for precision in [Precision::Bf16, Precision::F16].into_iter().filter(|precision| precision.runs_on(&device)) {
+            let ((loss, gradients), (expected_loss, expected)) = (run(precision), run(Precision::F32));
+            let what = format!("{name}, {}", precision.name());
+            assert!((loss / expected_loss - 1.0).abs() < 1e-3, "{what}: loss {loss}, {expected_loss} in f32");
+            for ((parameter, got), (_, expected)) in gradients.into_iter().zip(expected) {
+                let largest: f32 = expected.clone().abs().max().into_scalar();
+                let difference: f32 = (got - expected).abs().max().into_scalar();
+                // bf16 rounds each factor to 2^-9 of itself, and a gradient passes some ten products.
+                assert!(difference < 0.05 * largest, "{what}: {parameter} off by {difference} of {largest}");
+                assert!(parameter.contains("norm") || difference > 0.0, "{what}: {parameter} was not rounded");
             }
         }
     }

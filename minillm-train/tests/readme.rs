@@ -90,7 +90,7 @@ fn commands(readme: &str) -> Vec<String> {
 
 /// What the README shows and this test does not run: the test itself, and tools that bring a Python of their own.
 fn is_known_tool(line: &str) -> bool {
-    ["git clone", "cd ", "cargo test", "cargo build", "python ", "pip install", "tools/", "tensorboard"]
+    ["git clone", "cd ", "cargo test", "cargo bench", "cargo build", "python ", "pip install", "tools/", "tensorboard"]
         .iter()
         .any(|tool| line.starts_with(tool))
 }

@@ -10,7 +10,7 @@ use burn::module::{Initializer, Module, Param};
 use burn::tensor::module::linear;
 use burn::tensor::{Device, FloatDType, Tensor};
 
-use crate::ops::linear::{FEW_ROWS, QuantizedMatrix, few_rows, quantized};
+use crate::ops::linear::{FEW_ROWS, QuantizedMatrix, few_rows, product, quantized};
 use crate::ops::{Kernels, Precision};
 
 /// `x W + b` with a weight of `[input, output]`; PyTorch and its files have `[output, input]`.
@@ -44,9 +44,10 @@ impl Linear {
     /// - `x`: `[B, T, input]` -> `[B, T, output]`
     pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
         let bias = self.bias.as_ref().map(Param::val);
-        let product = match &self.quantized {
+        let out = match &self.quantized {
             Some(matrix) => quantized(x, matrix),
             None if self.kernels.linear && has_few_rows(&x) => few_rows(x, self.weight.val(), false),
+            None if self.kernels.product => product(x, self.weight.val()),
             None => {
                 let precision = self.kernels.precision;
                 if precision == Precision::F32 {
@@ -56,8 +57,8 @@ impl Linear {
             }
         };
         match bias {
-            Some(bias) => product + bias.unsqueeze(),
-            None => product,
+            Some(bias) => out + bias.unsqueeze(),
+            None => out,
         }
     }
 }

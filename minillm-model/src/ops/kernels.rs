@@ -27,6 +27,8 @@ pub struct Kernels {
     pub adam_w: bool,
     /// [`linear`](super::linear), in generation
     pub linear: bool,
+    /// [`linear`](super::linear), in training
+    pub product: bool,
     /// Of matrix products.
     pub precision: Precision,
 }
@@ -41,6 +43,7 @@ impl Kernels {
         cross_entropy: false,
         adam_w: false,
         linear: false,
+        product: false,
         precision: Precision::F32,
     };
 
@@ -48,7 +51,15 @@ impl Kernels {
     const PORTABLE: Self = Self { attention: true, cross_entropy: true, ..Self::READABLE };
 
     /// What `cpu` has.
-    const CPU: Self = Self { rms_norm: true, rotary: true, swiglu: true, adam_w: true, linear: true, ..Self::PORTABLE };
+    const CPU: Self = Self {
+        rms_norm: true,
+        rotary: true,
+        swiglu: true,
+        adam_w: true,
+        linear: true,
+        product: true,
+        ..Self::PORTABLE
+    };
 
     /// What `device` has.
     pub fn fastest(device: &Device) -> Self {
@@ -91,6 +102,7 @@ impl Kernels {
                 rungs.push((name, kernels));
             }
         };
+        add("+ products", self.product, |kernels| kernels.product = true);
         add("+ attention", self.attention, |kernels| kernels.attention = true);
         add("+ cross-entropy", self.cross_entropy, |kernels| kernels.cross_entropy = true);
         add("+ RMSNorm", self.rms_norm, |kernels| kernels.rms_norm = true);

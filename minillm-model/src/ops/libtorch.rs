@@ -4,7 +4,7 @@
 use burn::backend::LibTorch;
 use burn::backend::libtorch::TchTensor;
 use burn::backend::tensor::FloatTensor;
-use tch::{Device, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use super::attention::AttentionOp;
 use super::cross_entropy::CrossEntropyOp;
@@ -67,9 +67,10 @@ impl AttentionOp for LibTorch {
     }
 }
 
-/// LibTorch's kernel runs on CPUs, takes whole sequences and knows no window.
+/// LibTorch's kernel runs on CPUs, takes whole sequences and knows no window; what it returns has its inputs' precision.
 fn is_native(query: &Tensor, key: &Tensor, window: Option<usize>) -> bool {
-    window.is_none() && query.device() == Device::Cpu && query.size()[2] == key.size()[2]
+    let is_f32_on_cpu = query.device() == Device::Cpu && query.kind() == Kind::Float;
+    window.is_none() && is_f32_on_cpu && query.size()[2] == key.size()[2]
 }
 
 /// Each key/value head once for each of its query heads: `[B, K, S, E]` -> `[B, H, S, E]`.
@@ -89,5 +90,5 @@ fn summed(gradient: &Tensor, k: i64) -> Tensor {
     if h == k {
         return gradient.shallow_clone();
     }
-    gradient.reshape([b, k, h / k, s, e]).sum_dim_intlist(2, false, None::<tch::Kind>)
+    gradient.reshape([b, k, h / k, s, e]).sum_dim_intlist(2, false, None::<Kind>)
 }

@@ -1,7 +1,5 @@
-//! Products for generation: of few rows, which cost one reading of the matrix, and with matrices in 8 bits, which cost a
-//! quarter of one.
-//!
-//! They have no backward pass: training has many rows, and its products are Burn's.
+//! Products with a layer's matrix: for generation those of few rows, which cost one reading of the matrix, and with matrices
+//! in 8 bits, which cost a quarter of one; for training one product of all rows, where Burn would multiply each sequence.
 
 use std::sync::Arc;
 
@@ -21,6 +19,16 @@ pub trait LinearOp: Backend {
     /// `x`: `[.., input]`, `weight`: `[input, output]`, or `[output, input]` if `transposed` -> `[.., output]`
     fn few_rows(x: FloatTensor<Self>, weight: FloatTensor<Self>, transposed: bool) -> FloatTensor<Self>;
 
+    /// `x`: `[.., input]`, `weight`: `[input, output]` -> `[.., output]`
+    fn product(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self>;
+
+    /// Gradients of `x` and of `weight`.
+    fn product_backward(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>);
+
     /// `x`: `[.., input]` -> `[.., output]`
     fn quantized(x: FloatTensor<Self>, matrix: Arc<QuantizedMatrix>) -> FloatTensor<Self>;
 }
@@ -28,6 +36,38 @@ pub trait LinearOp: Backend {
 impl<B: LinearOp, C: CheckpointStrategy> LinearOp for Autodiff<B, C> {
     fn few_rows(_: FloatTensor<Self>, _: FloatTensor<Self>, _: bool) -> FloatTensor<Self> {
         unreachable!("generation is not differentiated")
+    }
+
+    fn product(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
+        #[derive(Debug)]
+        struct Step;
+        impl<B: LinearOp> Backward<B, 2> for Step {
+            type State = [FloatTensor<B>; 2];
+
+            fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
+                let grad = grads.consume::<B>(&ops.node);
+                let [x, weight] = ops.state;
+                let (dx, dweight) = B::product_backward(x, weight, grad);
+                register::<B, 2>(grads, ops.parents.map(|node| node.map(|node| node.id)), [dx, dweight]);
+            }
+        }
+        let nodes = [x.node(), weight.node()];
+        let [x, weight] = [x, weight].map(Self::FloatTensorPrimitive::into_primitive);
+        match Step.prepare::<C>(nodes).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => {
+                let out = B::product(x.clone(), weight.clone());
+                prep.finish([x, weight], out)
+            }
+            OpsKind::UnTracked(prep) => prep.finish(B::product(x, weight)),
+        }
+    }
+
+    fn product_backward(
+        _: FloatTensor<Self>,
+        _: FloatTensor<Self>,
+        _: FloatTensor<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        unreachable!("{FIRST_ORDER}")
     }
 
     fn quantized(_: FloatTensor<Self>, _: Arc<QuantizedMatrix>) -> FloatTensor<Self> {
@@ -81,6 +121,14 @@ impl QuantizedMatrix {
 /// - `x`: `[B, T, input]`, `weight`: `[input, output]`, or `[output, input]` if `transposed` -> `[B, T, output]`
 pub fn few_rows(x: Tensor<3>, weight: Tensor<2>, transposed: bool) -> Tensor<3> {
     Tensor::from_dispatch(Dispatch::few_rows(x.into_dispatch(), weight.into_dispatch(), transposed))
+}
+
+/// `x W`, with a backward pass.
+///
+/// # Shapes
+/// - `x`: `[B, T, input]`, `weight`: `[input, output]` -> `[B, T, output]`
+pub fn product(x: Tensor<3>, weight: Tensor<2>) -> Tensor<3> {
+    Tensor::from_dispatch(Dispatch::product(x.into_dispatch(), weight.into_dispatch()))
 }
 
 /// `x W` with W in 8 bits; a tensor without autodiff.

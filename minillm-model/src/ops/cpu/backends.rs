@@ -94,6 +94,23 @@ macro_rules! implement {
                 Self::tensor(out, Shape::new([b, t, output]))
             }
 
+            fn product(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
+                let [b, t, input] = x.shape().dims();
+                let out = super::linear::forward(&Self::numbers(&x), &Self::numbers(&weight), input);
+                Self::tensor(out, Shape::new([b, t, weight.shape()[1]]))
+            }
+
+            fn product_backward(
+                x: FloatTensor<Self>,
+                weight: FloatTensor<Self>,
+                grad: FloatTensor<Self>,
+            ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+                let (x_shape, weight_shape) = (x.shape(), weight.shape());
+                let [x, weight, grad] = [&x, &weight, &grad].map(Self::numbers);
+                let (dx, dweight) = super::linear::backward(&x, &weight, &grad, weight_shape[0]);
+                (Self::tensor(dx, x_shape), Self::tensor(dweight, weight_shape))
+            }
+
             fn quantized(x: FloatTensor<Self>, matrix: Arc<QuantizedMatrix>) -> FloatTensor<Self> {
                 let [b, t, _] = x.shape().dims();
                 let out = super::linear::quantized(&Self::numbers(&x), &matrix);

@@ -1,4 +1,4 @@
-//! Products of few rows, bound by the memory that the matrix is read from, and products with 8-bit matrices.
+//! Products with a layer's matrix: plain ones, those of few rows, bound by the memory that the matrix is read from, and products with 8-bit matrices.
 
 use std::array::from_fn;
 
@@ -77,6 +77,28 @@ pub fn few_rows_transposed(x: &[f32], weight: &[f32], input: usize) -> Vec<f32> 
         part
     });
     interleaved(&parts, rows, output, columns)
+}
+
+/// # Shapes
+/// - `x`: rows of `input`, `weight`: `[input, output]` -> rows of `output`
+pub fn forward(x: &[f32], weight: &[f32], input: usize) -> Vec<f32> {
+    let (rows, output) = (x.len() / input, weight.len() / input);
+    let mut out = vec![0.0; rows * output];
+    let (x, weight) = (Matrix::new(x, rows, input, input), Matrix::new(weight, input, output, output));
+    product(&mut out, output, Store::Replace, 1.0, x, weight);
+    out
+}
+
+/// # Shapes
+/// - `x`: rows of `input`, `weight`: `[input, output]`, `grad`: rows of `output` -> gradients of `x` and of `weight`
+pub fn backward(x: &[f32], weight: &[f32], grad: &[f32], input: usize) -> (Vec<f32>, Vec<f32>) {
+    let (rows, output) = (x.len() / input, weight.len() / input);
+    let (mut dx, mut dweight) = (vec![0.0; x.len()], vec![0.0; weight.len()]);
+    let (x, weight) = (Matrix::new(x, rows, input, input), Matrix::new(weight, input, output, output));
+    let grad = Matrix::new(grad, rows, output, output);
+    product(&mut dx, input, Store::Replace, 1.0, grad, weight.transposed());
+    product(&mut dweight, output, Store::Replace, 1.0, x.transposed(), grad);
+    (dx, dweight)
 }
 
 /// # Shapes
