@@ -13,7 +13,8 @@ use burn::tensor::{Device, Tensor};
 
 use crate::config::ModelConfig;
 use crate::kv_cache::LayerCache;
-use crate::layers::attention::{Attention, CausalMask};
+use crate::layers::attention::Attention;
+use crate::layers::causal_mask::CausalMask;
 use crate::layers::dropout::{Dropout, dropout};
 use crate::layers::rope::Rotation;
 use crate::layers::{Mlp, Norm};

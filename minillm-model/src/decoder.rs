@@ -18,7 +18,7 @@ use crate::config::{ModelConfig, Position};
 use crate::error::Result;
 use crate::kv_cache::{KvCache, LayerCache};
 use crate::layers::Norm;
-use crate::layers::attention::CausalMask;
+use crate::layers::causal_mask::CausalMask;
 use crate::layers::dropout::{Dropout, dropout};
 use crate::layers::linear::{Linear, tied_head};
 use crate::layers::rope::{RotaryEmbedding, Rotation};

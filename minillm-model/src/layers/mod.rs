@@ -1,6 +1,7 @@
 //! The layers, one mechanism a file. LLaMA's choice first, GPT-2's beside it.
 
 pub mod attention;
+pub mod causal_mask;
 pub mod dropout;
 pub mod gelu_mlp;
 pub mod layer_norm;

@@ -3,7 +3,8 @@
 use burn::module::Param;
 use burn::tensor::{Device, Tensor, TensorData, Tolerance};
 
-use super::attention::{attention_mask, grouped_attention};
+use super::attention::grouped_attention;
+use super::causal_mask::attention_mask;
 use super::dropout::{Dropout, dropout};
 use super::gelu_mlp::GeluMlp;
 use super::layer_norm::LayerNorm;

@@ -1,7 +1,7 @@
 //! The inner loops' vocabulary: an exponential and reductions that the compiler turns into vector instructions.
 //!
 //! `vectorised!` picks the widest instructions of the processor when the program runs (AVX-512, AVX2, NEON); the code
-//! inside is plain Rust. Sums run in [`LANES`] partial sums of fixed places, so that they come out the same whatever
+//! inside is plain Rust. Sums run in sixteen partial sums of fixed places, so that they come out the same whatever
 //! the width is.
 
 /// Partial sums of a reduction: one AVX-512 register of f32, two of AVX2, four of NEON.

@@ -1,0 +1,45 @@
+//! Who may look at whom: a query at its own key and those before, with a window only at the nearest of them.
+
+use std::cell::OnceCell;
+
+use burn::tensor::{Bool, Device, Tensor};
+
+/// Who may look at whom, for all blocks of a kind.
+#[derive(Debug)]
+pub struct CausalMask {
+    t: usize,
+    s: usize,
+    pub(crate) window: Option<usize>,
+    device: Device,
+    /// Made by the first block that asks; the fast form of attention does without.
+    tensor: OnceCell<Option<Tensor<2, Bool>>>,
+}
+
+impl CausalMask {
+    /// For T queries, the last of S positions, each of which may look `window` positions back, itself included.
+    pub fn new(t: usize, s: usize, window: Option<usize>, device: &Device) -> Self {
+        Self { t, s, window, device: device.clone(), tensor: OnceCell::new() }
+    }
+
+    /// # Shapes
+    /// - -> `[T, S]`, true where a query may not look; `None` if all may be seen
+    pub fn tensor(&self) -> Option<&Tensor<2, Bool>> {
+        self.tensor.get_or_init(|| attention_mask(self.t, self.s, self.window, &self.device)).as_ref()
+    }
+}
+
+/// True where query t, standing at position S - T + t, may not look: at keys after itself, and with a window at those
+/// that many positions back or more. `None` if all may be seen, as for a single new token without a window.
+///
+/// # Shapes
+/// - -> `[T, S]`
+pub fn attention_mask(t: usize, s: usize, window: Option<usize>, device: &Device) -> Option<Tensor<2, Bool>> {
+    let diagonal = (s - t) as i64; // where a query meets its own key
+    let after = (t > 1).then(|| Tensor::<2, Bool>::tril_mask([t, s], diagonal, device));
+    let Some(window) = window.filter(|&window| window < s) else { return after };
+    let before = Tensor::<2, Bool>::triu_mask([t, s], diagonal - window as i64 + 1, device);
+    Some(match after {
+        Some(after) => after.bool_or(before),
+        None => before,
+    })
+}
