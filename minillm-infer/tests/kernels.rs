@@ -410,6 +410,13 @@ fn weights_in_8_bits_are_the_rounded_ones() {
             let ids = Tensor::<2, Int>::from_data(TensorData::new(ids, [1, t as usize]), &device);
             close(&format!("{name}: {t}"), in_8_bits.forward(ids.clone(), None), rounded.forward(ids, None));
         }
+        let targets = ids(vec![2, 3, 4, 5], &device);
+        let loss = |model: &LanguageModel| {
+            let hidden = model.model.forward(ids(vec![1, 2, 3, 4], &device), None, &Dropout::off());
+            model.summed_loss(hidden, targets.clone())
+        };
+        close(&format!("{name}: loss"), loss(&in_8_bits), loss(&rounded));
+
         // A tied head comes from the embedding, whose rows are the blocks.
         let tied = ModelConfig { tie_word_embeddings: true, ..config.clone() };
         let model = init::initialize(LanguageModel::new(&tied, &device).unwrap(), &tied, 3);

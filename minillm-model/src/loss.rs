@@ -23,21 +23,28 @@ impl LanguageModel {
     /// - `hidden`: `[B, T, D]`, what [`Decoder::forward`](crate::decoder::Decoder::forward) returned
     /// - `targets`: `[B, T]`, each the token after the position, or [`IGNORED`]
     pub fn summed_loss(&self, hidden: Tensor<3>, targets: Tensor<2, Int>) -> Tensor<1> {
+        let in_8_bits = self.quantized.is_some() || self.lm_head.as_ref().is_some_and(|head| head.quantized.is_some());
+        if self.kernels.cross_entropy && !in_8_bits {
+            return self.fused_loss(hidden, targets);
+        }
         self.summed_loss_in_chunks(hidden, targets, LARGEST_CHUNK / self.vocab_size())
+    }
+
+    /// [`LanguageModel::summed_loss`] in its fast form.
+    fn fused_loss(&self, hidden: Tensor<3>, targets: Tensor<2, Int>) -> Tensor<1> {
+        let [b, t, d] = hidden.dims();
+        let (output, tied) = match &self.lm_head {
+            Some(lm_head) => (lm_head.weight.val(), false),       // [D, V]
+            None => (self.model.embed_tokens.weight.val(), true), // [V, D]
+        };
+        let [hidden, output] = [hidden.reshape([b * t, d]), output].map(|x| self.kernels.precision.round(x));
+        ops::cross_entropy::cross_entropy(hidden, output, targets.reshape([b * t]), tied)
     }
 
     /// [`LanguageModel::summed_loss`] with the logits of `rows_at_once` positions in memory at a time.
     fn summed_loss_in_chunks(&self, hidden: Tensor<3>, targets: Tensor<2, Int>, rows_at_once: usize) -> Tensor<1> {
         let [b, t, d] = hidden.dims();
         let rows = b * t;
-        if self.kernels.cross_entropy {
-            let (output, tied) = match &self.lm_head {
-                Some(lm_head) => (lm_head.weight.val(), false),       // [D, V]
-                None => (self.model.embed_tokens.weight.val(), true), // [V, D]
-            };
-            let [hidden, output] = [hidden.reshape([rows, d]), output].map(|x| self.kernels.precision.round(x));
-            return ops::cross_entropy::cross_entropy(hidden, output, targets.reshape([rows]), tied);
-        }
         let rows_at_once = rows_at_once.clamp(1, rows);
         let hidden = hidden.reshape([1, rows, d]); // [1, B T, D]
         let targets = targets.reshape([rows]); // [B T]
