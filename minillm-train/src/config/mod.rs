@@ -86,7 +86,7 @@ pub struct TrainConfig {
     pub kernels: KernelChoice,
     /// In how many bits matrix products are computed; the rest is always f32.
     pub precision: Precision,
-    /// Keep only what enters each block and compute the rest again for the backward pass: less memory, a third more time,
+    /// Keep only what enters each block and compute the rest again for the backward pass: less memory, about a quarter more time,
     /// the same result up to rounding.
     pub recompute: bool,
 }
