@@ -33,6 +33,12 @@ pub fn outputs_per_piece(output: usize, input: usize, step: usize, worth_sharing
     output.div_ceil(threads).next_multiple_of(step)
 }
 
+/// Lines of `width` numbers in a piece of a matrix whose sum over lines is taken piece by piece: whole `step`s, at most 16
+/// pieces, none smaller than is worth it.
+pub fn lines_per_piece(lines: usize, width: usize, step: usize, worth_sharing: usize) -> usize {
+    lines.div_ceil(16).max(worth_sharing / width.max(1)).next_multiple_of(step)
+}
+
 /// Rows in a piece, for rows of `width` numbers.
 pub fn rows_per_piece(width: usize) -> usize {
     (PIECE / width.max(1)).max(1)
