@@ -80,6 +80,11 @@ impl RunDir {
         &self.path
     }
 
+    /// Whether a trainer has begun a run in `path` that [`OpenMode::Resume`] opens.
+    pub fn holds_run(path: &Path) -> Result<bool> {
+        Ok(is_known_run(path) && evidence_of_run(path)?.is_some())
+    }
+
     /// Removes what a killed trainer left half written or half deleted.
     fn remove_strays(&self) -> Result<()> {
         for entry in fs::read_dir(&self.path).map_err(clean_error)? {

@@ -75,13 +75,15 @@ pub struct Outcome {
 }
 
 impl Trainer {
-    /// Sets up a run: a new model, or with `resume_from` the one in that checkpoint.
+    /// Sets up a run: a new model, or with `resume_from` the one in that checkpoint. With a `label` the run is one of several
+    /// and shows no more than a bar of that name.
     pub fn new(
         config: &RunConfig,
         corpus: Corpus,
         run: RunDir,
         found: &Found,
         resume_from: Option<&Path>,
+        label: Option<&str>,
     ) -> Result<Self> {
         let device = found.device.clone().autodiff();
         let threads = found.training_threads();
@@ -103,7 +105,10 @@ impl Trainer {
             }
         };
         let model = model.with_kernels(kernels);
-        let console = Console::stderr(state.step, config.train.max_steps);
+        let console = match label {
+            Some(label) => Console::one_of_several(label, state.step, config.train.max_steps),
+            None => Console::stderr(state.step, config.train.max_steps),
+        };
         let json_lines = run.path().join(METRICS_FILE);
         let json_lines = match resume_from {
             Some(_) => Jsonl::resume(&json_lines, state.step)?,

@@ -3,6 +3,8 @@
 pub mod bench;
 pub mod devices;
 mod progress;
+pub mod study;
+pub mod study_run;
 pub mod tokenizer;
 pub mod train;
 
@@ -28,6 +30,9 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Verb {
     Train(train::Args),
+    Study(study::Args),
+    #[command(hide = true)]
+    StudyRun(study_run::Args),
     Tokenizer(tokenizer::Args),
     Bench(bench::Args),
     Devices(devices::Args),
@@ -42,6 +47,8 @@ pub fn main() -> ExitCode {
     };
     let done = match cli.verb {
         Verb::Train(args) => train::run(&args),
+        Verb::Study(args) => study::run(&args),
+        Verb::StudyRun(args) => study_run::run(&args),
         Verb::Tokenizer(args) => tokenizer::run(&args).map(|()| ExitCode::SUCCESS),
         Verb::Bench(args) => bench::run(&args).map(|()| ExitCode::SUCCESS),
         Verb::Devices(args) => devices::run(&args).map(|()| ExitCode::SUCCESS),
