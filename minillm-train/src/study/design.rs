@@ -84,6 +84,8 @@ pub struct Variant {
     pub model: ModelConfig,
     /// One run for each.
     pub seeds: Vec<u64>,
+    /// The index of the variant that it is compared with; its own for the reference.
+    pub against: usize,
 }
 
 impl Variant {
@@ -242,6 +244,8 @@ impl<'a> Source<'a> {
             let hint = "write out the model's sizes: a study trains every variant from its first step";
             return Err(problem(&self.origin(), &format!("{}: model.from", self.field()), "is given", hint));
         }
+        let against = fields.against.as_ref();
+        let against = against.and_then(|name| self.file.variants.iter().position(|other| other.name == *name));
         let seeds = fields.seeds.as_ref().unwrap_or(&self.file.seeds).clone();
         config.seed = seeds[0];
         let model = config.model.resolve(self.vocabulary(&config, cache_dir, vocabularies)?, config.train.context);
@@ -253,6 +257,7 @@ impl<'a> Source<'a> {
             config,
             model,
             seeds,
+            against: against.unwrap_or(0),
         })
     }
 

@@ -18,6 +18,8 @@
 //! name = "GELU and RMSNorm"
 //! from = "GELU"                   # begins with what that variant sets
 //! set = { "model.norm" = "rmsnorm" }
+//! # against = "GELU"             # what it is compared with, if not the first
+//! # seeds = [4, 5, 6]            # its own, for a comparison that is not seed by seed
 //!
 //! [evaluate]                      # what is measured after training, all optional
 //! contexts = [1, 2, 4]            # loss at these multiples of the training's context
@@ -111,6 +113,8 @@ pub struct VariantFields {
     /// Keys of a run's configuration.
     #[serde(default)]
     pub set: Table,
+    /// The variant that it is compared with; by default the first.
+    pub against: Option<String>,
     /// Its own seeds in place of the study's: then its difference from the reference is not paired.
     pub seeds: Option<Vec<u64>>,
 }
@@ -247,6 +251,16 @@ impl StudyFile {
                     format!("is `{from}`, which is no variant before it"),
                     hint,
                 ));
+            }
+        }
+        for variant in &self.variants {
+            if let Some(against) = &variant.against
+                && !self.variants.iter().any(|other| other.name == *against)
+            {
+                let near = closest(against, self.variants.iter().map(|other| other.name.as_str()));
+                let hint = near.map_or(String::new(), |(name, _)| format!("did you mean `{name}`?"));
+                let field = format!("variants.{}.against", variant.name);
+                return Err(problem(origin, &field, format!("is `{against}`, which is no variant"), hint));
             }
         }
         let BudgetFields { steps, tokens, seconds } = self.budget;

@@ -50,7 +50,9 @@ pub struct VariantSummary {
     pub bits_per_byte: Option<Estimate>,
     /// Above the floor, in the study's unit, where a floor is known.
     pub gap: Option<Estimate>,
-    /// From the reference, in the study's unit; `None` for the reference itself.
+    /// The variant that it is compared with; `None` for the reference itself.
+    pub against: Option<String>,
+    /// From that one, in the study's unit.
     pub difference: Option<Difference>,
     /// In training.
     pub tokens_per_second: Option<Estimate>,
@@ -96,9 +98,10 @@ impl Summary {
         let of = |variant: &Variant| -> Vec<&RunResult> {
             results.iter().filter(|result| result.variant == variant.name).collect()
         };
-        let reference = of(&design.variants[0]);
         let variants = design.variants.iter().enumerate().map(|(index, variant)| {
-            let others = (index > 0).then_some((design.variants[0].name.as_str(), reference.as_slice()));
+            let against = &design.variants[variant.against];
+            let reference = of(against);
+            let others = (index != variant.against).then_some((against.name.as_str(), reference.as_slice()));
             VariantSummary::new(variant, &of(variant), others, design.unit)
         });
         Self {
@@ -137,6 +140,7 @@ impl VariantSummary {
             loss: estimate(&|run| validation(run, &|at| Some(at.loss))),
             bits_per_byte: estimate(&|run| validation(run, &|at| Some(at.bits_per_byte))),
             gap: estimate(&|run| validation(run, &|at| gap(at, unit))),
+            against: reference.map(|(name, _)| name.to_owned()),
             difference,
             tokens_per_second: estimate(&|run| run.tokens_per_second),
             peak_memory_bytes: runs.iter().filter_map(|run| run.peak_memory_bytes).max(),

@@ -28,18 +28,22 @@ pub fn tables(summary: &Summary) -> Vec<Table> {
 
 fn losses(summary: &Summary) -> Table {
     let unit = summary.unit.words();
+    let has_others = has_other_references(summary);
     let has_gap = summary.variants.iter().any(|variant| variant.gap.is_some());
     let mut header = vec!["variant".to_owned(), "nats per token".to_owned(), "bits per byte".to_owned()];
+    if has_others {
+        header.push("compared with".to_owned());
+    }
     header.push(format!("difference ({unit})"));
     if has_gap {
         header.push(format!("gap to the floor ({unit})"));
     }
     let row = |variant: &VariantSummary| {
         let mut row = vec![variant.name.clone(), with_interval(variant.loss), with_interval(variant.bits_per_byte)];
-        row.push(match variant.difference {
-            Some(difference) => signed(difference.estimate),
-            None => "".to_owned(),
-        });
+        if has_others {
+            row.push(variant.against.clone().unwrap_or_default());
+        }
+        row.push(variant.difference.map_or(String::new(), |difference| signed(difference.estimate)));
         if has_gap {
             row.push(with_interval(variant.gap));
         }
@@ -52,6 +56,12 @@ fn losses(summary: &Summary) -> Table {
     }
 }
 
+/// Whether not all are compared with the first.
+fn has_other_references(summary: &Summary) -> bool {
+    let first = summary.variants.first().map(|variant| &variant.name);
+    summary.variants.iter().any(|variant| variant.against.is_some() && variant.against.as_ref() != first)
+}
+
 fn costs(summary: &Summary) -> Table {
     let header = [
         "variant",
@@ -59,7 +69,7 @@ fn costs(summary: &Summary) -> Table {
         "MLP width",
         "steps",
         "training FLOPs per token",
-        "training PFLOPs",
+        "training TFLOPs",
         "tokens/s",
         "peak memory, MB",
         "cache bytes per token",
@@ -72,7 +82,7 @@ fn costs(summary: &Summary) -> Table {
             variant.intermediate_size.to_string(),
             variant.steps.to_string(),
             thousands(variant.training_flops_per_token as f64),
-            format!("{:.3}", variant.training_flops / 1e15),
+            format!("{:.2}", variant.training_flops / 1e12),
             mean(variant.tokens_per_second),
             variant.peak_memory_bytes.map_or("n/a".to_owned(), |bytes| format!("{:.0}", bytes as f64 / 1e6)),
             thousands(variant.kv_cache_bytes_per_token as f64),
@@ -142,10 +152,15 @@ pub fn notes(summary: &Summary) -> Vec<String> {
         Hold::Nothing => "Held equal: the budget alone.",
     };
     let reference = summary.variants.first().map_or("", |variant| variant.name.as_str());
+    let from = if has_other_references(summary) {
+        "from the variant named beside them".to_owned()
+    } else {
+        format!("from `{reference}`")
+    };
     let mut notes = vec![
         held.to_owned(),
         format!(
-            "\u{b1} is half of a 95 % interval over the seeds (Student's t). Differences are from `{reference}`, taken seed by \
+            "\u{b1} is half of a 95 % interval over the seeds (Student's t). Differences are {from}, taken seed by \
              seed where the seeds are the same. Of twenty comparisons without any difference, one is expected to look like one."
         ),
         "All variants are scored on the same validation text, after the last step and not at the best on the way."
