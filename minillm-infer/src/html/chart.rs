@@ -5,7 +5,10 @@
 
 use std::fmt::Write as _;
 
+use super::axis::Axis;
+pub use super::axis::Scale;
 use super::escape;
+use super::number::exact;
 
 /// Width of every figure.
 const WIDTH: f64 = 480.0;
@@ -67,15 +70,6 @@ pub struct Series {
     pub name: String,
     /// In the order in which they are joined.
     pub points: Vec<Point>,
-}
-
-/// How values become distances.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Scale {
-    /// Equal steps are equally far apart.
-    Linear,
-    /// Equal factors are equally far apart; only positive values have a place.
-    Log,
 }
 
 /// Curves over a common axis.
@@ -403,142 +397,6 @@ impl Frame {
     }
 }
 
-impl Scale {
-    /// Whether a value has a place on it.
-    fn has(self, value: f64) -> bool {
-        value.is_finite() && (self == Self::Linear || value > 0.0)
-    }
-
-    fn apply(self, value: f64) -> f64 {
-        if self == Self::Log { value.log10() } else { value }
-    }
-}
-
-/// A range of values along one side of the frame; `low` and `high` as the scale has them.
-struct Axis {
-    scale: Scale,
-    low: f64,
-    high: f64,
-}
-
-impl Axis {
-    /// From the smallest to the largest value, and a share of that on both sides. Never empty.
-    fn over(scale: Scale, values: impl Iterator<Item = f64>, margin: f64) -> Self {
-        let values = values.filter(|value| scale.has(*value)).map(|value| scale.apply(value));
-        let (low, high) = values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| (low.min(v), high.max(v)));
-        if low > high {
-            return Self { scale, low: 0.0, high: 1.0 };
-        }
-        // Values next to the largest numbers there are leave no room for a margin.
-        let pad = if high > low { margin * (high - low) } else { 0.5 * low.abs().max(1e-9) };
-        let (low, high) = (low - pad, high + pad);
-        if (high - low).is_finite() { Self { scale, low, high } } else { Self { scale, low: 0.0, high: 1.0 } }
-    }
-
-    /// Between 0 and 1; `None` for what the scale has no place for.
-    fn place(&self, value: f64) -> Option<f64> {
-        let at = (self.scale.apply(value) - self.low) / (self.high - self.low);
-        (self.scale.has(value) && at.is_finite()).then(|| at.clamp(0.0, 1.0))
-    }
-
-    /// About `count` round values with their labels, each at its place.
-    fn ticks(&self, count: usize) -> Vec<(f64, String)> {
-        let values = match self.scale {
-            Scale::Linear => round_values(self.low, self.high, count),
-            Scale::Log => self.round_powers(count),
-        };
-        values.into_iter().filter_map(|(value, label)| Some((self.place(value)?, label))).collect()
-    }
-
-    /// Powers of ten; 1, 2 and 5 times them where there are few; else round values.
-    fn round_powers(&self, count: usize) -> Vec<(f64, String)> {
-        let (first, last) = (self.low.ceil() as i32, self.high.floor() as i32);
-        let stride = ((last - first).max(0) as usize).div_ceil(count).max(1);
-        let powers: Vec<_> = (first..=last).step_by(stride).map(|power| 10_f64.powi(power)).collect();
-        if powers.len() >= 3 {
-            return powers.into_iter().map(|value| (value, exact(value))).collect();
-        }
-        let inside = |value: &f64| (self.low - 1e-9..=self.high + 1e-9).contains(&value.log10());
-        let finer: Vec<_> = (first - 1..=last)
-            .flat_map(|power| [1.0, 2.0, 5.0].map(|digit| digit * 10_f64.powi(power)))
-            .filter(inside)
-            .collect();
-        if finer.len() >= 3 {
-            return finer.into_iter().map(|value| (value, exact(value))).collect();
-        }
-        round_values(10_f64.powf(self.low), 10_f64.powf(self.high), count)
-    }
-}
-
-/// Multiples of 1, 2 or 5 times a power of ten between `low` and `high`, about `count` of them, with their labels.
-fn round_values(low: f64, high: f64, count: usize) -> Vec<(f64, String)> {
-    let rough = (high - low) / count as f64;
-    let power = 10_f64.powf(rough.log10().floor());
-    let digit = [1.0, 2.0, 5.0].into_iter().find(|digit| digit * power >= rough * 0.99).unwrap_or(10.0);
-    let step = digit * power;
-    if !step.is_finite() || step <= 0.0 {
-        return Vec::new();
-    }
-    let (first, last) = ((low / step - 1e-9).ceil(), (high / step + 1e-9).floor());
-    let steps = (last - first).clamp(0.0, 2.0 * count as f64) as usize;
-    (0..=steps).map(|index| (first + index as f64) * step).map(|value| (value, label(value, step))).collect()
-}
-
-/// A value with as many decimals as `step` has.
-fn label(value: f64, step: f64) -> String {
-    if value.abs() < step * 1e-6 {
-        return "0".to_owned();
-    }
-    let places = -step.log10().floor();
-    if value.abs() >= 1e7 || places > 5.0 {
-        return exact(value);
-    }
-    grouped(value, places.max(0.0) as usize)
-}
-
-/// A value with the digits it needs, up to four of them.
-fn exact(value: f64) -> String {
-    if value == 0.0 || !value.is_finite() {
-        return format!("{value}");
-    }
-    let power = value.abs().log10().floor();
-    if (-4.0..7.0).contains(&power) {
-        let text = grouped(value, (3.0 - power).max(0.0) as usize);
-        let trimmed = if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { &text };
-        return trimmed.to_owned();
-    }
-    let mantissa = format!("{:.3}", value / 10_f64.powf(power));
-    let mantissa = mantissa.trim_end_matches('0').trim_end_matches('.').replace('-', "\u{2212}");
-    let raised: String = format!("{power:.0}").chars().map(superscript).collect();
-    if mantissa == "1" { format!("10{raised}") } else { format!("{mantissa}×10{raised}") }
-}
-
-fn superscript(c: char) -> char {
-    const DIGITS: [char; 10] = ['⁰', '¹', '²', '³', '⁴', '⁵', '⁶', '⁷', '⁸', '⁹'];
-    c.to_digit(10).map_or('⁻', |digit| DIGITS[digit as usize])
-}
-
-/// Thousands apart: 12,500.
-fn grouped(value: f64, places: usize) -> String {
-    let text = format!("{:.places$}", value.abs());
-    let (whole, fraction) = text.split_once('.').map_or((text.as_str(), None), |(whole, rest)| (whole, Some(rest)));
-    let mut out = String::new();
-    if value < 0.0 {
-        out.push('\u{2212}');
-    }
-    for (index, digit) in whole.chars().enumerate() {
-        if index > 0 && (whole.len() - index).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    if let Some(fraction) = fraction {
-        out.push('.');
-        out.push_str(fraction);
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -552,38 +410,6 @@ mod tests {
             y_scale: Scale::Linear,
             series: vec![Series { name: "a".to_owned(), points }],
         }
-    }
-
-    fn labels(values: Vec<(f64, String)>) -> Vec<String> {
-        values.into_iter().map(|(_, label)| label).collect()
-    }
-
-    #[test]
-    fn ticks_are_round() {
-        assert_eq!(labels(round_values(0.0, 1100.0, 6)), ["0", "200", "400", "600", "800", "1,000"]);
-        assert_eq!(labels(round_values(0.57, 4.2, 5)), ["1", "2", "3", "4"]);
-        assert_eq!(labels(round_values(-0.05, 0.04, 5)), ["−0.04", "−0.02", "0", "0.02", "0.04"]);
-        assert_eq!(labels(round_values(0.0, 1e-3, 5)), ["0", "0.0002", "0.0004", "0.0006", "0.0008", "0.0010"]);
-        assert_eq!(labels(round_values(0.0, 2e9, 2)), ["0", "10⁹", "2×10⁹"]);
-    }
-
-    #[test]
-    fn logarithmic_ticks_are_powers_or_close_to_them() {
-        let axis = |low: f64, high: f64| Axis::over(Scale::Log, [low, high].into_iter(), 0.0);
-        assert_eq!(labels(axis(1e-3, 1.0).ticks(5)), ["0.001", "0.01", "0.1", "1"]);
-        assert_eq!(labels(axis(2.0, 60.0).ticks(5)), ["2", "5", "10", "20", "50"]);
-        assert_eq!(labels(axis(1.0, 1e12).ticks(4)), ["1", "1,000", "1,000,000", "10⁹", "10¹²"]);
-        assert_eq!(labels(axis(1.1, 1.5).ticks(4)), ["1.1", "1.2", "1.3", "1.4", "1.5"]);
-    }
-
-    #[test]
-    fn numbers_are_written_for_readers() {
-        assert_eq!(exact(0.034), "0.034");
-        assert_eq!(exact(-12_345.6), "−12,346");
-        assert_eq!(exact(3e-7), "3×10⁻⁷");
-        assert_eq!(exact(0.0), "0");
-        assert_eq!(grouped(1_234_567.0, 0), "1,234,567");
-        assert_eq!(grouped(999.5, 1), "999.5");
     }
 
     #[test]

@@ -1,7 +1,9 @@
 //! Pages that need nothing but themselves: one file, no network, no fonts or programs from elsewhere; light and dark as
 //! the reader's system is, and readable on a telephone.
 
+mod axis;
 pub mod chart;
+pub mod number;
 
 /// What every page looks like. Colours are those of [`chart`], which repeats them so that a figure stands alone.
 const STYLE: &str = "\

@@ -3,6 +3,7 @@
 pub mod bench;
 pub mod devices;
 mod progress;
+pub mod report;
 pub mod tokenizer;
 pub mod train;
 
@@ -12,7 +13,7 @@ use std::process::ExitCode;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Parser, Subcommand};
 use minillm_infer::cli::output::note;
-use minillm_infer::cli::{report, start_logging};
+use minillm_infer::cli::start_logging;
 
 use crate::config::suggest;
 use crate::error::{Error, Result};
@@ -30,6 +31,7 @@ enum Verb {
     Train(train::Args),
     Tokenizer(tokenizer::Args),
     Bench(bench::Args),
+    Report(report::Args),
     Devices(devices::Args),
 }
 
@@ -44,10 +46,11 @@ pub fn main() -> ExitCode {
         Verb::Train(args) => train::run(&args),
         Verb::Tokenizer(args) => tokenizer::run(&args).map(|()| ExitCode::SUCCESS),
         Verb::Bench(args) => bench::run(&args).map(|()| ExitCode::SUCCESS),
+        Verb::Report(args) => report::run(&args).map(|()| ExitCode::SUCCESS),
         Verb::Devices(args) => devices::run(&args).map(|()| ExitCode::SUCCESS),
     };
     done.unwrap_or_else(|error| {
-        report(&error, error.hint());
+        minillm_infer::cli::report(&error, error.hint());
         ExitCode::from(error.exit_code())
     })
 }
