@@ -36,6 +36,7 @@ use crate::metrics::jsonl::Jsonl;
 use crate::metrics::tensorboard::TensorBoard;
 use crate::metrics::{Metrics, Record, Sink, tag};
 use crate::optimizer::ModelOptimizer;
+use crate::report;
 use crate::run_dir::{METRICS_FILE, RunDir, SAMPLES_FOLDER, TENSORBOARD_FOLDER};
 use crate::schedule::learning_rate;
 use crate::start::{architecture, start};
@@ -177,6 +178,7 @@ impl Trainer {
                 let evaluation = self.evaluate()?;
                 is_best = self.keep_best(&evaluation);
                 outcome.evaluation = Some(evaluation);
+                report::update(self.run.path());
                 since += before.elapsed(); // evaluation is not training time
             }
 
@@ -189,6 +191,7 @@ impl Trainer {
             }
         }
         self.metrics.flush()?;
+        report::update(self.run.path());
         (outcome.steps, outcome.best) = (self.state.step, self.state.best);
         Ok(outcome)
     }

@@ -3,6 +3,7 @@
 pub mod bench;
 pub mod devices;
 mod progress;
+pub mod report;
 pub mod study;
 pub mod study_run;
 pub mod tokenizer;
@@ -14,7 +15,7 @@ use std::process::ExitCode;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Parser, Subcommand};
 use minillm_infer::cli::output::note;
-use minillm_infer::cli::{report, start_logging};
+use minillm_infer::cli::start_logging;
 
 use crate::config::suggest;
 use crate::error::{Error, Result};
@@ -35,6 +36,7 @@ enum Verb {
     StudyRun(study_run::Args),
     Tokenizer(tokenizer::Args),
     Bench(bench::Args),
+    Report(report::Args),
     Devices(devices::Args),
 }
 
@@ -51,10 +53,11 @@ pub fn main() -> ExitCode {
         Verb::StudyRun(args) => study_run::run(&args),
         Verb::Tokenizer(args) => tokenizer::run(&args).map(|()| ExitCode::SUCCESS),
         Verb::Bench(args) => bench::run(&args).map(|()| ExitCode::SUCCESS),
+        Verb::Report(args) => report::run(&args).map(|()| ExitCode::SUCCESS),
         Verb::Devices(args) => devices::run(&args).map(|()| ExitCode::SUCCESS),
     };
     done.unwrap_or_else(|error| {
-        report(&error, error.hint());
+        minillm_infer::cli::report(&error, error.hint());
         ExitCode::from(error.exit_code())
     })
 }
