@@ -14,6 +14,7 @@ use crate::error::{Error, Result};
 use crate::interrupt::Interrupt;
 use crate::study::conduct::{Ended, StudyDir, conduct};
 use crate::study::design::{Design, Variant};
+use crate::study::page;
 use crate::study::record::Record;
 use crate::study::run::{Environment, RunResult};
 use crate::study::summary::Summary;
@@ -82,7 +83,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
             let summary = Summary::new(&design, &results);
             write_results(directory.path(), &record, &summary, &results)?;
             print(&tables::text(&summary))?;
-            note(format_args!("the same in {shown}: results.md, results.csv, results.json"));
+            note(format_args!("the same and more in {shown}: study.html, results.md, results.csv, results.json"));
             Ok(ExitCode::SUCCESS)
         }
     }
@@ -99,19 +100,20 @@ fn default_out(study: &Path, full: bool) -> PathBuf {
 /// Writes everything there is to say about a finished study into its directory.
 fn write_results(directory: &Path, record: &Record, summary: &Summary, results: &[RunResult]) -> Result<()> {
     let whole = json!({ "study": record, "summary": summary, "runs": results });
-    let files = [
-        ("results.md", tables::markdown(summary)),
-        ("results.csv", tables::csv(summary)),
-        ("results.json", format!("{whole:#}\n")),
+    let mut files = vec![
+        ("results.md".to_owned(), tables::markdown(summary)),
+        ("results.csv".to_owned(), tables::csv(summary)),
+        ("results.json".to_owned(), format!("{whole:#}\n")),
+        ("study.html".to_owned(), page::page(record, summary, results).render()),
     ];
-    for (name, text) in files {
-        durable::replace_file(&directory.join(name), text.as_bytes()).map_err(|source| Error::Io {
-            action: "write",
-            what: "the study's results",
-            source,
-        })?;
+    for figure in page::figures(summary, results) {
+        files.push((format!("figures/{}.svg", figure.name), figure.svg));
     }
-    Ok(())
+    let write = || -> std::io::Result<()> {
+        durable::create_directory(&directory.join("figures"))?;
+        files.iter().try_for_each(|(name, text)| durable::replace_file(&directory.join(name), text.as_bytes()))
+    };
+    write().map_err(|source| Error::Io { action: "write", what: "the study's results", source })
 }
 
 /// What a step of a variant takes here, by `bench` in a process of its own.

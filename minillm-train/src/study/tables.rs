@@ -2,6 +2,8 @@
 //!
 //! The cells are the same everywhere; a terminal gets them aligned, in several blocks that fit side by side on a page.
 
+use minillm_infer::html::number::grouped;
+
 use super::design::Unit;
 use super::file::{Hold, Stretch};
 use super::statistics::Estimate;
@@ -78,14 +80,14 @@ fn costs(summary: &Summary) -> Table {
     let row = |variant: &VariantSummary| {
         vec![
             variant.name.clone(),
-            thousands(variant.parameters as f64),
+            grouped(variant.parameters as f64, 0),
             variant.intermediate_size.to_string(),
             variant.steps.to_string(),
-            thousands(variant.training_flops_per_token as f64),
+            grouped(variant.training_flops_per_token as f64, 0),
             format!("{:.2}", variant.training_flops / 1e12),
             mean(variant.tokens_per_second),
             variant.peak_memory_bytes.map_or("n/a".to_owned(), |bytes| format!("{:.0}", bytes as f64 / 1e6)),
-            thousands(variant.kv_cache_bytes_per_token as f64),
+            grouped(variant.kv_cache_bytes_per_token as f64, 0),
             mean(variant.decode_tokens_per_second),
         ]
     };
@@ -294,18 +296,5 @@ fn signed(estimate: Estimate) -> String {
 }
 
 fn mean(estimate: Option<Estimate>) -> String {
-    estimate.map_or("n/a".to_owned(), |estimate| thousands(estimate.mean))
-}
-
-/// A whole number with a comma before every three digits.
-pub fn thousands(value: f64) -> String {
-    let digits = format!("{value:.0}");
-    let mut text = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
+    estimate.map_or("n/a".to_owned(), |estimate| grouped(estimate.mean, 0))
 }
