@@ -23,7 +23,7 @@ use crate::study::tables;
 /// Compare variants of a model: every one trained with every seed, and how sure the difference is
 ///
 ///   minillm-train study configs/studies/mlp.toml
-///   minillm-train study configs/studies/mlp.toml --set train.batch_size=4 --out studies/small-batches
+///   minillm-train study configs/studies/mlp.toml --set optimizer.kind=muon --out studies/mlp-muon
 ///
 /// The same command goes on where an interrupted study stopped. A study may gain variants and seeds; a change of
 /// anything else needs another --out.

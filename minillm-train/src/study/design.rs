@@ -248,7 +248,7 @@ impl<'a> Source<'a> {
         let against = against.and_then(|name| self.file.variants.iter().position(|other| other.name == *name));
         let seeds = fields.seeds.as_ref().unwrap_or(&self.file.seeds).clone();
         config.seed = seeds[0];
-        let model = config.model.resolve(self.vocabulary(&config, cache_dir, vocabularies)?, config.train.context);
+        let model = config.model.resolve(vocabulary(&config, cache_dir, vocabularies)?, config.train.context);
         model.validate()?;
         Ok(Variant {
             name: fields.name.clone(),
@@ -260,23 +260,18 @@ impl<'a> Source<'a> {
             against: against.unwrap_or(0),
         })
     }
+}
 
-    /// How many tokens there are: known only when the tokenizer has been made.
-    fn vocabulary(
-        &self,
-        config: &RunConfig,
-        cache_dir: &Path,
-        known: &mut Vec<(TokenizerConfig, usize)>,
-    ) -> Result<usize> {
-        if let Some((_, size)) = known.iter().find(|(tokenizer, _)| *tokenizer == config.tokenizer) {
-            return Ok(*size);
-        }
-        let shape = Shape { context: config.train.context, batch_size: 1, seed: 0 };
-        let corpus = data::prepare(&config.data, &config.tokenizer, &shape, cache_dir, &Silent)?;
-        let size = corpus.tokenizer.vocab_size();
-        known.push((config.tokenizer.clone(), size));
-        Ok(size)
+/// How many tokens there are: known only when the tokenizer has been made.
+fn vocabulary(config: &RunConfig, cache_dir: &Path, known: &mut Vec<(TokenizerConfig, usize)>) -> Result<usize> {
+    if let Some((_, size)) = known.iter().find(|(tokenizer, _)| *tokenizer == config.tokenizer) {
+        return Ok(*size);
     }
+    let shape = Shape { context: config.train.context, batch_size: 1, seed: 0 };
+    let corpus = data::prepare(&config.data, &config.tokenizer, &shape, cache_dir, &Silent)?;
+    let size = corpus.tokenizer.vocab_size();
+    known.push((config.tokenizer.clone(), size));
+    Ok(size)
 }
 
 fn setting((key, value): &(String, Value)) -> String {

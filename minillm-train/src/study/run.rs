@@ -21,6 +21,7 @@ use minillm_infer::memory::peak_memory_bytes;
 use minillm_infer::sampling::Sampling;
 use minillm_model::checkpoint::{self, Checkpoint, durable, locate};
 use minillm_model::config::{ModelConfig, Position, RopeScaling};
+use minillm_model::tokenizer::Tokenizer;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -226,9 +227,9 @@ pub fn run(directory: &Path, device: &str, label: &str, cache_dir: &Path, progre
     } else {
         let sample = directory.join(SAMPLES_FOLDER).join(format!("step-{:06}.txt", config.train.max_steps));
         result.sample = fs::read_to_string(sample).ok().map(|text| text.trim().to_owned());
-        let trained = Trained::load(directory, &config, &found)?;
-        result.contexts = trained.contexts(&plan.evaluate, cache_dir, progress)?;
-        result.decode_tokens_per_second = Some(trained.decoding_rate(plan.evaluate.decode_tokens)?);
+        let model = Trained::load(directory, &config, &found)?;
+        result.contexts = model.contexts(&plan.evaluate, cache_dir, progress)?;
+        result.decode_tokens_per_second = Some(model.decoding_rate(plan.evaluate.decode_tokens)?);
     }
     result.seconds = start.elapsed().as_secs_f64();
     write_json(&directory.join(RESULT_FILE), &result)?;
@@ -307,7 +308,7 @@ impl<'a> Trained<'a> {
     /// Tokens per second of greedy generation, the best of three: whatever else the machine does only slows it down.
     fn decoding_rate(&self, count: usize) -> Result<f64> {
         let Checkpoint { config, model, tokenizer, .. } = &self.checkpoint;
-        let first = tokenizer.as_ref().and_then(|tokenizer| tokenizer.end_of_text()).unwrap_or(0);
+        let first = tokenizer.as_ref().and_then(Tokenizer::end_of_text).unwrap_or(0);
         let count = count.min(config.context().saturating_sub(1)).max(2);
         let greedy = Sampling { temperature: 0.0, ..Sampling::default() };
         let mut best = 0.0f64;

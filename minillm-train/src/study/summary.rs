@@ -219,7 +219,7 @@ fn verdict(
     let (low, high) = estimate.interval();
     let seeds = format!("{} seeds{}", estimate.count, if is_paired { "" } else { ", other ones" });
     if !estimate.is_clear() {
-        if estimate.mean == 0.0 && low == high {
+        if estimate.mean == 0.0 && high <= low {
             return format!("no difference: the same to the last digit ({seeds})");
         }
         return format!(

@@ -2,6 +2,8 @@
 //!
 //! The cells are the same everywhere; a terminal gets them aligned, in several blocks that fit side by side on a page.
 
+use std::fmt::Write as _;
+
 use minillm_infer::html::number::grouped;
 
 use super::design::Unit;
@@ -178,17 +180,18 @@ pub fn notes(summary: &Summary) -> Vec<String> {
 
 /// Everything for a terminal.
 pub fn text(summary: &Summary) -> String {
+    // Writing to a `String` cannot fail, here and below.
     let mut text = format!("{}\n{}\n", summary.title, summary.question);
     for table in tables(summary) {
-        text += &format!("\n{}\n{}", table.title, aligned(&table));
+        let _ = write!(text, "\n{}\n{}", table.title, aligned(&table));
     }
     text += "\n";
     for variant in &summary.variants {
-        text += &format!("{}: {}\n", variant.name, variant.verdict);
+        let _ = writeln!(text, "{}: {}", variant.name, variant.verdict);
     }
     text += "\n";
     for note in notes(summary) {
-        text += &format!("{note}\n");
+        let _ = writeln!(text, "{note}");
     }
     text
 }
@@ -199,13 +202,13 @@ pub fn markdown(summary: &Summary) -> String {
     let cell = |cell: &String| cell.replace('|', "\\|");
     for table in tables(summary) {
         let line = |cells: &[String]| format!("| {} |\n", cells.iter().map(cell).collect::<Vec<_>>().join(" | "));
-        text += &format!("\n{}:\n\n{}", table.title, line(&table.header));
-        text += &format!("|{}\n", "---|".repeat(table.header.len()));
+        let _ = write!(text, "\n{}:\n\n{}", table.title, line(&table.header));
+        let _ = writeln!(text, "|{}", "---|".repeat(table.header.len()));
         text += &table.rows.iter().map(|row| line(row)).collect::<String>();
     }
     text += "\n";
     for variant in &summary.variants {
-        text += &format!("- **{}**: {}\n", variant.name, variant.verdict);
+        let _ = writeln!(text, "- **{}**: {}", variant.name, variant.verdict);
     }
     text += "\n";
     text += &notes(summary).join("\n");
