@@ -13,6 +13,7 @@ pub mod device;
 pub mod error;
 pub mod export;
 pub mod generate;
+pub mod html;
 pub mod memory;
 pub mod sampling;
 pub mod score;

@@ -76,6 +76,18 @@ impl LanguageModel {
         Ok(Self { model, lm_head, kernels: Kernels::fastest(device), quantized: None })
     }
 
+    /// The same weights with the rotary angles of `config`, which may differ from the model's in context and scaling alone.
+    /// Without rotary positions nothing changes.
+    pub fn with_rotary_angles(mut self, config: &ModelConfig, device: &Device) -> Result<Self> {
+        config.validate()?;
+        if let Some(rope) = &mut self.model.rope {
+            let kernels = rope.kernels;
+            *rope = RotaryEmbedding::new(config, device);
+            rope.kernels = kernels;
+        }
+        Ok(self)
+    }
+
     /// Scores of every token as the next one, at every position given.
     ///
     /// # Shapes
