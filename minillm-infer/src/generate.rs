@@ -293,7 +293,7 @@ pub fn tokenizer(checkpoint: &Checkpoint) -> Result<&Tokenizer> {
     })
 }
 
-fn check_prompt(config: &ModelConfig, ids: &[u32]) -> Result<()> {
+pub(crate) fn check_prompt(config: &ModelConfig, ids: &[u32]) -> Result<()> {
     let request = |problem: String, hint: &str| Err(Error::Request { problem, hint: hint.to_owned() });
     if ids.is_empty() {
         return Err(empty_prompt());
@@ -310,12 +310,12 @@ fn check_prompt(config: &ModelConfig, ids: &[u32]) -> Result<()> {
     Ok(())
 }
 
-fn ids_tensor(ids: &[u32], device: &Device) -> Tensor<2, Int> {
+pub(crate) fn ids_tensor(ids: &[u32], device: &Device) -> Tensor<2, Int> {
     let ids: Vec<i32> = ids.iter().map(|&id| id as i32).collect();
     let length = ids.len();
     Tensor::from_data(TensorData::new(ids, [1, length]), device)
 }
 
-fn read(logits: Tensor<3>) -> Result<Vec<f32>> {
-    Ok(logits.try_into_vec_as::<f32>().map_err(|error| ModelError::Device(error.to_string()))?)
+pub(crate) fn read<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>> {
+    Ok(tensor.try_into_vec_as::<f32>().map_err(|error| ModelError::Device(error.to_string()))?)
 }

@@ -2,7 +2,7 @@
 //!
 //! Read [`generate`] first: a loop of "one token in, one token out". [`sampling`] chooses each token, [`decode_stream`]
 //! turns them into text as they come, [`score`] measures how well a model predicts a given text, [`verify`] compares
-//! two models, [`export`] writes one for other programs, and [`device`] opens what it all runs on.
+//! two models, [`inspect`] shows one from the inside, [`export`] writes one for other programs, and [`device`] opens what it all runs on.
 
 #![recursion_limit = "256"]
 
@@ -13,6 +13,8 @@ pub mod device;
 pub mod error;
 pub mod export;
 pub mod generate;
+pub mod html;
+pub mod inspect;
 pub mod memory;
 pub mod sampling;
 pub mod score;

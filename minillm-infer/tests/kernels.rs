@@ -7,13 +7,15 @@ use burn::tensor::{Device, Gradients, Int, Tensor, TensorData};
 use minillm_infer::device;
 use minillm_model::checkpoint::encoding::Encoding;
 use minillm_model::checkpoint::weights;
-use minillm_model::config::{ModelConfig, ModelOptions, Preset};
+use minillm_model::config::{Mlp, ModelConfig, ModelOptions, Preset};
 use minillm_model::decoder::LanguageModel;
 use minillm_model::init;
 use minillm_model::kv_cache::KvCache;
 use minillm_model::layers::attention::grouped_attention;
 use minillm_model::layers::causal_mask::CausalMask;
 use minillm_model::layers::dropout::Dropout;
+use minillm_model::layers::gelu_mlp::GeluMlp;
+use minillm_model::layers::layer_norm::LayerNorm;
 use minillm_model::layers::rms_norm::RmsNorm;
 use minillm_model::layers::rope::RotaryEmbedding;
 use minillm_model::layers::swiglu::Swiglu;
@@ -92,7 +94,7 @@ fn the_cpu_backends_have_all_fast_forms() {
 
 #[test]
 fn rms_norm() {
-    for (name, device, kernels) in devices().into_iter().filter(|(_, _, kernels)| kernels.rms_norm) {
+    for (name, device, kernels) in devices().into_iter().filter(|(_, _, kernels)| kernels.norm) {
         // Widths around that of vector registers, and more rows than one piece of shared work has.
         for (rows, d) in [(3, 1), (2, 15), (5, 16), (7, 33), (600, 64)] {
             same(&format!("{name}: {rows} x {d}"), kernels, |kernels| {
@@ -111,8 +113,55 @@ fn rms_norm() {
 }
 
 #[test]
+fn layer_norm() {
+    for (name, device, kernels) in devices().into_iter().filter(|(_, _, kernels)| kernels.norm) {
+        for (rows, d) in [(3, 2), (2, 15), (5, 16), (7, 33), (600, 64)] {
+            for has_bias in [true, false] {
+                same(&format!("{name}: {rows} x {d}, bias {has_bias}"), kernels, |kernels| {
+                    let x = leaf([rows, d], "x", &device);
+                    let mut norm = LayerNorm::new(d, 1e-3, has_bias, &device);
+                    (norm.kernels, norm.weight) = (kernels, Param::from_tensor(random([d], "weight", &device)));
+                    norm.bias = has_bias.then(|| Param::from_tensor(random([d], "bias", &device)));
+                    let out = norm.forward(x.clone());
+                    let leaves: Vec<_> =
+                        [Some(norm.weight), norm.bias].into_iter().flatten().map(|p| p.val()).collect();
+                    let read = move |gradients: &Gradients| {
+                        let of_x = x.grad(gradients).unwrap().reshape([-1]);
+                        leaves.iter().map(|leaf| leaf.grad(gradients).unwrap()).chain([of_x]).collect()
+                    };
+                    (out, Box::new(read))
+                });
+            }
+        }
+    }
+}
+
+#[test]
+fn activations() {
+    for (name, device, kernels) in devices().into_iter().filter(|(_, _, kernels)| kernels.activation) {
+        for curve in [Mlp::Gelu, Mlp::Relu2, Mlp::GeluErf] {
+            for (t, f) in [(1, 1), (3, 17), (70, 300)] {
+                same(&format!("{name}: {curve:?}, {t} x {f}"), kernels, |kernels| {
+                    let mut mlp = GeluMlp::new(&ModelConfig { mlp: curve, ..config(Preset::Gpt2, 8, f) }, &device);
+                    mlp.kernels = kernels;
+                    let weight = |shape, name| Param::from_tensor(random::<2>(shape, name, &device));
+                    mlp.up_proj.weight = weight([8, f], "up");
+                    mlp.down_proj.weight = weight([f, 8], "down");
+                    let x = leaf([1, t, 8], "x", &device);
+                    let (up, out) = (mlp.up_proj.weight.val(), mlp.forward(x.clone()));
+                    let read = move |gradients: &Gradients| {
+                        vec![up.grad(gradients).unwrap().reshape([-1]), x.grad(gradients).unwrap().reshape([-1])]
+                    };
+                    (out, Box::new(read))
+                });
+            }
+        }
+    }
+}
+
+#[test]
 fn swiglu() {
-    for (name, device, kernels) in devices().into_iter().filter(|(_, _, kernels)| kernels.swiglu) {
+    for (name, device, kernels) in devices().into_iter().filter(|(_, _, kernels)| kernels.activation) {
         for (t, f) in [(1, 1), (3, 17), (70, 300)] {
             same(&format!("{name}: {t} x {f}"), kernels, |kernels| {
                 let mut mlp = Swiglu::new(&config(Preset::Llama, 8, f), &device);

@@ -8,20 +8,18 @@
 
 use std::sync::Arc;
 
-use burn::module::Initializer;
-use burn::module::Module;
+use burn::module::{Initializer, Module};
 use burn::nn::{Embedding, EmbeddingConfig};
 use burn::tensor::{Device, Int, Tensor};
 
-use crate::block::Block;
+use crate::block::{Block, Shared};
 use crate::config::{ModelConfig, Position};
 use crate::error::Result;
 use crate::kv_cache::{KvCache, LayerCache};
 use crate::layers::Norm;
-use crate::layers::causal_mask::CausalMask;
 use crate::layers::dropout::{Dropout, dropout};
 use crate::layers::linear::{Linear, tied_head};
-use crate::layers::rope::{RotaryEmbedding, Rotation};
+use crate::layers::rope::RotaryEmbedding;
 use crate::ops::Kernels;
 use crate::ops::linear::QuantizedMatrix;
 
@@ -38,9 +36,6 @@ pub struct Decoder {
     pub norm: Norm,
     /// Angles shared by all blocks, where positions are rotary.
     pub(crate) rope: Option<RotaryEmbedding>,
-    /// How many tokens back the queries of each block may look, `[L]`.
-    #[module(skip)]
-    windows: Vec<Option<usize>>,
 }
 
 /// A decoder with its output matrix.
@@ -67,13 +62,24 @@ impl LanguageModel {
         let model = Decoder {
             embed_tokens: table(v),
             embed_positions: (config.position == Position::Learned).then(|| table(config.max_position_embeddings)),
-            layers: (0..config.num_hidden_layers).map(|_| Block::new(config, device)).collect(),
+            layers: (0..config.num_hidden_layers).map(|index| Block::new(config, index, device)).collect(),
             norm: Norm::new(config, device),
             rope: (config.position == Position::Rope).then(|| RotaryEmbedding::new(config, device)),
-            windows: (0..config.num_hidden_layers).map(|index| config.window(index)).collect(),
         };
         let lm_head = (!config.tie_word_embeddings).then(|| Linear::new(d, v, false, device));
         Ok(Self { model, lm_head, kernels: Kernels::fastest(device), quantized: None })
+    }
+
+    /// The same weights with the rotary angles of `config`, which may differ from the model's in context and scaling alone.
+    /// Without rotary positions nothing changes.
+    pub fn with_rotary_angles(mut self, config: &ModelConfig, device: &Device) -> Result<Self> {
+        config.validate()?;
+        if let Some(rope) = &mut self.model.rope {
+            let kernels = rope.kernels;
+            *rope = RotaryEmbedding::new(config, device);
+            rope.kernels = kernels;
+        }
+        Ok(self)
     }
 
     /// Scores of every token as the next one, at every position given.
@@ -136,25 +142,12 @@ impl Decoder {
         cache: Option<&mut LayerCache>,
         drop: &Dropout,
     ) -> Tensor<3> {
-        let mask = if self.windows[index].is_some() { &shared.windowed } else { &shared.full };
-        self.layers[index].forward(x, shared.rotation.as_ref(), mask, cache, &drop.at(index as u64 + 1))
+        self.layers[index].forward(x, shared, cache, &drop.at(index as u64 + 1))
     }
 
     /// What the blocks share for T tokens from position `start` on.
     pub fn shared(&self, start: usize, t: usize, device: &Device) -> Shared {
-        let window = self.windows.iter().flatten().next().copied();
-        Shared {
-            rotation: self.rope.as_ref().map(|rope| rope.at(start, t)),
-            full: CausalMask::new(t, start + t, None, device),
-            windowed: CausalMask::new(t, start + t, window, device),
-        }
+        let rotation = self.rope.as_ref().map(|rope| rope.at(start, t));
+        Shared::new(&self.layers, rotation, start, t, device)
     }
-}
-
-/// The rotation of the positions given, and who may look at whom: the same in every block.
-#[derive(Debug)]
-pub struct Shared {
-    rotation: Option<Rotation>,
-    full: CausalMask,
-    windowed: CausalMask,
 }

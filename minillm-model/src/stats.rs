@@ -61,17 +61,49 @@ pub fn parameters(config: &ModelConfig) -> Parameters {
     }
 }
 
-/// Floating-point operations to train on one token of a sequence of `context` tokens: 2 for each multiply-and-add of
-/// a matrix in the forward pass, twice that again in the backward pass (Kaplan et al. 2020, arXiv:2001.08361), and attention's two
-/// products, counted in full as if nothing were masked (Chowdhery et al. 2022, arXiv:2204.02311, appendix B).
-pub fn training_flops_per_token(config: &ModelConfig, context: usize) -> usize {
-    let (d, f, l) = (config.hidden_size, config.intermediate_size, config.num_hidden_layers);
-    let queries = config.num_attention_heads * config.head_dim;
-    let keys = config.num_key_value_heads * config.head_dim;
+/// Floating-point operations of the forward pass for one token, by part: 2 for each multiply-and-add of a matrix (Kaplan et
+/// al. 2020, arXiv:2001.08361). What is not a matrix product (looking up a row, norms, activations, softmax) is left out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Flops {
+    /// One block's attention matrices: `4 D H E + 4 D K E`.
+    pub projections: usize,
+    /// One block's scores and mix over `context` tokens: `4 H E context`, counted in full as if nothing were masked
+    /// (Chowdhery et al. 2022, arXiv:2204.02311, appendix B).
+    pub scores: usize,
+    /// One block's MLP: `6 D F` (SwiGLU) or `4 D F`.
+    pub mlp: usize,
+    /// Number of blocks.
+    pub blocks: usize,
+    /// `2 D V`, tied or not.
+    pub output: usize,
+}
+
+impl Flops {
+    /// The whole model.
+    pub fn total(&self) -> usize {
+        self.blocks * (self.projections + self.scores + self.mlp) + self.output
+    }
+}
+
+/// Operations of every part, for one token of a sequence of `context` tokens.
+pub fn forward_flops_per_token(config: &ModelConfig, context: usize) -> Flops {
+    let (d, f) = (config.hidden_size, config.intermediate_size);
+    let queries = config.num_attention_heads * config.head_dim; // H E
+    let keys = config.num_key_value_heads * config.head_dim; // K E
     let matrices = if config.mlp == Mlp::Swiglu { 3 } else { 2 };
-    let block = 2 * d * queries + 2 * d * keys + matrices * d * f;
-    let scores_and_mix = 2 * queries * context;
-    6 * (l * (block + scores_and_mix) + d * config.vocab_size)
+    Flops {
+        projections: 2 * (2 * d * queries + 2 * d * keys),
+        scores: 2 * 2 * queries * context,
+        mlp: 2 * matrices * d * f,
+        blocks: config.num_hidden_layers,
+        output: 2 * d * config.vocab_size,
+    }
+}
+
+/// Floating-point operations to train on one token of a sequence of `context` tokens: the backward pass takes twice those
+/// of the forward pass.
+pub fn training_flops_per_token(config: &ModelConfig, context: usize) -> usize {
+    3 * forward_flops_per_token(config, context).total()
 }
 
 /// Bytes the KV cache grows by with each token, in f32: `2 L K E * 4`.

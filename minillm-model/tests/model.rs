@@ -335,3 +335,23 @@ fn a_file_that_does_not_fit_lists_what_is_wrong() {
     let message = weights::load(&path, &fewer, &device()).unwrap_err().to_string();
     assert!(message.contains("not part of the model: `model.layers.1."), "{message}");
 }
+
+/// Trained with some angles, asked with others: the model with the other angles and the same weights.
+#[test]
+fn rotary_angles_can_be_changed_after_training() {
+    let numbers = |logits: Tensor<3>| logits.into_data().to_vec::<f32>().unwrap();
+    let long = ids(std::array::from_fn::<i32, 24, _>(|i| (i as i32 * 7 + 3) % 23));
+    let trained = model(&base());
+    let scalings =
+        [RopeScaling::Linear { factor: 2.0 }, RopeScaling::yarn(2.0, 12), RopeScaling::Dynamic { factor: 2.0 }];
+    let mut seen = vec![numbers(trained.forward(long.clone(), None))];
+    for scaling in scalings {
+        let context = if matches!(scaling, RopeScaling::Dynamic { .. }) { 12 } else { 24 };
+        let config = ModelConfig { max_position_embeddings: context, rope_scaling: Some(scaling), ..base() };
+        let changed = trained.clone().with_rotary_angles(&config, &device()).unwrap();
+        let logits = numbers(changed.forward(long.clone(), None));
+        assert_eq!(logits, numbers(model(&config).forward(long.clone(), None)), "{scaling:?}");
+        assert!(!seen.contains(&logits), "{scaling:?} changes nothing");
+        seen.push(logits);
+    }
+}

@@ -13,7 +13,7 @@
 //! A signal handler may do next to nothing, so it only stores the signal's number; a thread looks at it 20 times a second
 //! and does the rest in ordinary code. The thread answers even while a long step runs.
 
-use std::io;
+use std::io::{self, Read};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -83,6 +83,21 @@ impl Interrupt {
     /// The signal that asked to stop, if one has.
     pub fn requested(&self) -> Option<Signal> {
         Signal::from_number(self.first.load(Ordering::SeqCst))
+    }
+
+    /// Asks to stop as SIGTERM does once `input` ends. A program that starts another and keeps the other's standard input open
+    /// takes it along wherever it goes, a kill included.
+    ///
+    /// # Errors
+    /// A system that refuses threads.
+    pub fn at_end_of(&self, mut input: impl Read + Send + 'static) -> Result<()> {
+        let first = Arc::clone(&self.first);
+        let wait = move || {
+            let _ = io::copy(&mut input, &mut io::sink()); // however it ends, nobody waits any more
+            let _ = first.compare_exchange(0, SIGTERM as usize, Ordering::SeqCst, Ordering::SeqCst);
+        };
+        let thread = thread::Builder::new().name("end of input".to_owned()).spawn(wait);
+        thread.map(drop).map_err(|source| Error::Io { action: "start", what: "a thread", source })
     }
 
     fn catch(&self) -> io::Result<()> {

@@ -3,7 +3,7 @@
 //! Read [`trainer`] first: the loop, top to bottom. What it calls, in the order in which it calls it: [`data`] (text to
 //! batches; [`tales`] is the built-in corpus), [`schedule`] (how far to move), [`step`] (forward, backward, clip,
 //! [`optimizer`]), [`evaluate`], [`metrics`] (where the numbers go), [`checkpoint`] and [`run_dir`] (what is saved, and
-//! how it survives a crash). [`config`] is the file in which all of it is chosen.
+//! how it survives a crash), [`report`] (the run on one page). [`config`] is the file in which all of it is chosen.
 
 #![recursion_limit = "256"]
 
@@ -18,10 +18,13 @@ pub mod metrics;
 pub mod optimizer;
 pub mod publish;
 pub mod recompute;
+pub mod report;
 pub mod run_dir;
 pub mod schedule;
+pub mod session;
 pub mod start;
 pub mod step;
+pub mod study;
 pub mod tales;
 pub mod trainer;
 pub mod workers;

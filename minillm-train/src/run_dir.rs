@@ -4,7 +4,7 @@
 //! RUN/
 //!   .lock                  locked while a trainer lives; the system releases it, however the trainer ends
 //!   config.toml            the run's configuration
-//!   metrics.jsonl          and tensorboard/, samples/
+//!   metrics.jsonl          and tensorboard/, samples/, report.html
 //!   checkpoint-000500/     a Hugging Face model directory with trainer/, see `checkpoint`
 //!   best.json              the best checkpoint: { "step": 500, "value": 1.47 }
 //! ```
@@ -29,6 +29,8 @@ pub const CONFIG_FILE: &str = "config.toml";
 pub const METRICS_FILE: &str = "metrics.jsonl";
 /// Event files for `TensorBoard`.
 pub const TENSORBOARD_FOLDER: &str = "tensorboard";
+/// The run on one page.
+pub const REPORT_FILE: &str = "report.html";
 /// A text per evaluation.
 pub const SAMPLES_FOLDER: &str = "samples";
 
@@ -80,6 +82,11 @@ impl RunDir {
         &self.path
     }
 
+    /// Whether a trainer has begun a run in `path` that [`OpenMode::Resume`] opens.
+    pub fn holds_run(path: &Path) -> Result<bool> {
+        Ok(is_known_run(path) && evidence_of_run(path)?.is_some())
+    }
+
     /// Removes what a killed trainer left half written or half deleted.
     fn remove_strays(&self) -> Result<()> {
         for entry in fs::read_dir(&self.path).map_err(clean_error)? {
@@ -89,7 +96,7 @@ impl RunDir {
             let step = name.strip_prefix(SAVING_PREFIX).or_else(|| name.strip_prefix(DELETING_PREFIX));
             if step.is_some_and(|step| step.parse::<usize>().is_ok()) {
                 durable::remove_tree(&entry.path()).map_err(clean_error)?;
-            } else if [BEST_FILE, CONFIG_FILE].iter().any(|file| name == format!(".{file}.part")) {
+            } else if [BEST_FILE, CONFIG_FILE, REPORT_FILE].iter().any(|file| name == format!(".{file}.part")) {
                 fs::remove_file(entry.path()).map_err(clean_error)?;
             }
         }
@@ -101,7 +108,7 @@ impl RunDir {
         for (step, path) in self.checkpoints()? {
             self.delete(step, &path).map_err(clean_error)?;
         }
-        for name in [BEST_FILE, METRICS_FILE, CONFIG_FILE] {
+        for name in [BEST_FILE, METRICS_FILE, CONFIG_FILE, REPORT_FILE] {
             let path = self.path.join(name);
             if path.is_file() {
                 fs::remove_file(path).map_err(clean_error)?;

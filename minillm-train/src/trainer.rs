@@ -36,6 +36,7 @@ use crate::metrics::jsonl::Jsonl;
 use crate::metrics::tensorboard::TensorBoard;
 use crate::metrics::{Metrics, Record, Sink, tag};
 use crate::optimizer::ModelOptimizer;
+use crate::report;
 use crate::run_dir::{METRICS_FILE, RunDir, SAMPLES_FOLDER, TENSORBOARD_FOLDER};
 use crate::schedule::learning_rate;
 use crate::start::{architecture, start};
@@ -75,13 +76,15 @@ pub struct Outcome {
 }
 
 impl Trainer {
-    /// Sets up a run: a new model, or with `resume_from` the one in that checkpoint.
+    /// Sets up a run: a new model, or with `resume_from` the one in that checkpoint. With a `label` the run is one of several
+    /// and shows no more than a bar of that name.
     pub fn new(
         config: &RunConfig,
         corpus: Corpus,
         run: RunDir,
         found: &Found,
         resume_from: Option<&Path>,
+        label: Option<&str>,
     ) -> Result<Self> {
         let device = found.device.clone().autodiff();
         let threads = found.training_threads();
@@ -103,7 +106,10 @@ impl Trainer {
             }
         };
         let model = model.with_kernels(kernels);
-        let console = Console::stderr(state.step, config.train.max_steps);
+        let console = match label {
+            Some(label) => Console::one_of_several(label, state.step, config.train.max_steps),
+            None => Console::stderr(state.step, config.train.max_steps),
+        };
         let json_lines = run.path().join(METRICS_FILE);
         let json_lines = match resume_from {
             Some(_) => Jsonl::resume(&json_lines, state.step)?,
@@ -172,6 +178,7 @@ impl Trainer {
                 let evaluation = self.evaluate()?;
                 is_best = self.keep_best(&evaluation);
                 outcome.evaluation = Some(evaluation);
+                report::update(self.run.path());
                 since += before.elapsed(); // evaluation is not training time
             }
 
@@ -184,6 +191,7 @@ impl Trainer {
             }
         }
         self.metrics.flush()?;
+        report::update(self.run.path());
         (outcome.steps, outcome.best) = (self.state.step, self.state.best);
         Ok(outcome)
     }

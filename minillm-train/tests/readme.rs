@@ -7,6 +7,7 @@
 
 mod common;
 
+use std::path::Path;
 use std::process::Command;
 
 use common::{Bench, infer, root, stderr};
@@ -59,11 +60,19 @@ fn the_commands_of_the_readme_work() {
 }
 
 fn copy_configs(bench: &Bench) {
-    fs_err::create_dir(bench.path().join("configs")).unwrap();
-    for entry in fs_err::read_dir(root().join("configs")).unwrap() {
-        let path = entry.unwrap().path();
-        fs_err::copy(&path, bench.path().join("configs").join(path.file_name().unwrap())).unwrap();
+    fn copy(from: &Path, to: &Path) {
+        fs_err::create_dir(to).unwrap();
+        for entry in fs_err::read_dir(from).unwrap() {
+            let path = entry.unwrap().path();
+            let to = to.join(path.file_name().unwrap());
+            if path.is_dir() {
+                copy(&path, &to);
+            } else {
+                fs_err::copy(&path, &to).unwrap();
+            }
+        }
     }
+    copy(&root().join("configs"), &bench.path().join("configs"));
 }
 
 /// Lines of the ```` ```sh ```` blocks, continued ones joined, comments left out.

@@ -66,7 +66,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
 }
 
 /// The run's name, also where its checkpoint was given.
-fn default_name(path: &Path) -> String {
+pub(super) fn default_name(path: &Path) -> String {
     let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
     let name = |path: &Path| path.file_stem().map(|name| name.to_string_lossy().into_owned());
     let own = name(&path).filter(|name| !name.starts_with("checkpoint-"));

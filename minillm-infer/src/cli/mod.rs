@@ -3,6 +3,7 @@
 pub mod bench;
 pub mod export;
 pub mod generate;
+pub mod inspect;
 pub mod logits;
 pub mod output;
 pub mod score;
@@ -32,6 +33,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Verb {
     Generate(generate::Args),
+    Inspect(inspect::Args),
     Bench(bench::Args),
     Score(score::Args),
     Logits(logits::Args),
@@ -44,6 +46,7 @@ pub fn main() -> ExitCode {
     start_logging();
     let done = match Cli::parse().verb {
         Verb::Generate(args) => generate::run(&args),
+        Verb::Inspect(args) => inspect::run(&args),
         Verb::Bench(args) => bench::run(&args),
         Verb::Score(args) => score::run(&args),
         Verb::Logits(args) => logits::run(&args),

@@ -86,22 +86,8 @@ impl Attention {
         let [b, t, _] = x.dims();
         let (h, k, e) = (self.num_attention_heads, self.num_key_value_heads, self.head_dim);
 
-        // 1. Project, then bring the heads forward.
-        let query = self.q_proj.forward(x.clone()).reshape([b, t, h, e]).swap_dims(1, 2); // [B, H, T, E]
-        let key = self.k_proj.forward(x.clone()).reshape([b, t, k, e]).swap_dims(1, 2); // [B, K, T, E]
+        let (query, key) = self.query_and_key(x.clone(), rotation); // [B, H, T, E], [B, K, T, E]
         let value = self.v_proj.forward(x).reshape([b, t, k, e]).swap_dims(1, 2); // [B, K, T, E]
-
-        // 2. Bring queries and keys to one length, if the model does that.
-        let (query, key) = match (&self.q_norm, &self.k_norm) {
-            (Some(q_norm), Some(k_norm)) => (q_norm.forward(query), k_norm.forward(key)),
-            _ => (query, key),
-        };
-
-        // 3. Rotate by absolute position; in q k^T only the difference of positions survives.
-        let (query, key) = match rotation {
-            Some(rotation) => (rotation.apply(query), rotation.apply(key)),
-            None => (query, key),
-        };
 
         // 4. Remember, attend, merge the heads.
         let (key, value) = match cache {
@@ -116,10 +102,34 @@ impl Attention {
         };
         self.o_proj.forward(out.swap_dims(1, 2).reshape([b, t, h * e])) // [B, T, D]
     }
+
+    /// What is compared: the query and the key of every token.
+    ///
+    /// # Shapes
+    /// - `x`: `[B, T, D]` -> `[B, H, T, E]` and `[B, K, T, E]`
+    pub fn query_and_key(&self, x: Tensor<3>, rotation: Option<&Rotation>) -> (Tensor<4>, Tensor<4>) {
+        let [b, t, _] = x.dims();
+        let (h, k, e) = (self.num_attention_heads, self.num_key_value_heads, self.head_dim);
+
+        // 1. Project, then bring the heads forward.
+        let query = self.q_proj.forward(x.clone()).reshape([b, t, h, e]).swap_dims(1, 2); // [B, H, T, E]
+        let key = self.k_proj.forward(x).reshape([b, t, k, e]).swap_dims(1, 2); // [B, K, T, E]
+
+        // 2. Bring queries and keys to one length, if the model does that.
+        let (query, key) = match (&self.q_norm, &self.k_norm) {
+            (Some(q_norm), Some(k_norm)) => (q_norm.forward(query), k_norm.forward(key)),
+            _ => (query, key),
+        };
+
+        // 3. Rotate by absolute position; in q k^T only the difference of positions survives.
+        match rotation {
+            Some(rotation) => (rotation.apply(query), rotation.apply(key)),
+            None => (query, key),
+        }
+    }
 }
 
-/// Attention proper. The G query heads of a group are stacked as rows of one matrix over their shared keys, so keys and
-/// values are never repeated in memory.
+/// Attention proper: every query's mix of the values. Keys and values are never repeated in memory.
 ///
 /// # Shapes
 /// - `query`: `[B, H, T, E]`, `key` and `value`: `[B, K, S, E]`, `mask`: `[T, S]` -> `[B, H, T, E]`
@@ -132,13 +142,22 @@ pub fn grouped_attention(
 ) -> Tensor<4> {
     let [b, h, t, e] = query.dims();
     let [_, k, s, _] = key.dims();
-    let g = h / k;
+    let weights = dropout(attention_weights(query, key, mask), drop); // [B, H, T, S]
+    weights.reshape([b, k, h / k * t, s]).matmul(value).reshape([b, h, t, e]) // [B, H, T, E]
+}
 
-    let query = (query / (e as f64).sqrt()).reshape([b, k, g * t, e]); // [B, K, G T, E]
+/// Where every query looks; each row sums to 1. The G query heads of a group are stacked as rows of one matrix over their
+/// shared keys.
+///
+/// # Shapes
+/// - `query`: `[B, H, T, E]`, `key`: `[B, K, S, E]`, `mask`: `[T, S]` -> `[B, H, T, S]`
+pub fn attention_weights(query: Tensor<4>, key: Tensor<4>, mask: Option<&Tensor<2, Bool>>) -> Tensor<4> {
+    let [b, h, t, e] = query.dims();
+    let [_, k, s, _] = key.dims();
+    let query = (query / (e as f64).sqrt()).reshape([b, k, h / k * t, e]); // [B, K, G T, E]
     let mut scores = query.matmul(key.swap_dims(2, 3)).reshape([b, h, t, s]); // [B, H, T, S]
     if let Some(mask) = mask {
         scores = scores.mask_fill(mask.clone().unsqueeze(), f32::NEG_INFINITY);
     }
-    let weights = dropout(softmax(scores, 3), drop); // [B, H, T, S]
-    weights.reshape([b, k, g * t, s]).matmul(value).reshape([b, h, t, e]) // [B, H, T, E]
+    softmax(scores, 3)
 }

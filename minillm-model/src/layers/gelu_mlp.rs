@@ -13,6 +13,8 @@ use burn::tensor::{Device, Tensor};
 
 use super::linear::Linear;
 use crate::config::{Mlp, ModelConfig};
+use crate::ops::Kernels;
+use crate::ops::activation::{Curve, activation};
 
 /// Two matrices with one curve between them.
 #[derive(Module, Debug)]
@@ -23,6 +25,9 @@ pub struct GeluMlp {
     pub down_proj: Linear,
     #[module(skip)]
     activation: Mlp,
+    /// Which form computes.
+    #[module(skip)]
+    pub kernels: Kernels,
 }
 
 impl GeluMlp {
@@ -33,6 +38,7 @@ impl GeluMlp {
             up_proj: Linear::new(d, f, bias, device),
             down_proj: Linear::new(f, d, bias, device),
             activation: config.mlp,
+            kernels: Kernels::fastest(device),
         }
     }
 
@@ -41,6 +47,8 @@ impl GeluMlp {
     pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
         let up = self.up_proj.forward(x); // [B, T, F]
         let activated = match self.activation {
+            Mlp::Gelu if self.kernels.activation => activation(up, Curve::Gelu),
+            Mlp::Relu2 if self.kernels.activation => activation(up, Curve::Relu2),
             Mlp::GeluErf => gelu(up),
             Mlp::Relu2 => relu(up).square(),
             // SwiGLU has a layer of its own; the config never sends it here.

@@ -33,7 +33,7 @@ impl RmsNorm {
     /// # Shapes
     /// - `x`: `[.., D]` -> `[.., D]`
     pub fn forward<const N: usize>(&self, x: Tensor<N>) -> Tensor<N> {
-        if self.kernels.rms_norm {
+        if self.kernels.norm {
             return ops::rms_norm::rms_norm(x, self.weight.val(), self.eps);
         }
         let mean_square = x.clone().square().mean_dim(N - 1); // [.., 1]

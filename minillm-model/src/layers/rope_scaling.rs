@@ -59,6 +59,18 @@ pub enum RopeScaling {
 }
 
 impl RopeScaling {
+    /// YaRN with the paper's constants, to a context `factor` times `original`.
+    pub fn yarn(factor: f64, original: usize) -> Self {
+        Self::Yarn {
+            factor,
+            original_max_position_embeddings: original,
+            attention_factor: None,
+            beta_fast: yarn_beta_fast(),
+            beta_slow: yarn_beta_slow(),
+            truncate: yarn_truncate(),
+        }
+    }
+
     /// Radians per token of each pair, `[E/2]`, in a sequence of S tokens.
     pub fn frequencies(&self, config: &ModelConfig, s: usize) -> Vec<f64> {
         let (theta, e) = (config.rope_theta, config.head_dim as f64);

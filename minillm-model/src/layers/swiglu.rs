@@ -47,7 +47,7 @@ impl Swiglu {
     pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
         let gate = self.gate_proj.forward(x.clone()); // [B, T, F]
         let up = self.up_proj.forward(x); // [B, T, F]
-        let gated = if self.kernels.swiglu { ops::swiglu::swiglu(gate, up) } else { silu(gate) * up };
+        let gated = if self.kernels.activation { ops::swiglu::swiglu(gate, up) } else { silu(gate) * up };
         self.down_proj.forward(gated) // [B, T, D]
     }
 }

@@ -13,12 +13,12 @@ use crate::ops::Precision;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(clippy::struct_excessive_bools)] // a set
 pub struct Kernels {
-    /// [`rms_norm`](super::rms_norm)
-    pub rms_norm: bool,
+    /// [`rms_norm`](super::rms_norm) and [`layer_norm`](super::layer_norm)
+    pub norm: bool,
     /// [`rotary`](super::rotary)
     pub rotary: bool,
-    /// [`swiglu`](super::swiglu)
-    pub swiglu: bool,
+    /// What is between the MLP's matrices: [`swiglu`](super::swiglu), [`activation`](super::activation)
+    pub activation: bool,
     /// [`attention`](super::attention)
     pub attention: bool,
     /// [`cross_entropy`](super::cross_entropy)
@@ -36,9 +36,9 @@ pub struct Kernels {
 impl Kernels {
     /// The layers' own lines, everywhere.
     pub const READABLE: Self = Self {
-        rms_norm: false,
+        norm: false,
         rotary: false,
-        swiglu: false,
+        activation: false,
         attention: false,
         cross_entropy: false,
         adam_w: false,
@@ -52,9 +52,9 @@ impl Kernels {
 
     /// What `cpu` has.
     const CPU: Self = Self {
-        rms_norm: true,
+        norm: true,
         rotary: true,
-        swiglu: true,
+        activation: true,
         adam_w: true,
         linear: true,
         product: true,
@@ -105,8 +105,8 @@ impl Kernels {
         add("+ products", self.product, |kernels| kernels.product = true);
         add("+ attention", self.attention, |kernels| kernels.attention = true);
         add("+ cross-entropy", self.cross_entropy, |kernels| kernels.cross_entropy = true);
-        add("+ RMSNorm", self.rms_norm, |kernels| kernels.rms_norm = true);
-        add("+ SwiGLU", self.swiglu, |kernels| kernels.swiglu = true);
+        add("+ norms", self.norm, |kernels| kernels.norm = true);
+        add("+ activations", self.activation, |kernels| kernels.activation = true);
         add("+ rotary", self.rotary, |kernels| kernels.rotary = true);
         add("+ AdamW", self.adam_w, |kernels| (kernels.adam_w, kernels.linear) = (true, true));
         rungs
@@ -131,26 +131,32 @@ impl LanguageModel {
     }
 }
 
+impl Norm {
+    fn set_kernels(&mut self, kernels: Kernels) {
+        match self {
+            Self::Rms(norm) => norm.kernels = kernels,
+            Self::Layer(norm) => norm.kernels = kernels,
+        }
+    }
+}
+
 impl Decoder {
     fn set_kernels(&mut self, kernels: Kernels) {
-        if let Norm::Rms(norm) = &mut self.norm {
-            norm.kernels = kernels;
-        }
+        self.norm.set_kernels(kernels);
         if let Some(rope) = &mut self.rope {
             rope.kernels = kernels;
         }
         for block in &mut self.layers {
             for norm in [&mut block.input_layernorm, &mut block.post_attention_layernorm] {
-                if let Norm::Rms(norm) = norm {
-                    norm.kernels = kernels;
-                }
+                norm.set_kernels(kernels);
             }
             block.self_attn.kernels = kernels;
             for norm in [&mut block.self_attn.q_norm, &mut block.self_attn.k_norm].into_iter().flatten() {
                 norm.kernels = kernels;
             }
-            if let Mlp::Swiglu(mlp) = &mut block.mlp {
-                mlp.kernels = kernels;
+            match &mut block.mlp {
+                Mlp::Swiglu(mlp) => mlp.kernels = kernels,
+                Mlp::Gelu(mlp) => mlp.kernels = kernels,
             }
         }
         self.linears().for_each(|linear| linear.kernels = kernels);

@@ -13,6 +13,7 @@
 // Built without a backend, the dispatch to one has nothing to do with its arguments.
 #![cfg_attr(not(any(feature = "cpu-kernels", feature = "cube", feature = "tch")), allow(unused_variables))]
 
+pub mod activation;
 pub mod adam_w;
 pub mod attention;
 mod autodiff;
@@ -20,6 +21,7 @@ mod autodiff;
 pub mod cpu;
 pub mod cross_entropy;
 mod kernels;
+pub mod layer_norm;
 #[cfg(feature = "tch")]
 mod libtorch;
 pub mod linear;

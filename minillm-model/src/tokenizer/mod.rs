@@ -221,6 +221,11 @@ impl Tokenizer {
         }
     }
 
+    /// What the file calls a token, special ones too: `<|endoftext|>`. In a byte-level file it is not what the token spells.
+    pub fn name(&self, id: u32) -> Option<String> {
+        self.inner.id_to_token(id)
+    }
+
     /// Whether [`Tokenizer::decode`] takes away the space that a text begins with, as Llama's tokenizers do.
     pub fn drops_first_space(&self) -> bool {
         self.drops_first_space

@@ -3,6 +3,9 @@
 pub mod bench;
 pub mod devices;
 mod progress;
+pub mod report;
+pub mod study;
+pub mod study_run;
 pub mod tokenizer;
 pub mod train;
 
@@ -12,7 +15,7 @@ use std::process::ExitCode;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Parser, Subcommand};
 use minillm_infer::cli::output::note;
-use minillm_infer::cli::{report, start_logging};
+use minillm_infer::cli::start_logging;
 
 use crate::config::suggest;
 use crate::error::{Error, Result};
@@ -28,8 +31,12 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Verb {
     Train(train::Args),
+    Study(study::Args),
+    #[command(hide = true)]
+    StudyRun(study_run::Args),
     Tokenizer(tokenizer::Args),
     Bench(bench::Args),
+    Report(report::Args),
     Devices(devices::Args),
 }
 
@@ -42,12 +49,15 @@ pub fn main() -> ExitCode {
     };
     let done = match cli.verb {
         Verb::Train(args) => train::run(&args),
+        Verb::Study(args) => study::run(&args),
+        Verb::StudyRun(args) => study_run::run(&args),
         Verb::Tokenizer(args) => tokenizer::run(&args).map(|()| ExitCode::SUCCESS),
         Verb::Bench(args) => bench::run(&args).map(|()| ExitCode::SUCCESS),
+        Verb::Report(args) => report::run(&args).map(|()| ExitCode::SUCCESS),
         Verb::Devices(args) => devices::run(&args).map(|()| ExitCode::SUCCESS),
     };
     done.unwrap_or_else(|error| {
-        report(&error, error.hint());
+        minillm_infer::cli::report(&error, error.hint());
         ExitCode::from(error.exit_code())
     })
 }

@@ -6,20 +6,17 @@ use std::time::Instant;
 
 use minillm_infer::cli::output::note;
 use minillm_infer::device;
-use minillm_model::checkpoint::durable;
-use minillm_model::config::ModelOptions;
 use minillm_model::stats;
 use minillm_model::tokenizer::Tokenizer;
 
 use super::cache_dir;
 use super::progress::Bars;
-use crate::checkpoint::{load_config, load_state};
-use crate::config::{RunConfig, check_resume};
-use crate::data::{self, Shape};
-use crate::error::{Error, Result};
+use crate::config::RunConfig;
+use crate::error::Result;
 use crate::interrupt::Interrupt;
-use crate::run_dir::{CONFIG_FILE, OpenMode, RunDir};
-use crate::trainer::{Outcome, Trainer};
+use crate::run_dir::OpenMode;
+use crate::session::Session;
+use crate::trainer::Outcome;
 
 /// Train a model from a configuration file
 ///
@@ -61,21 +58,10 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
         (_, true) => OpenMode::Overwrite,
         _ => OpenMode::New,
     };
-    let run = RunDir::open(&out, mode)?;
-    let resume_from = if args.resume { resume_point(&run, &config)? } else { None };
-
-    let shape = Shape { context: config.train.context, batch_size: config.train.batch_size, seed: config.seed };
-    let corpus = data::prepare(&config.data, &config.tokenizer, &shape, &cache_dir()?, &Bars::default())?;
+    let session = Session { config: &config, out: &out, mode, found: &found, label: None };
+    let trainer = session.open(&cache_dir()?, &Bars::default())?;
     // From here on there is something to save. Before, Ctrl-C just ends the program.
     let interrupt = Interrupt::install()?;
-    let config_file = run.path().join(CONFIG_FILE);
-    let config = resolved(&config, &corpus.tokenizer);
-    let trainer = Trainer::new(&config, corpus, run, &found, resume_from.as_deref())?;
-    durable::replace_file(&config_file, config.to_toml()?.as_bytes()).map_err(|source| Error::Io {
-        action: "write",
-        what: "the run's configuration",
-        source,
-    })?;
 
     let parameters = stats::parameters(trainer.model_config()).total();
     let prompt = suggested_prompt(trainer.tokenizer());
@@ -87,29 +73,6 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
 
 fn default_out(config: &Path) -> PathBuf {
     Path::new("runs").join(config.file_stem().unwrap_or_default())
-}
-
-/// The checkpoint to continue from, after seeing that `config` may continue it; `None` if the run was stopped before its
-/// first one.
-fn resume_point(run: &RunDir, config: &RunConfig) -> Result<Option<PathBuf>> {
-    let Some((_, checkpoint)) = run.newest_sound()? else {
-        tracing::warn!("`{}` has no checkpoint yet: beginning at the first step", run.path().display());
-        return Ok(None);
-    };
-    check_resume(&load_config(&checkpoint)?, config, load_state(&checkpoint)?.step)?;
-    Ok(Some(checkpoint))
-}
-
-/// `config` with every field of the model written out, so that the file says what is built.
-fn resolved(config: &RunConfig, tokenizer: &Tokenizer) -> RunConfig {
-    let mut resolved = config.resolved();
-    if config.model.from.is_some() {
-        return resolved; // the architecture is the other model's, and stands in every checkpoint's config.json
-    }
-    let model = config.model.resolve(tokenizer.vocab_size(), config.train.context);
-    // The vocabulary stays open: it is the tokenizer's.
-    resolved.model = ModelOptions { vocab_size: config.model.vocab_size, ..model.to_options(config.model.preset) };
-    resolved
 }
 
 fn summarise(outcome: &Outcome, out: &Path, prompt: &str, start: Instant) {

@@ -112,7 +112,7 @@ fn last(key: &str) -> &str {
 }
 
 /// The candidate most like `name`, with its similarity from 0 to 1; the first of equals.
-fn closest<'a>(name: &str, candidates: impl Iterator<Item = &'a str>) -> Option<(&'a str, f64)> {
+pub(crate) fn closest<'a>(name: &str, candidates: impl Iterator<Item = &'a str>) -> Option<(&'a str, f64)> {
     let mut best: Option<(&str, f64)> = None;
     for candidate in candidates {
         let score = strsim::normalized_damerau_levenshtein(name, candidate);
@@ -124,7 +124,7 @@ fn closest<'a>(name: &str, candidates: impl Iterator<Item = &'a str>) -> Option<
 }
 
 /// The field names of a struct, as its derived `Deserialize` hands them to a deserialiser before it reads a value.
-fn field_names<'de, T: Deserialize<'de>>() -> &'static [&'static str] {
+pub(crate) fn field_names<'de, T: Deserialize<'de>>() -> &'static [&'static str] {
     let mut names: &'static [&'static str] = &[];
     // Always an error: the names are all that is wanted, and there is no value to read.
     let _ = T::deserialize(FieldNames(&mut names));

@@ -38,7 +38,7 @@ impl RunConfig {
     }
 
     /// [`RunConfig::load`] for text that is already read; `path` is only named in errors.
-    pub(super) fn parse(text: &str, path: &Path, overrides: &[String]) -> Result<Self> {
+    pub(crate) fn parse(text: &str, path: &Path, overrides: &[String]) -> Result<Self> {
         let mut source = Source { path: path.display().to_string(), text, overrides: BTreeSet::new() };
         let mut table = source.table()?;
         source.refuse_unknown_keys(&table)?;

@@ -7,7 +7,7 @@
 //! Reading is in `load`, `--set` in `overrides`, names and suggestions in `keys`, ranges in `validate`, and what may
 //! change when a run is resumed in `resume`.
 
-mod keys;
+pub(crate) mod keys;
 mod load;
 mod overrides;
 mod resume;

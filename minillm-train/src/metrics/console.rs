@@ -20,11 +20,15 @@ use crate::error::Result;
 
 /// In indicatif's words. `wide_msg` is cut off at the edge of the terminal, so the bar never breaks into two lines.
 const TEMPLATE: &str = "[{bar:20}] {pos}/{len}{wide_msg}";
+/// The same for a run among others.
+const LABELLED: &str = "{prefix} [{bar:20}] {pos}/{len}{wide_msg}";
 
 /// The progress display. A clone is another handle to the same display, for text that must not cut through the bar.
 #[derive(Clone)]
 pub struct Console {
     output: Output,
+    /// Nothing but the bar.
+    only_bar: bool,
     started: Instant,
     first_step: usize,
     max_steps: usize,
@@ -52,17 +56,33 @@ impl Console {
         Self::new(step, max_steps, Output::Bar(bar))
     }
 
+    /// A bar behind `label` that goes when the run ends, and nothing else: for a run among others, about which whoever
+    /// started it reports.
+    pub fn one_of_several(label: &str, step: usize, max_steps: usize) -> Self {
+        let mut console = Self::stderr(step, max_steps);
+        if let Output::Bar(bar) = console.output {
+            let style = ProgressStyle::with_template(LABELLED).unwrap_or_else(|_| ProgressStyle::default_bar());
+            bar.set_style(style.progress_chars("=>-"));
+            bar.set_prefix(label.to_owned());
+            console.output = Output::Bar(bar.with_finish(ProgressFinish::AndClear));
+        }
+        Self { only_bar: true, ..console }
+    }
+
     /// The same as plain lines, to any writer.
     pub fn lines(step: usize, max_steps: usize, writer: impl Write + Send + 'static) -> Self {
         Self::new(step, max_steps, Output::Lines(Arc::new(Mutex::new(writer))))
     }
 
     fn new(step: usize, max_steps: usize, output: Output) -> Self {
-        Self { output, started: Instant::now(), first_step: step, max_steps }
+        Self { output, only_bar: false, started: Instant::now(), first_step: step, max_steps }
     }
 
     /// Prints text, which may have several lines, above the bar; where there is none, at the end.
     pub fn print(&self, text: &str) {
+        if self.only_bar {
+            return;
+        }
         match &self.output {
             Output::Bar(bar) => bar.println(text),
             Output::Lines(writer) => {
@@ -223,6 +243,7 @@ mod tests {
     #[test]
     fn the_bars_template_is_sound() {
         ProgressStyle::with_template(TEMPLATE).unwrap();
+        ProgressStyle::with_template(LABELLED).unwrap();
         let mut console = Console::stderr(0, 10); // a bar in a terminal, lines under `cargo test`'s capture
         console.step(1);
         console.record(&training(1)).unwrap();

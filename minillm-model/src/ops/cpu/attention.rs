@@ -61,20 +61,24 @@ fn rows<'a>(heads: &Heads<'a>, b: usize, head: usize, range: &Range<usize>) -> M
 /// - `query`: `[B, H, T, E]`, `key` and `value`: `[B, K, S, E]` -> the output as `[B, T, H, E]`, and the logarithms of
 ///   the rows' sums, `[B, H, T, 1]`
 pub fn forward(query: Heads, key: Heads, value: Heads, window: Option<usize>) -> (Vec<f32>, Vec<f32>) {
+    /// Numbers of a head's keys, each met by each query, that are worth another thread.
+    const WORTH_SHARING: usize = 16 * 1024;
+
     let [b, h, t, e] = query.shape;
-    let k = key.shape[1];
     let extent = Extent::new(&query, &key, window);
     let (mut out, mut logs) = (vec![0.0; b * t * h * e], vec![0.0; b * h * t]);
-    let groups = by_group(&mut out, [b, h, t, e], k);
-    let tasks = groups.into_iter().zip(logs.chunks_mut(extent.g * t)).enumerate().collect();
-    share::for_each(tasks, |(task, (mut out, logs))| {
-        let (b, kv) = (task / k, task % k);
-        for (g, (out, logs)) in out.chunks_mut(t).zip(logs.chunks_mut(t)).enumerate() {
+    // A query head is a share of the work, whether it has keys of its own or not.
+    let shares = if t * extent.s * e >= WORTH_SHARING { h } else { 1 };
+    let heads_per_share = h / shares;
+    let tasks = by_group(&mut out, [b, h, t, e], shares).into_iter().zip(logs.chunks_mut(heads_per_share * t));
+    share::for_each(tasks.enumerate().collect(), |(task, (mut out, logs))| {
+        let (b, first) = (task / shares, task % shares * heads_per_share);
+        for (head, (out, logs)) in (first..).zip(out.chunks_mut(t).zip(logs.chunks_mut(t))) {
+            let kv = head / extent.g;
             if t == 1 {
-                logs[0] =
-                    one_query(query.vector(b, kv * extent.g + g, 0), &key, &value, (b, kv), extent.keys(0), out[0]);
+                logs[0] = one_query(query.vector(b, head, 0), &key, &value, (b, kv), extent.keys(0), out[0]);
             } else {
-                one_head(&query, &key, &value, (b, kv, g), extent, out, logs);
+                one_head(&query, &key, &value, (b, head, kv), extent, out, logs);
             }
         }
     });
@@ -112,7 +116,7 @@ fn one_head(
     query: &Heads,
     key: &Heads,
     value: &Heads,
-    (b, kv, g): (usize, usize, usize),
+    (b, head, kv): (usize, usize, usize),
     extent: Extent,
     out: &mut [&mut [f32]],
     logs: &mut [f32],
@@ -123,7 +127,7 @@ fn one_head(
     for (queries, keys) in extent.blocks() {
         let width = keys.len();
         scores.resize(queries.len() * width, 0.0);
-        let q = rows(query, b, kv * extent.g + g, &queries);
+        let q = rows(query, b, head, &queries);
         product(&mut scores, width, Store::Replace, factor, q, rows(key, b, kv, &keys).transposed());
         vectorised!({
             for (t, scores) in queries.clone().zip(scores.chunks_exact_mut(width)) {

@@ -10,9 +10,11 @@ use super::attention::Kept;
 use super::cross_entropy::OutputMatrix;
 use super::host::{HeadsIn, Host};
 use super::rotary::Direction;
+use crate::ops::activation::{ActivationOp, Curve};
 use crate::ops::adam_w::{AdamWOp, AdamWStep};
 use crate::ops::attention::AttentionOp;
 use crate::ops::cross_entropy::CrossEntropyOp;
+use crate::ops::layer_norm::LayerNormOp;
 use crate::ops::linear::{LinearOp, QuantizedMatrix};
 use crate::ops::rms_norm::RmsNormOp;
 use crate::ops::rotary::RotaryOp;
@@ -47,6 +49,42 @@ macro_rules! implement {
                 let (numbers, scale) = (Self::numbers(&x), Self::numbers(&weight));
                 let (dx, dweight) = super::rms_norm::backward(&numbers, &scale, &Self::numbers(&grad), eps as f32);
                 (Self::tensor(dx, x.shape()), Self::tensor(dweight, weight.shape()))
+            }
+        }
+
+        impl LayerNormOp for $backend {
+            fn layer_norm_forward(
+                x: FloatTensor<Self>,
+                weight: FloatTensor<Self>,
+                bias: FloatTensor<Self>,
+                eps: f64,
+            ) -> FloatTensor<Self> {
+                let [numbers, weight, bias] = [&x, &weight, &bias].map(Self::numbers);
+                Self::tensor(super::layer_norm::forward(&numbers, &weight, &bias, eps as f32), x.shape())
+            }
+
+            fn layer_norm_backward(
+                x: FloatTensor<Self>,
+                weight: FloatTensor<Self>,
+                grad: FloatTensor<Self>,
+                eps: f64,
+            ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+                let (x_shape, weight_shape) = (x.shape(), weight.shape());
+                let [x, weight, grad] = [&x, &weight, &grad].map(Self::numbers);
+                let (dx, dweight, dbias) = super::layer_norm::backward(&x, &weight, &grad, eps as f32);
+                let [dweight, dbias] = [dweight, dbias].map(|numbers| Self::tensor(numbers, weight_shape.clone()));
+                (Self::tensor(dx, x_shape), dweight, dbias)
+            }
+        }
+
+        impl ActivationOp for $backend {
+            fn activation(z: FloatTensor<Self>, curve: Curve) -> FloatTensor<Self> {
+                Self::tensor(super::activation::forward(&Self::numbers(&z), curve), z.shape())
+            }
+
+            fn activation_backward(z: FloatTensor<Self>, grad: FloatTensor<Self>, curve: Curve) -> FloatTensor<Self> {
+                let (numbers, grad) = (Self::numbers(&z), Self::numbers(&grad));
+                Self::tensor(super::activation::backward(&numbers, &grad, curve), z.shape())
             }
         }
 

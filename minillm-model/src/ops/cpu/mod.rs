@@ -6,11 +6,13 @@
 // A loop that is not inlined into `vectorised` is compiled for the oldest processor.
 #![allow(clippy::inline_always)]
 
+pub mod activation;
 pub mod adam_w;
 pub mod attention;
 mod backends;
 pub mod cross_entropy;
 mod host;
+pub mod layer_norm;
 pub mod linear;
 pub mod math;
 pub mod product;

@@ -1,0 +1,31 @@
+//! `minillm-train study-run`: one run of a study. Started by `study`, not by people.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use super::cache_dir;
+use super::progress::Bars;
+use crate::error::Result;
+use crate::study::conduct::wait_for_turn;
+use crate::study::run::{Ended, run as run_one};
+
+/// Do one run of a study
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The run's directory, with its study-run.json
+    run: PathBuf,
+    /// What to compute on
+    #[arg(long)]
+    device: String,
+    /// What the bar is called
+    #[arg(long)]
+    label: String,
+}
+
+pub(super) fn run(args: &Args) -> Result<ExitCode> {
+    let _turn = wait_for_turn(&args.run)?;
+    Ok(match run_one(&args.run, &args.device, &args.label, &cache_dir()?, &Bars::default())? {
+        Ended::Done => ExitCode::SUCCESS,
+        Ended::Interrupted(signal) => ExitCode::from(signal.exit_code()),
+    })
+}
