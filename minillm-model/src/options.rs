@@ -70,7 +70,7 @@ impl ModelOptions {
                 // SwiGLU has three matrices where GELU has two: 2/3 of the width gives the same parameters.
                 // Down to a multiple of 32, which matrix kernels like.
                 Mlp::Swiglu => (hidden_size * 8 / 3 / 32 * 32).max(1),
-                Mlp::Gelu | Mlp::GeluErf | Mlp::Relu2 => 4 * hidden_size,
+                _ => 4 * hidden_size,
             }),
             num_hidden_layers: self.num_hidden_layers.unwrap_or(4),
             num_attention_heads,
