@@ -2,6 +2,7 @@
 
 pub mod bench;
 pub mod devices;
+pub mod plan;
 mod progress;
 pub mod report;
 pub mod tokenizer;
@@ -30,6 +31,7 @@ struct Cli {
 enum Verb {
     Train(train::Args),
     Tokenizer(tokenizer::Args),
+    Plan(plan::Args),
     Bench(bench::Args),
     Report(report::Args),
     Devices(devices::Args),
@@ -45,6 +47,7 @@ pub fn main() -> ExitCode {
     let done = match cli.verb {
         Verb::Train(args) => train::run(&args),
         Verb::Tokenizer(args) => tokenizer::run(&args).map(|()| ExitCode::SUCCESS),
+        Verb::Plan(args) => plan::run(&args).map(|()| ExitCode::SUCCESS),
         Verb::Bench(args) => bench::run(&args).map(|()| ExitCode::SUCCESS),
         Verb::Report(args) => report::run(&args).map(|()| ExitCode::SUCCESS),
         Verb::Devices(args) => devices::run(&args).map(|()| ExitCode::SUCCESS),
