@@ -6,12 +6,12 @@
 //! ```text
 //! kept a token                     fast                       readable
 //! norm                             x, out                 2D  x, x * scale, out                      3D
-//! layer norm                                                  centred, scaled, out                   3D
+//! layer norm                       x, out                 2D  centred, scaled, out                   3D
 //! q, k norm                        x                          x, x * scale                 1 or 2 (HE + KE)
 //! attention                        q, k, v, out, logs         q / sqrt(E), k, v, out       2HE + 2KE (+ H)
 //!                                                             scores - max, exp, weights            3HT
 //! SwiGLU                           gate, up, out          3F  gate, sigmoid, silu, up, out           5F
-//! GELU                                                        z, z^2, tanh's in, 1 + tanh, out       5F
+//! GELU                             z, out                 2F  z, z^2, tanh's in, 1 + tanh, out       5F
 //! loss                             a chunk of logits          logits - max, exp, log of softmax      3V
 //! ```
 //!
@@ -20,7 +20,7 @@
 //! from copies of the weights and moments.
 
 use minillm_infer::device::Found;
-use minillm_model::config::{Mlp, ModelConfig, Norm};
+use minillm_model::config::{Mlp, ModelConfig};
 use minillm_model::ops::Kernels;
 use minillm_model::stats;
 
@@ -170,8 +170,7 @@ pub fn memory(model: &ModelConfig, config: &RunConfig, way: &Way) -> Memory {
 
 /// Numbers that a norm keeps of a token.
 fn norm_per_token(model: &ModelConfig, kernels: Kernels) -> usize {
-    let fast = model.norm == Norm::RmsNorm && kernels.rms_norm;
-    if fast { 2 * model.hidden_size } else { 3 * model.hidden_size }
+    if kernels.norm { 2 * model.hidden_size } else { 3 * model.hidden_size }
 }
 
 /// Numbers that a block keeps of a token, by the table above.
@@ -179,16 +178,17 @@ fn per_token(model: &ModelConfig, kernels: Kernels, t: usize) -> usize {
     let (h, queries) = (model.num_attention_heads, model.num_attention_heads * model.head_dim); // H, HE
     let (d, f, keys) = (model.hidden_size, model.intermediate_size, model.num_key_value_heads * model.head_dim); // KE
     let drops = usize::from(model.dropout > 0.0);
-    let head_norms = match (model.qk_norm, kernels.rms_norm) {
+    let head_norms = match (model.qk_norm, kernels.norm) {
         (false, _) => 0,
         (true, true) => queries + keys,
         (true, false) => 2 * (queries + keys),
     };
     let scores = if is_fused(model, kernels) { h } else { (3 + drops) * h * t };
     let mlp = match model.mlp {
-        Mlp::Swiglu if kernels.swiglu => 3 * f,
+        Mlp::Swiglu if kernels.activation => 3 * f,
+        Mlp::Gelu if kernels.activation => 2 * f,
         Mlp::Swiglu | Mlp::Gelu => 5 * f,
-        Mlp::GeluErf | Mlp::Relu2 => 2 * f,
+        _ => 2 * f,
     };
     let masks = 2 * drops * d;
     2 * norm_per_token(model, kernels) + head_norms + 2 * queries + 2 * keys + scores + mlp + masks
@@ -244,9 +244,9 @@ mod tests {
     }
 
     const FAST: Kernels = Kernels {
-        rms_norm: true,
+        norm: true,
         rotary: true,
-        swiglu: true,
+        activation: true,
         attention: true,
         cross_entropy: true,
         adam_w: true,
