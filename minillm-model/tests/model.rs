@@ -343,7 +343,7 @@ fn a_file_that_does_not_fit_lists_what_is_wrong() {
 /// Trained with some angles, asked with others: the model with the other angles and the same weights.
 #[test]
 fn rotary_angles_can_be_changed_after_training() {
-    let numbers = |logits: Tensor<3>| logits.into_data().to_vec::<f32>().unwrap();
+    let numbers = |logits: Tensor<3>| logits.try_into_vec_as::<f32>().unwrap();
     let long = ids(std::array::from_fn::<i32, 24, _>(|i| (i as i32 * 7 + 3) % 23));
     let trained = model(&base());
     let scalings =
