@@ -69,7 +69,8 @@ fn earlier_tokens_do_not_see_later_ones() {
     let device = Device::flex();
     for path in models() {
         let loaded = checkpoint::load(&path, &device).unwrap();
-        let ids = some_ids(&loaded.config);
+        let mut ids = some_ids(&loaded.config);
+        ids.truncate(loaded.config.max_position_embeddings); // beyond, dynamic scaling changes all angles with the length
         let half = ids.len() / 2;
         let (whole, part) = (look(&loaded, &device, &ids), look(&loaded, &device, &ids[..half]));
         let near = |a: f32, b: f32| f64::from((a - b).abs()) < TOLERANCE * f64::from(b.abs().max(1.0));
@@ -164,7 +165,10 @@ const HOSTILE: [&str; 5] = [
 fn hostile_page(preset: Preset, position: Position, left_out: usize) -> String {
     let vocabulary: serde_json::Map<_, _> =
         HOSTILE.iter().enumerate().map(|(id, token)| ((*token).to_owned(), id.into())).collect();
-    let json = serde_json::json!({ "model": {"type": "WordLevel", "vocab": vocabulary, "unk_token": HOSTILE[0]} });
+    let json = serde_json::json!({
+        "model": {"type": "WordLevel", "vocab": vocabulary, "unk_token": HOSTILE[0]},
+        "decoder": {"type": "Fuse"},
+    });
     let tokenizer = Tokenizer::from_json(&json.to_string()).unwrap();
     let options = ModelOptions { preset, position: Some(position), hidden_size: Some(16), ..ModelOptions::default() };
     let config = options.resolve(HOSTILE.len(), 12);
@@ -204,7 +208,7 @@ fn a_page_needs_nothing_and_lets_nothing_out() {
         let data = &html[start..start + html[start..].find("</script>").unwrap()];
         assert!(!data.contains('<'));
         let data: serde_json::Value = serde_json::from_str(data).unwrap();
-        assert_eq!(data["labels"]["0"].as_str().unwrap().replace('␣', " "), HOSTILE[0]);
+        assert_eq!(data["labels"]["0"], HOSTILE[0]);
         assert_eq!(data["labels"]["3"], "\\u{2028}\\u{202e}\"'&");
         assert_eq!(data["labels"]["4"], HOSTILE[4], "an escape that was text stays text");
         assert_eq!(data["rope"].is_null(), position != Position::Rope);
