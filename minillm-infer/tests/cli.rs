@@ -103,6 +103,76 @@ fn logits_are_written_for_other_programs() {
 }
 
 #[test]
+fn inspect_prints_the_parts() {
+    let folder = model();
+    let table = stdout(&run(folder.path(), &["inspect"]));
+    let json: serde_json::Value = serde_json::from_str(&stdout(&run(folder.path(), &["inspect", "--json"]))).unwrap();
+    for part in json["parts"].as_array().unwrap() {
+        let name = part["name"].as_str().unwrap();
+        let line = table.lines().find(|line| line.starts_with(name)).unwrap();
+        let plain = line.replace(',', "");
+        assert!(["parameters", "flops_per_token", "bytes"].iter().all(|key| plain.contains(&part[key].to_string())));
+    }
+    // By hand: 2 x 6 x 16 for embedding and output, 4 x 16 x 16, 3 x 16 x 32, norms 3 x 16.
+    assert_eq!(json["parameters"], 192 + 1024 + 1536 + 48);
+    assert_eq!(json["bytes"], 4 * (192 + 1024 + 1536 + 48));
+    // 2 x (1024 + 1536 + 96) for the matrices, 4 x 16 x 16 for scores and mix over 16 tokens.
+    assert_eq!(json["flops_per_token"], 2 * (1024 + 1536 + 96) + 1024);
+    assert_eq!((&json["context"], &json["config"]["hidden_size"]), (&16.into(), &16.into()));
+    let cache = json["kv_cache"].as_array().unwrap();
+    assert_eq!(cache.len(), 3, "K = 4, 2, 1");
+    assert_eq!(cache[0], serde_json::json!({"num_key_value_heads": 4, "bytes_per_token": 128, "is_this_model": true}));
+    assert!(json.get("attention").is_none() && table.ends_with("2,048 for 16 tokens.\n"), "{table}");
+}
+
+#[test]
+fn inspect_writes_a_page_and_numbers() {
+    let folder = model();
+    let page = folder.path().join("new/page.html");
+    let output = run(folder.path(), &["inspect", "--prompt", "abé", "--out", page.to_str().unwrap()]);
+    assert_eq!(stdout(&output), "");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("page.html"));
+    let html = fs_err::read_to_string(&page).unwrap();
+    assert!(html.starts_with("<!DOCTYPE html>") && html.contains("text of 3 tokens"));
+
+    fs_err::remove_file(&page).unwrap();
+    let json = stdout(&run(folder.path(), &["inspect", "--prompt", "abé", "--json"]));
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["ids"], serde_json::json!([2, 3, 5]));
+    assert_eq!(json["labels"]["5"], "é");
+    assert_eq!(json["labels"]["1"], "␣", "among the alternatives");
+    let lengths = |value: &serde_json::Value| value.as_array().unwrap().len();
+    assert_eq!(
+        (lengths(&json["attention"]), lengths(&json["attention"][0]), lengths(&json["attention"][0][0])),
+        (1, 4, 3)
+    );
+    assert_eq!(json["attention"][0][0][0], serde_json::json!([1.0]));
+    assert_eq!((lengths(&json["logit_lens"]), lengths(&json["logit_lens"][0])), (2, 3));
+    assert_eq!((lengths(&json["norms"]), lengths(&json["norms"][0])), (2, 3));
+    let first = &json["logit_lens"][1][0];
+    assert_eq!(lengths(&first["top"]), 6, "the whole vocabulary");
+    assert!(first["top"][0]["id"].is_u64() && first["next"]["rank"].is_u64());
+    assert_eq!(json["probabilities"][1], first["next"]["probability"]);
+    assert!(json["probabilities"][0].is_null() && json["logit_lens"][1][2]["next"].is_null());
+    assert_eq!(json["parameters"], 2800, "the parts are there, too");
+    assert!(!page.exists() && !Path::new("inspect.html").exists(), "no page was asked for");
+
+    let arguments = ["inspect", "--prompt-ids", "2,3", "--json", "--out", page.to_str().unwrap()];
+    stdout(&run(folder.path(), &arguments));
+    assert!(page.exists());
+}
+
+#[test]
+fn inspect_shows_the_beginning_of_a_long_prompt() {
+    let folder = model();
+    let output = run(folder.path(), &["inspect", "--prompt", &"ab".repeat(20), "--json"]);
+    let json: serde_json::Value = serde_json::from_str(&stdout(&output)).unwrap();
+    assert_eq!(json["ids"].as_array().unwrap().len(), 16, "the context");
+    let message = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(message.contains("the prompt has 40 tokens; shown are the first 16"), "{message}");
+}
+
+#[test]
 fn requests_that_cannot_be_met_say_why() {
     let folder = model();
     let here = folder.path();
@@ -114,6 +184,10 @@ fn requests_that_cannot_be_met_say_why() {
     refused(here, &["generate", "--prompt", "a", "--top-p", "0"], 2, "--top-p");
     refused(here, &["generate", "--prompt", "a", "--device", "tpu"], 2, "`tpu`");
     refused(here, &["generate"], 2, "--prompt");
+    refused(here, &["inspect", "--prompt", ""], 2, "the prompt is empty");
+    refused(here, &["inspect", "--prompt-ids", "99"], 2, "token id 99 is past the vocabulary of 6");
+    refused(here, &["inspect", "--out", "page.html"], 2, "`--out`");
+    refused(here, &["inspect", "--prompt", "a", "--out", here.to_str().unwrap()], 1, "cannot write the page");
     refused(here, &["score", "--file", "nowhere.txt"], 1, "nowhere.txt");
     let empty = here.join("empty.txt");
     fs_err::write(&empty, "").unwrap();
@@ -136,6 +210,7 @@ fn weights_that_are_no_numbers_are_an_error() {
     fs_err::write(&text, "abc abc").unwrap();
     let out = folder.path().join("logits.safetensors");
     refused(folder.path(), &["generate", "--prompt", "a", "--json"], 1, "not finite");
+    refused(folder.path(), &["inspect", "--prompt", "a", "--json"], 1, "not finite");
     refused(folder.path(), &["score", "--file", text.to_str().unwrap()], 1, "not finite");
     refused(folder.path(), &["logits", "--ids", "1,2", "--out", out.to_str().unwrap()], 1, "not finite");
     assert!(!out.exists());
@@ -194,6 +269,9 @@ fn without_a_tokenizer_ids_still_work() {
     fs_err::remove_file(folder.path().join("tokenizer.json")).unwrap();
     refused(folder.path(), &["generate", "--prompt-ids", "2", "--stop", "a"], 2, "--prompt-ids");
     refused(folder.path(), &["generate", "--prompt", "a"], 2, "--prompt-ids");
+    refused(folder.path(), &["inspect", "--prompt", "a"], 2, "--prompt-ids");
     let ids = stdout(&run(folder.path(), &["generate", "--prompt-ids", "2", "--max-new-tokens", "3"]));
     assert_eq!(ids.split_whitespace().count(), 3);
+    let json = stdout(&run(folder.path(), &["inspect", "--prompt-ids", "2,3", "--json"]));
+    assert!(json.contains(r##""2":"#2""##), "{json}");
 }

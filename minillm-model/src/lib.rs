@@ -44,6 +44,7 @@ pub mod kv_cache;
 pub mod layers;
 pub mod loss;
 pub mod ops;
+pub mod options;
 pub mod parameters;
 pub mod random;
 pub mod stats;

@@ -130,6 +130,10 @@ fn flops_and_cache_bytes_are_what_the_parts_need() {
     let gpt2 = options.resolve(50_257, 1024);
     assert_eq!(stats::parameters(&gpt2).total(), 124_439_808); // as published
     assert_eq!(stats::training_flops_per_token(&gpt2, 1024), 6 * (12 * (7_077_888 + 1_572_864) + 38_597_376));
+    let forward = stats::forward_flops_per_token(&gpt2, 1024);
+    assert_eq!((forward.projections, forward.mlp), (2 * 4 * 768 * 768, 2 * 8 * 768 * 768));
+    assert_eq!((forward.scores, forward.output), (2 * 1_572_864, 2 * 38_597_376));
+    assert_eq!(3 * forward.total(), stats::training_flops_per_token(&gpt2, 1024));
     assert_eq!(stats::kv_cache_bytes_per_token(&gpt2), 2 * 12 * 768 * 4);
 }
 
@@ -339,7 +343,7 @@ fn a_file_that_does_not_fit_lists_what_is_wrong() {
 /// Trained with some angles, asked with others: the model with the other angles and the same weights.
 #[test]
 fn rotary_angles_can_be_changed_after_training() {
-    let numbers = |logits: Tensor<3>| logits.into_data().to_vec::<f32>().unwrap();
+    let numbers = |logits: Tensor<3>| logits.try_into_vec_as::<f32>().unwrap();
     let long = ids(std::array::from_fn::<i32, 24, _>(|i| (i as i32 * 7 + 3) % 23));
     let trained = model(&base());
     let scalings =

@@ -1,7 +1,7 @@
 //! The README's commands are promises: each is run, in order, in one folder.
 //!
 //! Blocks marked ```` ```sh ```` are commands. `cargo run ... -p PROGRAM ... --` becomes the program that was built for
-//! the tests; training is cut to two steps. Commands for a backend that is not in this build are left to the builds that have it.
+//! the tests; training and studies are cut to two steps. Commands for a backend that is not in this build are left to the builds that have it.
 
 #![allow(clippy::unwrap_used)]
 
@@ -48,6 +48,9 @@ fn the_commands_of_the_readme_work() {
             println!("not in this build: {line}");
             continue;
         }
+        if words[0] == "study" {
+            words.extend(["--set", "model.hidden_size=32"].map(str::to_owned));
+        }
         let mut command = match build {
             _ if build.contains("minillm-infer") => Command::new(infer()),
             _ => bench.command(&[]),
@@ -68,7 +71,9 @@ fn copy_configs(bench: &Bench) {
             if path.is_dir() {
                 copy(&path, &to);
             } else {
-                fs_err::copy(&path, &to).unwrap();
+                let text = fs_err::read_to_string(&path).unwrap();
+                let lines = text.lines().map(|line| if line.starts_with("steps =") { "steps = 2" } else { line });
+                fs_err::write(&to, lines.collect::<Vec<_>>().join("\n")).unwrap();
             }
         }
     }

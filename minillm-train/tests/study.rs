@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use common::{Bench, root, stderr};
 use minillm_train::study::design::{Design, Variant};
 use minillm_train::study::file::Hold;
+use minillm_train::study::summary::Summary;
 use serde_json::Value;
 
 /// Three variants of the bench's tiny run, one of them twice.
@@ -89,6 +90,22 @@ fn every_shipped_study_loads_and_holds_what_it_says() {
     }
     let expected = ["gpt-to-llama", "kv-heads", "mlp", "norms", "optimizers", "positions", "tokenizers"];
     assert_eq!(names, expected);
+}
+
+#[test]
+fn variants_that_differ_in_one_key_make_a_line() {
+    let path = root().join("configs/studies/norms.toml");
+    let over = Summary::new(&design(&path, false), &[]).over.unwrap();
+    let names: Vec<_> = over.lines.iter().map(|line| line.name.as_str()).collect();
+    assert_eq!(names, ["LayerNorm", "RMSNorm", "q/k norm"]);
+    for (index, line) in over.lines.iter().enumerate() {
+        let place = |round: usize| 3 * round + index;
+        assert_eq!(line.points, [(2e-3, place(0)), (6e-3, place(1)), (2e-2, place(2)), (6e-2, place(3))]);
+    }
+    let path = root().join("configs/studies/kv-heads.toml");
+    let over = Summary::new(&design(&path, false), &[]).over.unwrap();
+    assert_eq!(over.lines.len(), 1);
+    assert_eq!(over.lines[0].points, [(1.0, 3), (2.0, 2), (4.0, 1), (8.0, 0)]);
 }
 
 fn results(bench: &Bench, out: &str) -> Value {
@@ -384,6 +401,12 @@ fn mistakes_are_named() {
         ("\"layernorm\"", "\"layernorm\", \"model.hidden_size\" = 256", "no MLP width gives them", "more alike"),
         ("\"layernorm\"", "\"layernorm\", \"data.validation_fraction\" = 0.3", "reads another text", "`order` alone"),
         ("tiny.toml", "tinny.toml", "tinny.toml` does not exist", "configs/quickstart.toml"),
+        (
+            "[budget]",
+            "[figure]\nover = \"optimizer.lr\"\n[budget]",
+            "`figure.over` is `optimizer.lr`",
+            "did you mean `optimizer.learning_rate`?",
+        ),
         ("title = ", "title = = ", "study.toml:2: `title = = ", "configs/studies/"),
     ] {
         let text = LONG.replacen(from, to, 1);

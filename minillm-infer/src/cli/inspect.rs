@@ -99,10 +99,10 @@ fn text(summary: &Summary) -> String {
     let row = |name: &str, parameters: usize, flops: usize, bytes: usize| {
         let share = 100.0 * parameters as f64 / summary.parameters as f64;
         let [parameters, flops, bytes] = [parameters, flops, bytes].map(grouped);
-        format!("{name:<32} {parameters:>15} {share:>6.1} % {flops:>17} {bytes:>17}\n")
+        format!("{name:<36} {parameters:>15} {share:>6.1} % {flops:>17} {bytes:>17}\n")
     };
     let mut text =
-        format!("{:<32} {:>15} {:>8} {:>17} {:>17}\n", "part", "parameters", "share", "FLOPs per token", "bytes");
+        format!("{:<36} {:>15} {:>8} {:>17} {:>17}\n", "part", "parameters", "share", "FLOPs per token", "bytes");
     for part in &summary.parts {
         let blocks = if part.count > 1 { format!(", {} blocks", part.count) } else { String::new() };
         text += &row(&format!("{}{blocks}", part.name), part.parameters, part.flops_per_token, part.bytes);

@@ -34,7 +34,7 @@
   };
   const percent = (p) => {
     if (p === 0) return "0 %";
-    if (p < 0.0001) return scientific(p);
+    if (p < 0.0001) return `${scientific(100 * p)} %`;
     return `${(100 * p).toFixed(p >= 0.1 ? 1 : 2)} %`;
   };
   const four = (value) => (value === 0 ? "0" : value >= 1e5 || value < 1e-3 ? scientific(value) : Number(value.toPrecision(4)).toString());

@@ -158,10 +158,11 @@ fn kind(h: usize, k: usize) -> &'static str {
 fn text_section(summary: &Summary, internals: &Internals) -> String {
     let blind = (summary.config.vocab_size as f64).log2();
     let mean = internals.nats_per_token().map_or_else(String::new, |nats| {
+        let among = nats.exp();
+        let among = if among < 100.0 { format!("{among:.1}") } else { grouped(among.round() as usize) };
         format!(
-            " On average {nats:.3} nats ({:.2} bits) a token: as unsure as among {:.1} equally likely ones (perplexity).",
-            nats / LN_2,
-            nats.exp()
+            " On average {nats:.3} nats ({:.2} bits) a token: as unsure as among {among} equally likely ones (perplexity).",
+            nats / LN_2
         )
     });
     format!(
@@ -240,8 +241,8 @@ fn norms_section(internals: &Internals) -> String {
     };
     format!(
         "<h2>The residual stream</h2>\n<p>Each token is a vector that every block adds to; here is its length, ‖x‖, at each \
-         depth. Sub-layers do not see the length: a norm stands before each of them. So a long vector is one that later blocks \
-         turn little.</p>\n\
+         depth. Sub-layers do not see the length, as a norm stands before each of them; but the longer a vector is, the less \
+         an addition of a given size turns it.</p>\n\
          <div class=\"split\">\n<div><div class=\"depths\"><div id=\"norm-names\" class=\"names\"></div>\
          <div class=\"map wide\" id=\"norms\"><canvas></canvas><i class=\"mark\"></i></div></div>\n\
          <p class=\"small\" id=\"norm-note\" aria-live=\"polite\"></p>\n\
@@ -270,7 +271,7 @@ fn rope_section(config: &ModelConfig, rope: &Rope, t: usize) -> String {
             dials,
             "<figure class=\"dial\" data-pair=\"{pair}\"><svg viewBox=\"-1.15 -1.15 2.3 2.3\" aria-hidden=\"true\">\
              <circle r=\"1\"/><path class=\"arc\"/><line class=\"key\" x2=\".8\"/><line class=\"query\" x2=\"1\"/></svg>\
-             <figcaption>pair {pair}<br><span class=\"soft\">{turn} tokens a turn</span><br><b></b></figcaption></figure>\n"
+             <figcaption>pair {pair}<br><span class=\"soft\">{turn} tokens/turn</span><br><b></b></figcaption></figure>\n"
         );
     }
     let which = if shown < pairs { format!(" Drawn are {shown} of {pairs} pairs.") } else { String::new() };
@@ -284,18 +285,18 @@ fn rope_section(config: &ModelConfig, rope: &Rope, t: usize) -> String {
         format!(" Scaling for long contexts is included: these are the frequencies in a text of {t} tokens{longer}.")
     });
     let chart = LineChart {
-        title: "What the distance alone does to a score".to_owned(),
+        title: "Score of equal vectors, by their distance".to_owned(),
         x_label: "distance between query and key, tokens".to_owned(),
-        y_label: "mean over the pairs of cos(distance × frequency)".to_owned(),
+        y_label: "mean over the pairs of cos(distance × frequency); 1 at distance 0".to_owned(),
         x_scale: Scale::Linear,
         y_scale: Scale::Linear,
         series: vec![Series { name: "q = k".to_owned(), points: agreement(rope) }],
     };
     format!(
         "<h2>Rotary positions (RoPE)</h2>\n<p>The {e} values of a query or key are {pairs} pairs, each a hand of a clock. At \
-         position p, pair i is turned by p × frequency<sub>i</sub>: early pairs fast, late ones slowly. A score q·k feels only the \
-         angle between the query's hand and the key's, and that is distance × frequency: move the key, and both hands turn while \
-         every angle stays.{which}{scaled}</p>\n\
+         position p, pair i is turned by p × frequency<sub>i</sub>: early pairs fast, late ones slowly. A score q·k knows of the \
+         positions only how much further the query is turned than the key, distance × frequency: move the key, and both hands \
+         turn while every angle stays. Here both point to the right before they are turned.{which}{scaled}</p>\n\
          <div class=\"sliders\">\
          <label>key at position <output id=\"key-out\">0</output><input id=\"key\" type=\"range\" min=\"0\" max=\"{last}\" value=\"0\"></label>\
          <label>query <output id=\"distance-out\">0</output> tokens later\
@@ -399,7 +400,7 @@ mod tests {
 
     #[test]
     fn four_digits_are_kept() {
-        assert_eq!([0.123_456, 1.0, 0.000_012_344_9, 98_765.0].map(short), [0.1235, 1.0, 0.000_012_34, 98_770.0]);
+        assert_eq!([0.123_456, 1.0, 0.000_012_344_9, 98_768.0].map(short), [0.1235, 1.0, 0.000_012_34, 98_770.0]);
         assert_eq!(steps(&[vec![1.0], vec![0.333_33, 0.666_67]]), [vec![10_000], vec![3333, 6667]]);
     }
 

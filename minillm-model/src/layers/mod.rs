@@ -67,7 +67,7 @@ impl Mlp {
     pub fn new(config: &ModelConfig, device: &Device) -> Self {
         match config.mlp {
             MlpKind::Swiglu => Self::Swiglu(Swiglu::new(config, device)),
-            MlpKind::Gelu | MlpKind::GeluErf | MlpKind::Relu2 => Self::Gelu(GeluMlp::new(config, device)),
+            _ => Self::Gelu(GeluMlp::new(config, device)),
         }
     }
 

@@ -145,7 +145,7 @@ impl Source<'_> {
 }
 
 /// What to write instead of an unknown key.
-pub(super) fn did_you_mean(key: &str) -> String {
+pub(crate) fn did_you_mean(key: &str) -> String {
     let candidates: Vec<_> = nearest(key).iter().map(|key| format!("`{key}`")).collect();
     if !candidates.is_empty() {
         return format!("did you mean {}?", candidates.join(" or "));

@@ -8,7 +8,7 @@
 //! change when a run is resumed in `resume`.
 
 pub(crate) mod keys;
-mod load;
+pub(crate) mod load;
 mod overrides;
 mod resume;
 mod validate;

@@ -164,9 +164,9 @@ fn architecture(model: &ModelConfig) -> String {
         Position::None => "no positions",
     };
     let mlp = match model.mlp {
-        Mlp::Gelu | Mlp::GeluErf => "GELU",
-        Mlp::Swiglu => "SwiGLU",
-        Mlp::Relu2 => "ReLU squared",
+        Mlp::Gelu | Mlp::GeluErf => "GELU".to_owned(),
+        Mlp::Swiglu => "SwiGLU".to_owned(),
+        other => format!("{other:?}"),
     };
     let heads = match (model.num_attention_heads, model.num_key_value_heads) {
         (h, k) if h == k => format!("{h} heads"),

@@ -5,6 +5,7 @@
 //! of a per cent. **Equal FLOPs.** A step's cost is `training_flops_per_token` times the tokens of its batch; the number of
 //! steps is the reference's total divided by that.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use minillm_model::config::ModelConfig;
@@ -37,6 +38,8 @@ pub struct Design {
     pub evaluate: Evaluate,
     /// In what differences are given.
     pub unit: Unit,
+    /// The key that the losses are drawn over.
+    pub over: Option<String>,
     /// What is compared, the reference first.
     pub variants: Vec<Variant>,
 }
@@ -115,6 +118,21 @@ impl Variant {
         stats::parameters(&self.model).total()
     }
 
+    /// The number that `key` holds, whether it is set or follows from others.
+    pub fn number(&self, key: &str) -> Option<f64> {
+        let (section, name) = key.split_once('.')?;
+        let resolved = self.config.resolved();
+        let mut whole = serde_json::to_value(&resolved).ok()?;
+        whole["model"] = serde_json::to_value(&self.model).ok()?;
+        whole[section][name].as_f64()
+    }
+
+    /// What it sets beside `key`, each key once.
+    pub fn settings_beside(&self, key: &str) -> BTreeMap<&str, &str> {
+        let pairs = self.settings.iter().filter_map(|setting| setting.split_once('='));
+        pairs.filter(|(other, _)| *other != key).collect()
+    }
+
     /// Another number of steps, with the schedule that follows from it.
     fn with_steps(&mut self, steps: usize, source: &Source) -> Result<()> {
         let config = source.config(&[("train.max_steps".to_owned(), Value::Integer(steps as i64))])?;
@@ -172,6 +190,7 @@ impl Design {
             question: file.question,
             hold: file.hold,
             evaluate: file.evaluate,
+            over: file.figure.over,
             unit: if same_tokens { Unit::NatsPerToken } else { Unit::BitsPerByte },
             variants,
         })

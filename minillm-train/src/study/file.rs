@@ -26,6 +26,9 @@
 //! rope_scaling = ["linear", "dynamic", "yarn"]  # and there with stretched rotary angles, without further training
 //! decode_tokens = 128             # tokens written to measure the rate of generation
 //!
+//! [figure]
+//! over = "optimizer.learning_rate"  # draws the losses over this key; variants that differ in nothing else make a line
+//!
 //! [full]                          # with --full: another budget, other seeds, further keys for every variant
 //! steps = 20000
 //! ```
@@ -36,6 +39,7 @@ use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
 use crate::config::keys::{closest, field_names, keys};
+use crate::config::load::did_you_mean;
 use crate::error::{Error, Result};
 
 /// What stands in the file.
@@ -60,6 +64,9 @@ pub struct StudyFile {
     /// What is measured after training.
     #[serde(default)]
     pub evaluate: Evaluate,
+    /// What the losses are drawn over.
+    #[serde(default)]
+    pub figure: FigureFields,
     /// The longer form.
     #[serde(default)]
     pub full: FullFields,
@@ -150,6 +157,14 @@ pub enum Stretch {
     Dynamic,
     /// Interpolation by wavelength.
     Yarn,
+}
+
+/// The `[figure]` section.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct FigureFields {
+    /// A key of a run's configuration that holds a number.
+    pub over: Option<String>,
 }
 
 /// The `[full]` section.
@@ -285,6 +300,12 @@ impl StudyFile {
         if self.evaluate.factor.is_some_and(|factor| !(factor.is_finite() && factor >= 1.0)) {
             return refuse("evaluate.factor", "is below 1".to_owned(), "leave it out for the multiple of the context");
         }
+        if let Some(over) = &self.figure.over
+            && !keys().contains(over)
+        {
+            let hint = did_you_mean(over);
+            return Err(problem(origin, "figure.over", format!("is `{over}`, which is no key of a run"), hint));
+        }
         if self.evaluate.decode_tokens == 0 {
             return refuse("evaluate.decode_tokens", "is 0".to_owned(), "128 take a moment");
         }
@@ -328,6 +349,7 @@ fn refuse_unknown_keys(table: &Table, origin: &str) -> Result<()> {
     for (name, fields) in [
         ("budget", field_names::<BudgetFields>()),
         ("evaluate", field_names::<Evaluate>()),
+        ("figure", field_names::<FigureFields>()),
         ("full", field_names::<FullFields>()),
     ] {
         if let Some(section) = table.get(name).and_then(Value::as_table) {

@@ -11,18 +11,21 @@ use super::file::{Hold, Stretch};
 use super::record::Record;
 use super::run::{CurvePoint, RunResult};
 use super::statistics::Estimate;
-use super::summary::{Summary, VariantSummary};
+use super::summary::{Line, Over, Summary, VariantSummary};
 use super::tables::{notes, stretch_name, tables};
 
 const STYLE: &str = "\
 .lead { font-size: 18px; }
-.numbers td:not(:first-child) { white-space: nowrap; }
+.numbers td { white-space: nowrap; }
 .verdicts { padding-left: 20px; max-width: 80ch; }
 .verdicts li { margin: 0 0 6px; }
 .sample { display: grid; grid-template-columns: 180px minmax(0, 1fr); gap: 4px 20px; border-top: 1px solid var(--line); padding: 12px 0; }
 .sample p { white-space: pre-wrap; overflow-wrap: anywhere; margin: 0; }
 @media (max-width: 480px) { .sample { grid-template-columns: 1fr; } .lead { font-size: 17px; } }
 ";
+
+/// Up to this many learning curves have bands.
+const MOST_BANDS: usize = 6;
 
 /// A figure and the name of its file.
 pub struct Figure {
@@ -50,14 +53,14 @@ pub fn figures(summary: &Summary, runs: &[RunResult]) -> Vec<Figure> {
         let chart = IntervalChart { title, x_label: unit.to_owned(), reference: Some(0.0), rows: differences };
         figures.push(Figure { name: "difference", svg: chart.svg() });
     }
-    let losses = rows(&|variant| match summary.unit {
-        Unit::NatsPerToken => variant.loss,
-        Unit::BitsPerByte => variant.bits_per_byte,
-    });
+    let losses = rows(&|variant| loss(variant, summary.unit));
     let title = "Validation loss after the last step".to_owned();
     let chart = IntervalChart { title, x_label: unit.to_owned(), reference: None, rows: losses };
     figures.push(Figure { name: "loss", svg: chart.svg() });
     figures.push(Figure { name: "curves", svg: learning_curves(summary, runs).svg() });
+    if let Some(over) = &summary.over {
+        figures.push(Figure { name: "over", svg: losses_over(summary, over).svg() });
+    }
     if let Some(chart) = context_curves(summary) {
         figures.push(Figure { name: "contexts", svg: chart.svg() });
     }
@@ -66,6 +69,7 @@ pub fn figures(summary: &Summary, runs: &[RunResult]) -> Vec<Figure> {
 
 /// How the variants learned: the gap where a floor is known, else the loss, over what was held equal.
 fn learning_curves(summary: &Summary, runs: &[RunResult]) -> LineChart {
+    let has_bands = summary.variants.len() <= MOST_BANDS;
     let has_floor = summary.variants.iter().all(|variant| variant.gap.is_some());
     let series = |variant: &VariantSummary| {
         let runs: Vec<_> = runs.iter().filter(|run| run.variant == variant.name).collect();
@@ -91,8 +95,11 @@ fn learning_curves(summary: &Summary, runs: &[RunResult]) -> LineChart {
                 Hold::Flops => tokens * variant.training_flops_per_token as f64 / 1e12,
                 Hold::Parameters | Hold::Nothing => tokens / 1e3,
             };
-            // Three seeds early in training may have an interval that reaches below the possible.
-            Some(Point { x, y: estimate.mean, low: low.max(estimate.mean / 4.0), high })
+            // Three seeds early in training may have an interval that reaches below the possible, and bands of many curves
+            // hide one another.
+            let (low, high) =
+                if has_bands { (low.max(estimate.mean / 4.0), high) } else { (estimate.mean, estimate.mean) };
+            Some(Point { x, y: estimate.mean, low, high })
         };
         Series { name: variant.name.clone(), points: steps.into_iter().filter_map(point).collect() }
     };
@@ -103,6 +110,36 @@ fn learning_curves(summary: &Summary, runs: &[RunResult]) -> LineChart {
         x_scale: Scale::Linear,
         y_scale: Scale::Log,
         series: summary.variants.iter().map(series).collect(),
+    }
+}
+
+fn losses_over(summary: &Summary, over: &Over) -> LineChart {
+    let point = |(x, variant): &(f64, usize)| {
+        let estimate = loss(&summary.variants[*variant], summary.unit)?;
+        let (low, high) = estimate.interval();
+        Some(Point { x: *x, y: estimate.mean, low: low.max(estimate.mean / 4.0), high })
+    };
+    let series =
+        |line: &Line| Series { name: line.name.clone(), points: line.points.iter().filter_map(point).collect() };
+    LineChart {
+        title: format!("Validation loss over {}", over.key),
+        x_label: over.key.clone(),
+        y_label: summary.unit.words().to_owned(),
+        x_scale: if over.lines.iter().flat_map(|line| &line.points).all(|(x, _)| *x > 0.0) {
+            Scale::Log
+        } else {
+            Scale::Linear
+        },
+        y_scale: Scale::Linear,
+        series: over.lines.iter().map(series).collect(),
+    }
+}
+
+/// In the study's unit.
+fn loss(variant: &VariantSummary, unit: Unit) -> Option<Estimate> {
+    match unit {
+        Unit::NatsPerToken => variant.loss,
+        Unit::BitsPerByte => variant.bits_per_byte,
     }
 }
 

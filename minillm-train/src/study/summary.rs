@@ -21,6 +21,26 @@ pub struct Summary {
     pub unit: Unit,
     /// A line each, the reference first.
     pub variants: Vec<VariantSummary>,
+    /// The losses over a key of the configuration, where the study asks for it.
+    pub over: Option<Over>,
+}
+
+/// Losses over a key.
+#[derive(Clone, Debug, Serialize)]
+pub struct Over {
+    /// The key.
+    pub key: String,
+    /// Variants that differ in nothing else.
+    pub lines: Vec<Line>,
+}
+
+/// Variants that differ in one key.
+#[derive(Clone, Debug, Serialize)]
+pub struct Line {
+    /// What their names begin with in common.
+    pub name: String,
+    /// The key's value, and the variant's place in the study.
+    pub points: Vec<(f64, usize)>,
 }
 
 /// One variant, measured.
@@ -110,6 +130,7 @@ impl Summary {
             hold: design.hold,
             unit: design.unit,
             variants: variants.collect(),
+            over: design.over.as_ref().map(|key| over(design, key)),
         }
     }
 }
@@ -151,6 +172,29 @@ impl VariantSummary {
             diverged,
         }
     }
+}
+
+/// Groups the variants by what they set beside `key`.
+fn over(design: &Design, key: &str) -> Over {
+    let mut groups: Vec<Vec<usize>> = Vec::new();
+    for (index, variant) in design.variants.iter().enumerate() {
+        let beside = |other: usize| design.variants[other].settings_beside(key);
+        match groups.iter_mut().find(|group| beside(group[0]) == variant.settings_beside(key)) {
+            Some(group) => group.push(index),
+            None => groups.push(vec![index]),
+        }
+    }
+    let line = |group: Vec<usize>| {
+        let names: Vec<&str> = group.iter().map(|&index| design.variants[index].name.as_str()).collect();
+        let is_common = |end: &usize| names.iter().all(|name| name.get(..*end) == names[0].get(..*end));
+        let common = (0..=names[0].len()).rev().filter(|end| names[0].is_char_boundary(*end)).find(is_common);
+        let name = names[0][..common.unwrap_or(0)].trim_matches([' ', ',', ':', '(']).to_owned();
+        let mut points: Vec<_> =
+            group.iter().filter_map(|&index| Some((design.variants[index].number(key)?, index))).collect();
+        points.sort_by(|a, b| a.0.total_cmp(&b.0));
+        Line { name, points }
+    };
+    Over { key: key.to_owned(), lines: groups.into_iter().map(line).collect() }
 }
 
 /// The final losses of the runs that stayed finite, by seed.
