@@ -16,6 +16,7 @@ pub mod evaluate;
 pub mod interrupt;
 pub mod metrics;
 pub mod optimizer;
+pub mod plan;
 pub mod publish;
 pub mod recompute;
 pub mod report;

@@ -29,6 +29,14 @@ pub fn start(config: &RunConfig, tokenizer: &Tokenizer, device: &Device) -> Resu
     Ok((adapted(config, source.config), source.model))
 }
 
+/// The architecture of the first step alone.
+pub fn architecture_of(config: &RunConfig, tokenizer: &Tokenizer) -> Result<ModelConfig> {
+    match &config.model.from {
+        Some(from) => architecture(config, tokenizer, &checkpoint::locate::model_dir(from)?.0),
+        None => architecture(config, tokenizer, Path::new("")),
+    }
+}
+
 /// The architecture of the run that `checkpoint` belongs to.
 pub fn architecture(config: &RunConfig, tokenizer: &Tokenizer, checkpoint: &Path) -> Result<ModelConfig> {
     if config.model.from.is_some() {

@@ -43,6 +43,15 @@ impl Axis {
         if (high - low).is_finite() { Self { scale, low, high } } else { Self { scale, low: 0.0, high: 1.0 } }
     }
 
+    /// A linear axis of positive values that comes near zero begins there.
+    pub(super) fn with_zero(self, values: impl Iterator<Item = f64>) -> Self {
+        /// Times that the largest value is the smallest.
+        const NEAR: f64 = 3.0;
+        let smallest = values.fold(f64::INFINITY, f64::min);
+        let low = if smallest > 0.0 && NEAR * smallest < self.high { 0.0 } else { self.low };
+        if self.scale == Scale::Linear { Self { low, ..self } } else { self }
+    }
+
     /// Between 0 and 1; `None` for what the scale has no place for.
     pub(super) fn place(&self, value: f64) -> Option<f64> {
         let at = (self.scale.apply(value) - self.low) / (self.high - self.low);

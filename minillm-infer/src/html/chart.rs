@@ -95,7 +95,8 @@ impl LineChart {
         let drawn = |point: &&Point| self.x_scale.has(point.x) && self.y_scale.has(point.y);
         let points = || self.series.iter().flat_map(|series| &series.points).filter(drawn);
         let x = Axis::over(self.x_scale, points().map(|point| point.x), 0.0);
-        let y = Axis::over(self.y_scale, points().flat_map(|point| [point.y, point.low, point.high]), 0.05);
+        let values = || points().flat_map(|point| [point.y, point.low, point.high]);
+        let y = Axis::over(self.y_scale, values(), 0.05).with_zero(values());
 
         let mut head = Head::new(&self.title);
         if self.series.len() > 1 {
@@ -302,7 +303,8 @@ fn curve(svg: &mut String, frame: &Frame, (x, y): (&Axis, &Axis), colour: usize,
         let points: Vec<String> = places.iter().map(|(x, y)| format!("{x:.1},{y:.1}")).collect();
         let _ = write!(svg, "<polyline class=\"s{colour} line\" points=\"{}\"/>", points.join(" "));
     }
-    if dots || places.len() == 1 {
+    // A line between two points shows its ends.
+    if (dots && places.len() != 2) || places.len() == 1 {
         for (x, y) in places {
             let _ = write!(svg, "<circle class=\"s{colour} dot\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"2.6\"/>");
         }

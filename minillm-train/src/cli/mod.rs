@@ -2,6 +2,7 @@
 
 pub mod bench;
 pub mod devices;
+pub mod plan;
 mod progress;
 pub mod report;
 pub mod study;
@@ -35,6 +36,7 @@ enum Verb {
     #[command(hide = true)]
     StudyRun(study_run::Args),
     Tokenizer(tokenizer::Args),
+    Plan(plan::Args),
     Bench(bench::Args),
     Report(report::Args),
     Devices(devices::Args),
@@ -52,6 +54,7 @@ pub fn main() -> ExitCode {
         Verb::Study(args) => study::run(&args),
         Verb::StudyRun(args) => study_run::run(&args),
         Verb::Tokenizer(args) => tokenizer::run(&args).map(|()| ExitCode::SUCCESS),
+        Verb::Plan(args) => plan::run(&args).map(|()| ExitCode::SUCCESS),
         Verb::Bench(args) => bench::run(&args).map(|()| ExitCode::SUCCESS),
         Verb::Report(args) => report::run(&args).map(|()| ExitCode::SUCCESS),
         Verb::Devices(args) => devices::run(&args).map(|()| ExitCode::SUCCESS),

@@ -14,22 +14,20 @@ const WIDE: f64 = 4.0;
 /// Those for which there are numbers.
 pub fn charts(run: &Recorded) -> Vec<LineChart> {
     let curve = |name: &str, tag: &str| Series { name: name.to_owned(), points: thinned(run.values(tag).collect()) };
-    let chart = |title: &str, unit: &str, series: Vec<Series>| chart(title, unit, series);
-
     let mut loss = vec![curve("training", tag::TRAIN_LOSS), curve("validation", tag::VAL_LOSS)];
     loss.extend(run.last(tag::VAL_FLOOR).and_then(|(_, floor)| level(run, "floor", floor)));
     let mut norm = vec![curve("norm", tag::TRAIN_GRAD_NORM)];
     if let Some(limit) = run.config.as_ref().map(|config| config.train.grad_clip).filter(|limit| *limit > 0.0)
         && norm[0].points.iter().any(|point| point.high >= limit)
     {
-        norm.extend(level(run, "clipped to", limit));
+        norm.extend(level(run, "limit", limit));
     }
     let charts = [
         chart("Loss", "nats per token", loss),
         chart("Gap to the floor", "nats per token", vec![curve("gap", tag::VAL_GAP)]),
-        chart("Speed", "tokens per second", vec![curve("speed", tag::TRAIN_TOKENS_PER_SECOND)]),
+        linear(chart("Speed", "tokens per second", vec![curve("speed", tag::TRAIN_TOKENS_PER_SECOND)])),
         chart("Gradient norm, before clipping", "", norm),
-        chart("Learning rate", "", vec![curve("rate", tag::TRAIN_LR)]),
+        linear(chart("Learning rate", "", vec![curve("rate", tag::TRAIN_LR)])),
     ];
     charts.into_iter().filter(|chart| !chart.series.is_empty()).collect()
 }
@@ -38,7 +36,6 @@ fn chart(title: &str, unit: &str, mut series: Vec<Series>) -> LineChart {
     series.retain(|series| !series.points.is_empty());
     let values = || series.iter().flat_map(|series| &series.points).flat_map(|point| [point.low, point.high]);
     let (low, high) = (values().fold(f64::INFINITY, f64::min), values().fold(0.0, f64::max));
-    // Speeds and rates begin at nothing, losses and norms do not.
     let y_scale = if low > 0.0 && high > WIDE * low { Scale::Log } else { Scale::Linear };
     LineChart {
         title: title.to_owned(),
@@ -48,6 +45,11 @@ fn chart(title: &str, unit: &str, mut series: Vec<Series>) -> LineChart {
         y_scale,
         series,
     }
+}
+
+/// What begins at nothing has no place for it on a logarithmic scale.
+fn linear(chart: LineChart) -> LineChart {
+    LineChart { y_scale: Scale::Linear, ..chart }
 }
 
 /// A line at one height, from the first record to the last.

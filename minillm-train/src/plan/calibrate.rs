@@ -1,0 +1,100 @@
+//! How fast a configuration trains here: some steps of the run itself, on its own text, and then forgotten.
+
+use std::time::{Duration, Instant};
+
+use burn::module::Module;
+use minillm_infer::device::Found;
+use minillm_infer::score::{Window, window_nats};
+
+use crate::config::RunConfig;
+use crate::data::{Batch, Corpus};
+use crate::error::Result;
+use crate::optimizer::ModelOptimizer;
+use crate::schedule::learning_rate;
+use crate::start::start;
+use crate::step::{StepOptions, train_step};
+use crate::workers::Workers;
+
+/// Steps before measuring: the first ones compile kernels and fill caches.
+const WARMUP: usize = 3;
+/// Steps that are measured at least.
+const STEPS: usize = 10;
+/// And as many as take this long: a small model's ten are over too soon to say much.
+const LONG_ENOUGH: Duration = Duration::from_secs(2);
+
+/// What was measured.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Calibration {
+    /// How many steps.
+    pub steps: usize,
+    /// Of an optimiser step, its batch included.
+    pub step_seconds: f64,
+    /// Tokens of an optimiser step per second, padding left out.
+    pub tokens_per_second: f64,
+    /// Of an evaluation.
+    pub evaluation_seconds: f64,
+}
+
+/// Trains some steps and scores some of the validation text.
+pub fn calibrate(config: &RunConfig, corpus: &Corpus, found: &Found) -> Result<Calibration> {
+    let device = found.device.clone().autodiff();
+    let kernels = config.train.kernels_on(&device)?;
+    let (model_config, model) = start(config, &corpus.tokenizer, &device)?;
+    let mut model = model.with_kernels(kernels);
+    let mut optimizer = ModelOptimizer::new(&config.optimizer);
+    let workers = Workers::new(found.training_threads(), config.train.micro_batch_size())?;
+    let wait = || {
+        if let Err(error) = device.sync() {
+            tracing::warn!("the device reports: {error}"); // kernels may still be running when a step returns
+        }
+    };
+
+    let (mut start, mut steps, mut tokens) = (Instant::now(), 0, 0);
+    for step in 0.. {
+        if step == WARMUP {
+            wait();
+            (start, tokens) = (Instant::now(), 0);
+        }
+        steps = step - WARMUP.min(step);
+        if steps >= STEPS && start.elapsed() >= LONG_ENOUGH {
+            break;
+        }
+        let batch = corpus.train.batch(step)?;
+        let options = StepOptions {
+            step: step + 1,
+            seed: config.seed,
+            dropout: model_config.dropout,
+            micro_batch_size: config.train.micro_batch_size(),
+            grad_clip: config.train.grad_clip,
+            learning_rate: learning_rate(
+                &config.schedule,
+                config.optimizer.learning_rate,
+                step,
+                config.train.max_steps,
+            ),
+            recompute: config.train.recompute,
+        };
+        (model, _) = train_step(model, &mut optimizer, &batch, &device, &workers, &options)?;
+        tokens += batch.predicted();
+    }
+    wait();
+    let seconds = start.elapsed().as_secs_f64();
+
+    let plain = device.clone().without_autodiff();
+    let scored = model.valid();
+    let rows = config.train.micro_batch_size().div_ceil(workers.count());
+    // A part of the validation text, in as many batches at once as the workers take.
+    let all: Vec<Batch> = corpus.validation.batches(rows).collect();
+    let some = all.len().min(workers.count() * 8);
+    let start = Instant::now();
+    workers.map(all.iter().take(some), |batch: &Batch| {
+        window_nats(&scored, &plain, Window { inputs: &batch.inputs, targets: &batch.targets, rows: batch.rows })
+    });
+    let evaluation_seconds = start.elapsed().as_secs_f64() * all.len() as f64 / some.max(1) as f64;
+    Ok(Calibration {
+        steps,
+        step_seconds: seconds / steps as f64,
+        tokens_per_second: tokens as f64 / seconds,
+        evaluation_seconds,
+    })
+}

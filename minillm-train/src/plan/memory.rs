@@ -1,0 +1,325 @@
+//! Memory as formulas: what a training step keeps, counted from what the layers keep for their backward pass.
+//!
+//! Letters are those of `minillm_model`; N = B T tokens of a micro-batch. The W workers share N and have gradients of their
+//! own. Numbers are f32. A tensor counts where it is kept: its neighbours see the same memory.
+//!
+//! ```text
+//! kept a token                     fast                       readable
+//! norm                             x, out                 2D  x, x * scale, out                      3D
+//! layer norm                                                  centred, scaled, out                   3D
+//! q, k norm                        x                          x, x * scale                 1 or 2 (HE + KE)
+//! attention                        q, k, v, out, logs         q / sqrt(E), k, v, out       2HE + 2KE (+ H)
+//!                                                             scores - max, exp, weights            3HT
+//! SwiGLU                           gate, up, out          3F  gate, sigmoid, silu, up, out           5F
+//! GELU                                                        z, z^2, tanh's in, 1 + tanh, out       5F
+//! loss                             a chunk of logits          logits - max, exp, log of softmax      3V
+//! ```
+//!
+//! Two moments can be the peak. When the forward pass ends, all activations are there and no gradients yet; when the
+//! backward pass ends, all gradients and no activations: it frees what it has used. A third is a checkpoint's being written,
+//! from copies of the weights and moments.
+
+use minillm_infer::device::Found;
+use minillm_infer::memory::resident_memory_bytes;
+use minillm_model::config::{Mlp, ModelConfig, Norm};
+use minillm_model::ops::Kernels;
+use minillm_model::stats;
+
+use crate::config::{OptimizerKind, RunConfig};
+
+/// Logits that the fast loss holds at once: on the CPU a worker's (`ops/cpu/cross_entropy.rs`), else all
+/// (`ops/portable/cross_entropy.rs`, which makes three such tensors).
+const CHUNK: [usize; 2] = [2 * 1024 * 1024, 16 * 1024 * 1024];
+
+/// The program itself, as far as it has been read from disk: the resident size of `minillm-train devices` on Linux (x86-64).
+const PROGRAM: usize = 11 << 20;
+
+/// What the first steps of any model add to it, measured with one of 1,000 parameters on one thread: the rest of the program
+/// and the buffers of the matrix product.
+const FIRST_STEPS: usize = 9 << 20;
+
+/// Each worker thread's stack, buffers of the matrix product and first pages of the allocator, measured likewise.
+const WORKER: usize = 4 << 20;
+
+/// What the allocator has freed and not given back, as a share of what is in use. It keeps memory by size and thread, so
+/// that what one phase of a step frees does not all serve the next. Measured over 50 configurations by counting every
+/// allocation: 0.14 to 0.37.
+const HELD: f64 = 0.25;
+
+/// More of it where a block's activations come and go between gradients that stay: 0.19 to 0.39.
+const HELD_RECOMPUTING: f64 = 0.33;
+
+/// And most where they also come in many sizes: 0.2 to 0.6. Muon's iterations do the same.
+const HELD_IN_MANY_SIZES: f64 = 0.45;
+
+/// The moments at which memory can be largest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moment {
+    /// The forward pass has ended: the loss is computed.
+    Forward,
+    /// The backward pass has ended: the weights are about to move.
+    Backward,
+    /// A checkpoint is written.
+    Saving,
+}
+
+/// All of them.
+pub const MOMENTS: [Moment; 3] = [Moment::Forward, Moment::Backward, Moment::Saving];
+
+/// Bytes by component, at each of the [`MOMENTS`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Memory {
+    /// Names as in `--json`.
+    pub parts: Vec<(&'static str, [usize; 3])>,
+}
+
+impl Memory {
+    /// Bytes of all components at a moment.
+    pub fn at(&self, moment: Moment) -> usize {
+        self.parts.iter().map(|(_, bytes)| bytes[moment as usize]).sum()
+    }
+
+    /// The moment of the largest need.
+    pub fn peak_moment(&self) -> Moment {
+        MOMENTS.into_iter().max_by_key(|moment| self.at(*moment)).unwrap_or(Moment::Forward)
+    }
+
+    /// The largest need.
+    pub fn peak(&self) -> usize {
+        self.at(self.peak_moment())
+    }
+
+    /// A component's bytes at the peak.
+    pub fn part(&self, name: &str) -> Option<usize> {
+        let moment = self.peak_moment() as usize;
+        self.parts.iter().find(|(part, _)| *part == name).map(|(_, bytes)| bytes[moment])
+    }
+}
+
+/// How a step is computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Way {
+    /// Which operations run in their fast form.
+    pub kernels: Kernels,
+    /// Threads among which a micro-batch is split.
+    pub threads: usize,
+    /// Where tensors lie in this process's memory: its size before there are any. It has read the text.
+    pub process: Option<usize>,
+}
+
+impl Way {
+    /// On this device, in this process as it is now.
+    pub fn on(found: &Found, kernels: Kernels) -> Self {
+        let on_host = !found.is_gpu || found.is_software;
+        let now = || resident_memory_bytes().map_or(PROGRAM, |bytes| bytes as usize);
+        Self { kernels, threads: found.training_threads(), process: on_host.then(now) }
+    }
+}
+
+/// What training needs, by component.
+pub fn memory(model: &ModelConfig, config: &RunConfig, way: &Way) -> Memory {
+    const F32: usize = size_of::<f32>();
+    let train = &config.train;
+    let (rows, t) = (train.micro_batch_size().min(train.batch_size), train.context);
+    let workers = way.threads.min(rows).max(1);
+    let (l, d, v) = (model.num_hidden_layers, model.hidden_size, model.vocab_size);
+    let tokens = rows * t; // N
+
+    let count = stats::parameters(model);
+    let (weights, blocks) = (F32 * count.total(), F32 * count.blocks * count.block());
+    // Muon keeps one number for each of the blocks' matrices; what vectors they have beside those is too little to count.
+    let with_muon = config.optimizer.kind == OptimizerKind::Muon;
+    let moments = if with_muon { 2 * weights - blocks } else { 2 * weights };
+    // The sum over earlier micro-batches stays beside the gradients of this one.
+    let earlier = if rows < train.batch_size { weights } else { 0 };
+
+    let block = F32 * tokens * per_token(model, way.kernels, t);
+    let head = F32 * tokens * norm_per_token(model, way.kernels);
+    let entering = F32 * tokens * d;
+    let passing = F32 * tokens * passing_per_token(model, way.kernels, t);
+    let loss = F32 * (loss_numbers(model, way.kernels, tokens, workers) + workers * v * d);
+
+    let (activations, gradients, in_passing) = if train.recompute {
+        // The inputs of all blocks, and one block at a time: the last while no gradients but the head's are there, the first
+        // when all but its own are.
+        let one_block = block + passing;
+        (
+            [(l + 1) * entering + head + if one_block > loss { block } else { 0 }, block],
+            [earlier, earlier + workers * (weights - blocks / l.max(1))],
+            [if one_block > loss { passing } else { loss }, passing],
+        )
+    } else {
+        ([l * block + head, 0], [earlier, earlier + workers * weights], [loss.max(passing), passing])
+    };
+    let mut parts = vec![
+        ("weights", [weights; 3]),
+        ("moments", [moments; 3]),
+        ("gradients", [gradients[0], gradients[1], 0]),
+        ("activations", [activations[0], activations[1], 0]),
+        ("in_passing", [in_passing[0], in_passing[1], 0]),
+        ("copies", [0, 0, moments.max(weights)]),
+    ];
+    if let Some(process) = way.process {
+        let share = match (train.recompute, way.kernels.attention) {
+            _ if with_muon => HELD_IN_MANY_SIZES,
+            (true, false) => HELD_IN_MANY_SIZES,
+            (true, true) => HELD_RECOMPUTING,
+            (false, _) => HELD,
+        };
+        let in_use = Memory { parts: parts.clone() };
+        parts.push(("held_by_allocator", MOMENTS.map(|moment| (share * in_use.at(moment) as f64) as usize)));
+        let threads = if workers > 1 { workers * WORKER } else { 0 };
+        parts.push(("process", [process + FIRST_STEPS + threads; 3]));
+    }
+    Memory { parts }
+}
+
+/// Numbers that a norm keeps of a token.
+fn norm_per_token(model: &ModelConfig, kernels: Kernels) -> usize {
+    let fast = model.norm == Norm::RmsNorm && kernels.rms_norm;
+    if fast { 2 * model.hidden_size } else { 3 * model.hidden_size }
+}
+
+/// Numbers that a block keeps of a token, by the table above.
+fn per_token(model: &ModelConfig, kernels: Kernels, t: usize) -> usize {
+    let (h, queries) = (model.num_attention_heads, model.num_attention_heads * model.head_dim); // H, HE
+    let (d, f, keys) = (model.hidden_size, model.intermediate_size, model.num_key_value_heads * model.head_dim); // KE
+    let drops = usize::from(model.dropout > 0.0);
+    let head_norms = match (model.qk_norm, kernels.rms_norm) {
+        (false, _) => 0,
+        (true, true) => queries + keys,
+        (true, false) => 2 * (queries + keys),
+    };
+    let scores = if is_fused(model, kernels) { h } else { (3 + drops) * h * t };
+    let mlp = match model.mlp {
+        Mlp::Swiglu if kernels.swiglu => 3 * f,
+        Mlp::Swiglu | Mlp::Gelu => 5 * f,
+        Mlp::GeluErf | Mlp::Relu2 => 2 * f,
+    };
+    let masks = 2 * drops * d;
+    2 * norm_per_token(model, kernels) + head_norms + 2 * queries + 2 * keys + scores + mlp + masks
+}
+
+/// Whether attention runs without scores in memory.
+fn is_fused(model: &ModelConfig, kernels: Kernels) -> bool {
+    kernels.attention && model.dropout == 0.0
+}
+
+/// Numbers a token of the gradients that are there at once within a block's backward pass: those of three tensors of the MLP
+/// and of three as wide as the model, or of two tensors of scores.
+fn passing_per_token(model: &ModelConfig, kernels: Kernels, t: usize) -> usize {
+    let scores = if is_fused(model, kernels) { 0 } else { 2 * model.num_attention_heads * t };
+    (3 * (model.intermediate_size + model.hidden_size)).max(scores)
+}
+
+/// Numbers of the logits and what is made of them.
+fn loss_numbers(model: &ModelConfig, kernels: Kernels, tokens: usize, workers: usize) -> usize {
+    let (v, d) = (model.vocab_size.max(1), model.hidden_size);
+    let rows = |chunk: usize, tokens: usize| (chunk / v).clamp(1, tokens.max(1));
+    match (kernels.cross_entropy, kernels.linear) {
+        (false, _) => 3 * tokens * v,
+        (true, true) => workers * rows(CHUNK[0], tokens.div_ceil(workers)) * v + tokens * d,
+        (true, false) => 3 * rows(CHUNK[1], tokens) * v + tokens * d,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use minillm_model::config::ModelOptions;
+
+    use super::*;
+
+    const MIB: usize = 1 << 20;
+
+    fn model() -> ModelConfig {
+        let options = ModelOptions {
+            hidden_size: Some(8),
+            intermediate_size: Some(16),
+            num_hidden_layers: Some(2),
+            num_attention_heads: Some(2),
+            num_key_value_heads: Some(1),
+            ..ModelOptions::default()
+        };
+        options.resolve(10, 4)
+    }
+
+    fn config() -> RunConfig {
+        let mut config = RunConfig::default();
+        (config.train.batch_size, config.train.context) = (4, 4);
+        config
+    }
+
+    const FAST: Kernels = Kernels {
+        rms_norm: true,
+        rotary: true,
+        swiglu: true,
+        attention: true,
+        cross_entropy: true,
+        adam_w: true,
+        linear: true,
+        product: true,
+        ..Kernels::READABLE
+    };
+
+    fn way(kernels: Kernels) -> Way {
+        Way { kernels, threads: 2, process: Some(PROGRAM) }
+    }
+
+    /// Counted by hand: D = 8, F = 16, L = 2, H = 2, K = 1, E = 4, V = 10, N = 16, W = 2.
+    #[test]
+    fn a_small_model_is_as_counted_by_hand() {
+        // Embedding 80, output 80, a block 2 * 64 + 2 * 32 + 3 * 128 + 16 = 592, last norm 8.
+        let weights = 4 * (80 + 80 + 2 * 592 + 8);
+        let fast = memory(&model(), &config(), &way(FAST));
+        // Norms 2 * 16, q and out 2 * 8, k and v 2 * 4, logs 2, MLP 3 * 16: 106 a token and block; the last norm 16.
+        let activations = 4 * 16 * (2 * 106 + 16);
+        // In passing: gradients of 3 (16 + 8) numbers a token, more than the loss's logits of 16 rows, their gradients of
+        // 16 * 8 and those of the output matrix, 2 * 80.
+        let passing = 4 * 16 * 72;
+        assert!(passing > 4 * (16 * 10 + 16 * 8 + 2 * 80));
+        assert_eq!(
+            fast.parts[..5],
+            [
+                ("weights", [weights; 3]),
+                ("moments", [2 * weights; 3]),
+                ("gradients", [0, 2 * weights, 0]),
+                ("activations", [activations, 0, 0]),
+                ("in_passing", [passing, passing, 0]),
+            ]
+        );
+        assert_eq!(fast.parts[7], ("process", [28 * MIB; 3]));
+        let in_use = 3 * weights + activations + passing;
+        assert_eq!(fast.at(Moment::Forward), in_use + in_use / 4 + 28 * MIB);
+        assert_eq!(fast.peak(), fast.at(fast.peak_moment()));
+
+        let readable = memory(&model(), &config(), &way(Kernels::READABLE));
+        // Norms 2 * 24, q and out 16, k and v 8, scores 3 * 2 * 4, MLP 5 * 16: 176; the last norm 24.
+        assert_eq!(readable.parts[3].1, [4 * 16 * (2 * 176 + 24), 0, 0]);
+    }
+
+    #[test]
+    fn what_saves_memory_does() {
+        let peak = |change: fn(&mut RunConfig)| {
+            let mut config = config();
+            (config.train.batch_size, config.train.context) = (64, 64);
+            change(&mut config);
+            memory(&model(), &config, &way(FAST)).peak()
+        };
+        let whole = peak(|_| {});
+        assert!(peak(|config| config.train.micro_batch_size = Some(8)) < whole);
+        assert!(peak(|config| config.train.recompute = true) < whole);
+        let moments = |kind| {
+            let mut config = config();
+            config.optimizer.kind = kind;
+            memory(&model(), &config, &way(FAST)).parts[1].1[0]
+        };
+        assert_eq!(moments(OptimizerKind::AdamW) - moments(OptimizerKind::Muon), 4 * 2 * 592);
+    }
+
+    #[test]
+    fn a_gpu_has_no_process_to_hold() {
+        let gpu = memory(&model(), &config(), &Way { process: None, ..way(FAST) });
+        assert_eq!(gpu.part("process"), None);
+        assert_eq!(gpu.part("held_by_allocator"), None);
+    }
+}
