@@ -2,9 +2,9 @@
 
     python tools/measure_plan.py                    five sizes, 3 to 6 minutes on two cores
     python tools/measure_plan.py small medium       some of them
-    python tools/measure_plan.py --memory           memory alone, of 32 configurations, by `bench`
+    python tools/measure_plan.py --memory           memory alone, of 40 configurations: `plan`'s own calibrating steps (Linux)
 
-Nothing else should run meanwhile. Peak memory is the process's largest resident size (Linux, macOS). MINILLM_TRAIN may
+Nothing else should run meanwhile. Peak memory is the process's largest resident size. MINILLM_TRAIN may
 name a built program; without it cargo builds and runs ours.
 """
 import argparse
@@ -79,20 +79,19 @@ def compare_runs(names):
             f"{plan['seconds']:.1f}", f"{seconds:.1f}", error(plan["seconds"], seconds))
 
 
-def compare_memory():
+def compare_memory(names):
     """Both forms of the layers, each with and without recomputing, of LLaMA's and GPT-2's choices."""
     row("size", "preset", "kernels", "recompute", "predicted MB", "measured MB", "")
-    for name in SIZES:
+    for name in names:
         *size, _ = SIZES[name]
         for preset in ("llama", "gpt2"):
             for kernels, recompute in WAYS:
                 others = {"model__preset": preset, "train__kernels": kernels, "train__recompute": recompute}
                 config = [root / "configs/quickstart.toml", *settings(size, 1000, **others)]
                 plan = json.loads(run("plan", *config, "--json")[0])
-                measured = json.loads(run("bench", *config, "--steps", 10, "--warmup", 5, "--json")[0])
-                # `bench` writes no checkpoint.
-                parts = plan["memory"][kernels]
-                memory, peak = max(sum(parts[at].values()) for at in ("forward", "backward")), measured["peak_memory_bytes"]
+                # The calibrating steps write no checkpoint.
+                memory = max(sum(plan["memory"][kernels][at].values()) for at in ("forward", "backward"))
+                peak = plan["calibrating_peak_memory_bytes"]
                 row(name, preset, kernels, recompute, f"{memory / 1e6:.0f}", f"{peak / 1e6:.0f}", error(memory, peak))
 
 
@@ -104,4 +103,5 @@ if __name__ == "__main__":
     unknown = [name for name in arguments.sizes if name not in SIZES]
     if unknown:
         parser.error(f"no size is called {unknown[0]}: {', '.join(SIZES)}")
-    compare_memory() if arguments.memory else compare_runs(arguments.sizes or list(SIZES))
+    names = arguments.sizes or list(SIZES)
+    compare_memory(names) if arguments.memory else compare_runs(names)

@@ -5,6 +5,11 @@ pub fn peak_memory_bytes() -> Option<u64> {
     kilobytes("/proc/self/status", "VmHWM:")
 }
 
+/// The resident size of this process now, where the system tells (Linux).
+pub fn resident_memory_bytes() -> Option<u64> {
+    kilobytes("/proc/self/status", "VmRSS:")
+}
+
 /// What programs could still take without swapping, where the system tells (Linux).
 pub fn available_memory_bytes() -> Option<u64> {
     kilobytes("/proc/meminfo", "MemAvailable:")

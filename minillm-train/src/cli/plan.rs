@@ -68,11 +68,13 @@ pub(super) fn run(args: &Args) -> Result<()> {
     let corpus = data::prepare(&config.data, &config.tokenizer, &shape, &cache_dir()?, &Bars::default())?;
     let model = architecture_of(&config, &corpus.tokenizer)?;
     let kernels = config.train.kernels_on(&found.device)?;
+    let way = Way::on(&found, kernels); // of this process before there are tensors in it
+    let with = |kernels| memory(&model, &config, &Way { kernels, ..way });
     let plan = Plan {
-        fast: memory(&model, &config, &Way::on(&found, Kernels::fastest(&found.device))),
-        readable: memory(&model, &config, &Way::on(&found, Kernels::READABLE)),
+        fast: with(Kernels::fastest(&found.device)),
+        readable: with(Kernels::READABLE),
         is_readable: config.train.kernels == KernelChoice::Readable,
-        suggestion: limit.and_then(|bytes| suggest(&model, &config, &Way::on(&found, kernels), bytes)),
+        suggestion: limit.and_then(|bytes| suggest(&model, &config, &way, bytes)),
         limit,
         calibration: calibrate(&config, &corpus, &found)?,
         config,

@@ -20,6 +20,7 @@
 //! from copies of the weights and moments.
 
 use minillm_infer::device::Found;
+use minillm_infer::memory::resident_memory_bytes;
 use minillm_model::config::{Mlp, ModelConfig};
 use minillm_model::ops::Kernels;
 use minillm_model::stats;
@@ -30,11 +31,14 @@ use crate::config::{OptimizerKind, RunConfig};
 /// (`ops/portable/cross_entropy.rs`, which makes three such tensors).
 const CHUNK: [usize; 2] = [2 * 1024 * 1024, 16 * 1024 * 1024];
 
-/// The program without a model: 12 MB of its own code that has been read from disk, and what the first steps of a model
-/// of 1,000 parameters make it allocate. Measured on Linux (x86-64).
-const PROCESS: usize = 20 << 20;
+/// The program itself, as far as it has been read from disk: the resident size of `minillm-train devices` on Linux (x86-64).
+const PROGRAM: usize = 11 << 20;
 
-/// Each worker thread's stack, buffers of the matrix product (1 MB) and first pages of the allocator, measured likewise.
+/// What the first steps of any model add to it, measured with one of 1,000 parameters on one thread: the rest of the program
+/// and the buffers of the matrix product.
+const FIRST_STEPS: usize = 9 << 20;
+
+/// Each worker thread's stack, buffers of the matrix product and first pages of the allocator, measured likewise.
 const WORKER: usize = 4 << 20;
 
 /// What the allocator has freed and not given back, as a share of what is in use. It keeps memory by size and thread, so
@@ -99,14 +103,16 @@ pub struct Way {
     pub kernels: Kernels,
     /// Threads among which a micro-batch is split.
     pub threads: usize,
-    /// Whether tensors lie in this process's memory.
-    pub on_host: bool,
+    /// Where tensors lie in this process's memory: its size before there are any. It has read the text.
+    pub process: Option<usize>,
 }
 
 impl Way {
-    /// On this device.
+    /// On this device, in this process as it is now.
     pub fn on(found: &Found, kernels: Kernels) -> Self {
-        Self { kernels, threads: found.training_threads(), on_host: !found.is_gpu || found.is_software }
+        let on_host = !found.is_gpu || found.is_software;
+        let now = || resident_memory_bytes().map_or(PROGRAM, |bytes| bytes as usize);
+        Self { kernels, threads: found.training_threads(), process: on_host.then(now) }
     }
 }
 
@@ -153,7 +159,7 @@ pub fn memory(model: &ModelConfig, config: &RunConfig, way: &Way) -> Memory {
         ("in_passing", [in_passing[0], in_passing[1], 0]),
         ("copies", [0, 0, moments.max(weights)]),
     ];
-    if way.on_host {
+    if let Some(process) = way.process {
         let share = match (train.recompute, way.kernels.attention) {
             _ if with_muon => HELD_IN_MANY_SIZES,
             (true, false) => HELD_IN_MANY_SIZES,
@@ -163,7 +169,7 @@ pub fn memory(model: &ModelConfig, config: &RunConfig, way: &Way) -> Memory {
         let in_use = Memory { parts: parts.clone() };
         parts.push(("held_by_allocator", MOMENTS.map(|moment| (share * in_use.at(moment) as f64) as usize)));
         let threads = if workers > 1 { workers * WORKER } else { 0 };
-        parts.push(("process", [PROCESS + threads; 3]));
+        parts.push(("process", [process + FIRST_STEPS + threads; 3]));
     }
     Memory { parts }
 }
@@ -256,7 +262,7 @@ mod tests {
     };
 
     fn way(kernels: Kernels) -> Way {
-        Way { kernels, threads: 2, on_host: true }
+        Way { kernels, threads: 2, process: Some(PROGRAM) }
     }
 
     /// Counted by hand: D = 8, F = 16, L = 2, H = 2, K = 1, E = 4, V = 10, N = 16, W = 2.
@@ -312,7 +318,7 @@ mod tests {
 
     #[test]
     fn a_gpu_has_no_process_to_hold() {
-        let gpu = memory(&model(), &config(), &Way { on_host: false, ..way(FAST) });
+        let gpu = memory(&model(), &config(), &Way { process: None, ..way(FAST) });
         assert_eq!(gpu.part("process"), None);
         assert_eq!(gpu.part("held_by_allocator"), None);
     }

@@ -5,7 +5,7 @@
 //!                        solves for what is held equal    each a process of its own (`run`)    `statistics`
 //! ```
 //!
-//! - [`file`]: what can be written in a study. - [`design`]: its variants as complete configurations, with the MLP's width
+//! - [`mod@file`]: what can be written in a study. - [`design`]: its variants as complete configurations, with the MLP's width
 //!   or the number of steps solved for. - [`conduct`]: one run after the other, skipping what is done. - [`run`]: a single
 //!   run and what is measured of it. - [`record`]: `study.json`, by which a later start knows what may be kept. -
 //!   [`statistics`]: intervals over seeds. - [`summary`]: a line per variant. - [`tables`]: for the terminal and for files. - [`page`]: with

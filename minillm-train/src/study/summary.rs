@@ -251,7 +251,7 @@ fn verdict(
         return "what the others are compared with".to_owned();
     };
     let Some(Difference { estimate, is_paired }) = difference else {
-        return format!("cannot be compared: no run of `{reference}` stayed finite");
+        return format!("cannot be compared: no run of \"{reference}\" stayed finite");
     };
     if estimate.half_width.is_none() {
         return format!(

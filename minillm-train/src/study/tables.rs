@@ -72,12 +72,12 @@ fn costs(summary: &Summary) -> Table {
         "parameters",
         "MLP width",
         "steps",
-        "training FLOPs per token",
-        "training TFLOPs",
+        "FLOPs per token",
+        "TFLOPs in all",
         "tokens/s",
-        "peak memory, MB",
-        "cache bytes per token",
-        "decoding tokens/s",
+        "memory, MB",
+        "cache, bytes/token",
+        "decoding, tokens/s",
     ];
     let row = |variant: &VariantSummary| {
         vec![
@@ -94,7 +94,7 @@ fn costs(summary: &Summary) -> Table {
         ]
     };
     Table {
-        title: "What it costs".to_owned(),
+        title: "What it costs to train and to run".to_owned(),
         header: header.map(str::to_owned).to_vec(),
         rows: summary.variants.iter().map(row).collect(),
     }
@@ -159,7 +159,7 @@ pub fn notes(summary: &Summary) -> Vec<String> {
     let from = if has_other_references(summary) {
         "from the variant named beside them".to_owned()
     } else {
-        format!("from `{reference}`")
+        format!("from \"{reference}\"")
     };
     let mut notes = vec![
         held.to_owned(),
