@@ -110,7 +110,6 @@ fn text(summary: &Summary) -> String {
     text += &row("total", summary.parameters, summary.flops_per_token, summary.bytes);
     let (each, context) = (summary.kv_cache_bytes_per_token(), summary.context);
     let [all, each, context] = [each * context, each, context].map(grouped);
-    text += &format!("\nFLOPs are of the forward pass with {context} tokens in view, bytes are of f32.\n");
-    text += &format!("The K/V cache takes {each} bytes per token, {all} for {context} tokens.\n");
-    text
+    text + &format!("\nFLOPs are of the forward pass with {context} tokens in view, bytes are of f32.\n")
+        + &format!("The K/V cache takes {each} bytes per token, {all} for {context} tokens.\n")
 }

@@ -2,7 +2,7 @@
 //!
 //! [`Summary`] needs the configuration alone. [`Internals`] follows a text through the model and keeps what is usually
 //! thrown away: where each head looks, what each layer would predict, how long the vectors of the residual stream are.
-//! [`page`] shows both in one HTML file.
+//! [`page()`] shows both in one HTML file.
 
 mod internals;
 mod label;

@@ -113,9 +113,17 @@
     keys(box, spans.length - 1);
     return spans;
   };
+  // Scrolls a box, not the page, to what was chosen elsewhere.
+  const reveal = (box, node) => {
+    const [outer, inner] = [box.getBoundingClientRect(), node.getBoundingClientRect()];
+    if (inner.bottom < outer.top || inner.top > outer.bottom) box.scrollTop += inner.top - outer.top - outer.height / 2;
+    if (inner.right < outer.left || inner.left > outer.right) box.scrollLeft += inner.left - outer.left - outer.width / 2;
+  };
   const mark = (spans) => {
+    const at = Math.min(state.position, spans.length - 1);
+    reveal(spans[at].parentElement, spans[at]);
     spans.forEach((span, t) => {
-      const chosen = t === Math.min(state.position, spans.length - 1);
+      const chosen = t === at;
       span.classList.toggle("chosen", chosen);
       span.classList.toggle("held", chosen && state.held);
       span.setAttribute("aria-selected", chosen);
@@ -281,6 +289,7 @@
     lit.forEach((node) => node.classList.remove("chosen"));
     lit = [cells[state.depth][t], columns[t]];
     lit.forEach((node) => node.classList.add("chosen"));
+    reveal(table.parentElement, columns[t]);
     const prediction = lens[state.depth][t];
     const place = state.depth === 0 ? "Of the embedding alone" : `After block ${state.depth}${state.depth === L ? ", the last" : ""}`;
     const next = prediction.next ? ` What follows, ${quoted(t + 1)}, has ${percent(prediction.next[0])} and is the ${ordinal(prediction.next[1])} choice.` : "";

@@ -126,23 +126,29 @@ fn head(name: &str, summary: &Summary, t: usize, left_out: usize) -> String {
         Position::None => "no positions",
     };
     let mut html = format!(
-        "<h1>{}</h1>\n<p class=\"soft\">{} parameters · {} blocks, {} wide · {h} query heads over {k} key/value heads ({}) · \
-         {norm} · {position} · {} tokens in the vocabulary</p>\n",
+        "<h1>{}</h1>\n<p class=\"soft\">{} parameters · {}, {} wide · {} over {} ({}) · {norm} · {position} · {} in the \
+         vocabulary</p>\n",
         escape(name),
         grouped(summary.parameters),
-        config.num_hidden_layers,
+        counted(config.num_hidden_layers, "block"),
         config.hidden_size,
+        counted(h, "query head"),
+        counted(k, "key/value head"),
         kind(h, k),
-        grouped(config.vocab_size),
+        counted(config.vocab_size, "token"),
     );
-    let plural = if t == 1 { "" } else { "s" };
-    let _ = write!(html, "<p>What this model computes on a text of {t} token{plural}. Point at a token, or tap it, ");
+    let tokens = counted(t, "token");
+    let _ = write!(html, "<p>What this model computes on a text of {tokens}. Point at a token, or tap it, ");
     html += "to choose it on the whole page; a click holds it, another lets it go, and the arrow keys step.</p>\n";
     if left_out > 0 {
         let all = t + left_out;
         let _ = writeln!(html, "<p class=\"notice\">The text has {all} tokens. Shown are the first {t}.</p>");
     }
     html
+}
+
+fn counted(number: usize, what: &str) -> String {
+    format!("{} {what}{}", grouped(number), if number == 1 { "" } else { "s" })
 }
 
 fn kind(h: usize, k: usize) -> &'static str {
@@ -246,7 +252,7 @@ fn norms_section(internals: &Internals) -> String {
          <div class=\"split\">\n<div><div class=\"depths\"><div id=\"norm-names\" class=\"names\"></div>\
          <div class=\"map wide\" id=\"norms\"><canvas></canvas><i class=\"mark\"></i></div></div>\n\
          <p class=\"small\" id=\"norm-note\" aria-live=\"polite\"></p>\n\
-         <div class=\"legend\"><span id=\"norm-low\"></span><i class=\"ramp\"></i><span id=\"norm-high\"></span> \
+         <div class=\"legend\"><span id=\"norm-low\"></span><i class=\"ramp full\"></i><span id=\"norm-high\"></span> \
          <span>(logarithmic)</span></div></div>\n<div>{}</div>\n</div>\n",
         chart.svg()
     )
@@ -267,11 +273,11 @@ fn rope_section(config: &ModelConfig, rope: &Rope, t: usize) -> String {
         let pair = if shown > 1 { index * (pairs - 1) / (shown - 1) } else { 0 };
         let turn = TAU / rope.frequencies[pair];
         let turn = if turn < 100.0 { format!("{turn:.1}") } else { grouped(turn.round() as usize) };
-        let _ = write!(
+        let _ = writeln!(
             dials,
             "<figure class=\"dial\" data-pair=\"{pair}\"><svg viewBox=\"-1.15 -1.15 2.3 2.3\" aria-hidden=\"true\">\
              <circle r=\"1\"/><path class=\"arc\"/><line class=\"key\" x2=\".8\"/><line class=\"query\" x2=\"1\"/></svg>\
-             <figcaption>pair {pair}<br><span class=\"soft\">{turn} tokens/turn</span><br><b></b></figcaption></figure>\n"
+             <figcaption>pair {pair}<br><span class=\"soft\">{turn} tokens/turn</span><br><b></b></figcaption></figure>"
         );
     }
     let which = if shown < pairs { format!(" Drawn are {shown} of {pairs} pairs.") } else { String::new() };
@@ -400,7 +406,9 @@ mod tests {
 
     #[test]
     fn four_digits_are_kept() {
-        assert_eq!([0.123_456, 1.0, 0.000_012_344_9, 98_768.0].map(short), [0.1235, 1.0, 0.000_012_34, 98_770.0]);
+        for (number, kept) in [(0.123_456, 0.1235), (1.0, 1.0), (0.000_012_344_9, 0.000_012_34), (98_768.0, 98_770.0)] {
+            assert!((short(number) - kept).abs() < 1e-9 * kept, "{number}");
+        }
         assert_eq!(steps(&[vec![1.0], vec![0.333_33, 0.666_67]]), [vec![10_000], vec![3333, 6667]]);
     }
 
@@ -408,7 +416,7 @@ mod tests {
     fn the_agreement_of_equal_vectors_is_complete_at_distance_zero() {
         let rope = Rope { frequencies: vec![1.0, 0.01], context: 1_000 };
         let points = agreement(&rope);
-        assert_eq!((points.len(), points[0].x, points[0].y), (200, 0.0, 1.0));
+        assert_eq!((points.len(), points[0]), (200, Point::at(0.0, 1.0)));
         let at = points[1].x; // 5 tokens
         assert!((points[1].y - f64::midpoint(at.cos(), (0.01 * at).cos())).abs() < 1e-12);
     }
