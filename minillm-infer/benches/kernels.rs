@@ -74,7 +74,7 @@ fn rotary(bencher: Bencher, form: &str) {
 
 #[divan::bench(args = FORMS)]
 fn swiglu(bencher: Bencher, form: &str) {
-    let fast = kernels(form).swiglu;
+    let fast = kernels(form).activation;
     both_ways(bencher, random([B, T, 1024], &device()), |x| {
         if fast { ops::swiglu::swiglu(x.clone(), x) } else { burn::tensor::activation::silu(x.clone()) * x }
     });

@@ -163,11 +163,7 @@ fn architecture(model: &ModelConfig) -> String {
         Position::Rope => "RoPE",
         Position::None => "no positions",
     };
-    let mlp = match model.mlp {
-        Mlp::Gelu | Mlp::GeluErf => "GELU".to_owned(),
-        Mlp::Swiglu => "SwiGLU".to_owned(),
-        other => format!("{other:?}"),
-    };
+    let mlp = if model.mlp == Mlp::Swiglu { "SwiGLU".to_owned() } else { format!("{:?}", model.mlp) };
     let heads = match (model.num_attention_heads, model.num_key_value_heads) {
         (h, k) if h == k => format!("{h} heads"),
         (h, k) => format!("{h} heads over {k} for keys and values"),
