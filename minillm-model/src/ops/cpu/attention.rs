@@ -61,14 +61,14 @@ fn rows<'a>(heads: &Heads<'a>, b: usize, head: usize, range: &Range<usize>) -> M
 /// - `query`: `[B, H, T, E]`, `key` and `value`: `[B, K, S, E]` -> the output as `[B, T, H, E]`, and the logarithms of
 ///   the rows' sums, `[B, H, T, 1]`
 pub fn forward(query: Heads, key: Heads, value: Heads, window: Option<usize>) -> (Vec<f32>, Vec<f32>) {
-    /// Numbers of a head's keys, each met by each query, that are worth another thread.
+    /// Products of a number of a query and one of a key that are worth another thread.
     const WORTH_SHARING: usize = 16 * 1024;
 
     let [b, h, t, e] = query.shape;
     let extent = Extent::new(&query, &key, window);
     let (mut out, mut logs) = (vec![0.0; b * t * h * e], vec![0.0; b * h * t]);
     // A query head is a share of the work, whether it has keys of its own or not.
-    let shares = if t * extent.s * e >= WORTH_SHARING { h } else { 1 };
+    let shares = if h * t * extent.s * e >= WORTH_SHARING { h } else { 1 };
     let heads_per_share = h / shares;
     let tasks = by_group(&mut out, [b, h, t, e], shares).into_iter().zip(logs.chunks_mut(heads_per_share * t));
     share::for_each(tasks.enumerate().collect(), |(task, (mut out, logs))| {
