@@ -47,7 +47,7 @@ pub fn write(run: &Path) -> Result<()> {
     })
 }
 
-/// [`write`] in the course of training, which a report is not worth stopping for.
+/// [`write()`] in the course of training, which a report is not worth stopping for.
 pub fn update(run: &Path) {
     if let Err(error) = write(run) {
         tracing::warn!("no report: {}", with_causes(&error));
