@@ -4,9 +4,9 @@
 //! SwiGLU(x) = down( silu(gate(x)) * up(x) ),    silu(z) = z * sigmoid(z)
 //! ```
 //!
-//! It replaces GPT-2's `down(gelu(up(x)))`. The product lets one unit multiply two features of the same token, which that of
-//! a sum followed by a fixed curve cannot. Three matrices instead of two: with F at 2/3 of GPT-2's width the
-//! parameters and FLOPs are the same.
+//! It replaces GPT-2's `down(gelu(up(x)))`. The product lets one unit multiply two features of the same token, which a
+//! unit that bends one sum cannot. Three matrices instead of two: with F at 2/3 of GPT-2's width the parameters and
+//! FLOPs are the same.
 
 use burn::module::Module;
 use burn::tensor::activation::silu;
