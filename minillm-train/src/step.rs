@@ -8,15 +8,18 @@ use std::ops::Range;
 
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor, TensorData};
+use minillm_model::config::ModelConfig;
 use minillm_model::decoder::LanguageModel;
 use minillm_model::layers::dropout::Dropout;
 use minillm_model::ops::Precision;
 use minillm_model::random::derive;
 
+use crate::config::RunConfig;
 use crate::data::Batch;
 use crate::error::{Error, Result};
 use crate::optimizer::{Gradients, ModelOptimizer};
 use crate::recompute;
+use crate::schedule::learning_rate;
 use crate::workers::Workers;
 
 /// What a step needs to know besides the batch.
@@ -36,6 +39,22 @@ pub struct StepOptions {
     pub learning_rate: f64,
     /// Whether the blocks compute twice to need less memory.
     pub recompute: bool,
+}
+
+impl StepOptions {
+    /// Of the step after `steps` of a run.
+    pub fn of(config: &RunConfig, model: &ModelConfig, steps: usize) -> Self {
+        let RunConfig { seed, train, optimizer, schedule, .. } = config;
+        Self {
+            step: steps + 1,
+            seed: *seed,
+            dropout: model.dropout,
+            micro_batch_size: train.micro_batch_size(),
+            grad_clip: train.grad_clip,
+            learning_rate: learning_rate(schedule, optimizer.learning_rate, steps, train.max_steps),
+            recompute: train.recompute,
+        }
+    }
 }
 
 /// What a step was like.

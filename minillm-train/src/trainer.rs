@@ -38,7 +38,6 @@ use crate::metrics::{Metrics, Record, Sink, tag};
 use crate::optimizer::ModelOptimizer;
 use crate::report;
 use crate::run_dir::{METRICS_FILE, RunDir, SAMPLES_FOLDER, TENSORBOARD_FOLDER};
-use crate::schedule::learning_rate;
 use crate::start::{architecture, start};
 use crate::step::{StepOptions, StepResult, train_step};
 use crate::workers::Workers;
@@ -156,9 +155,9 @@ impl Trainer {
         let (mut since, mut tokens_before) = (Instant::now(), self.state.tokens);
         while self.state.step < max_steps && outcome.interrupted.is_none() {
             // one optimiser step
-            let rate = self.learning_rate();
+            let options = StepOptions::of(&self.config, &self.model_config, self.state.step);
             let result;
-            (self, result) = self.step(rate)?;
+            (self, result) = self.step(&options)?;
             let step = self.state.step;
             let is_last = step == max_steps;
             let is_due = |every: usize| is_last || step.is_multiple_of(every);
@@ -167,7 +166,7 @@ impl Trainer {
             self.metrics.step(step);
             if is_due(self.config.log.every_steps) {
                 let tokens = self.state.tokens - tokens_before;
-                self.report(result, rate, tokens as f64 / since.elapsed().as_secs_f64())?;
+                self.report(result, options.learning_rate, tokens as f64 / since.elapsed().as_secs_f64())?;
                 (since, tokens_before) = (Instant::now(), self.state.tokens);
             }
 
@@ -196,26 +195,12 @@ impl Trainer {
         Ok(outcome)
     }
 
-    fn learning_rate(&self) -> f64 {
-        let RunConfig { schedule, optimizer, train, .. } = &self.config;
-        learning_rate(schedule, optimizer.learning_rate, self.state.step, train.max_steps)
-    }
-
     /// Takes the trainer and gives it back, so that the step holds the only handle on the weights and can change them
     /// where they lie.
-    fn step(mut self, learning_rate: f64) -> Result<(Self, StepResult)> {
+    fn step(mut self, options: &StepOptions) -> Result<(Self, StepResult)> {
         let batch = self.corpus.train.batch(self.state.step)?;
-        let options = StepOptions {
-            step: self.state.step + 1,
-            seed: self.config.seed,
-            dropout: self.model_config.dropout,
-            micro_batch_size: self.config.train.micro_batch_size(),
-            grad_clip: self.config.train.grad_clip,
-            learning_rate,
-            recompute: self.config.train.recompute,
-        };
         let (model, result) =
-            train_step(self.model, &mut self.optimizer, &batch, &self.device, &self.workers, &options)?;
+            train_step(self.model, &mut self.optimizer, &batch, &self.device, &self.workers, options)?;
         let tokens = self.state.tokens + batch.predicted() as u64;
         let state = State { step: self.state.step + 1, tokens, ..self.state };
         Ok((Self { model, state, ..self }, result))

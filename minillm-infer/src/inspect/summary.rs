@@ -4,6 +4,8 @@ use minillm_model::config::{ModelConfig, Position};
 use minillm_model::stats;
 use serde::Serialize;
 
+use crate::html::number;
+
 /// A part of the model, summed over the blocks where each of them has one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Part {
@@ -97,15 +99,7 @@ impl Summary {
 
 /// A number with its thousands apart: 12,500.
 pub fn grouped(number: usize) -> String {
-    let digits = number.to_string();
-    let mut out = String::with_capacity(digits.len() * 4 / 3);
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
+    number::grouped(number as f64, 0)
 }
 
 #[cfg(test)]

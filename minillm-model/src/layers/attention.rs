@@ -86,6 +86,7 @@ impl Attention {
         let [b, t, _] = x.dims();
         let (h, k, e) = (self.num_attention_heads, self.num_key_value_heads, self.head_dim);
 
+        // 1. to 3. are below.
         let (query, key) = self.query_and_key(x.clone(), rotation); // [B, H, T, E], [B, K, T, E]
         let value = self.v_proj.forward(x).reshape([b, t, k, e]).swap_dims(1, 2); // [B, K, T, E]
 

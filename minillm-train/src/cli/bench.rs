@@ -119,15 +119,8 @@ fn measure(args: &Args, config: &RunConfig, vocab_size: usize, found: &Found, ke
             start = Instant::now();
         }
         let batch = random_batch(config, vocab_size, step);
-        let options = StepOptions {
-            step: step + 1,
-            seed: config.seed,
-            dropout: model_config.dropout,
-            micro_batch_size: config.train.micro_batch_size(),
-            grad_clip: config.train.grad_clip,
-            learning_rate: config.optimizer.learning_rate,
-            recompute: config.train.recompute,
-        };
+        let rate = config.optimizer.learning_rate; // the same at every step, so that the losses of two benches compare
+        let options = StepOptions { learning_rate: rate, ..StepOptions::of(config, &model_config, step) };
         let (moved, result) = train_step(model, &mut optimizer, &batch, &device, &workers, &options)?;
         (model, loss) = (moved, result.loss);
     }

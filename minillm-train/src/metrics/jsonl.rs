@@ -42,6 +42,15 @@ impl Jsonl {
     }
 }
 
+/// The records of the file in `path`, in order. Its last line may be torn by a crash and is then left out.
+///
+/// # Errors
+/// A file that cannot be read.
+pub fn read(path: &Path) -> std::io::Result<Vec<Map<String, Value>>> {
+    let text = fs_err::read_to_string(path)?;
+    Ok(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
+}
+
 impl Sink for Jsonl {
     fn record(&mut self, record: &Record) -> Result<()> {
         let line = to_line(record);

@@ -10,7 +10,6 @@ use crate::config::RunConfig;
 use crate::data::{Batch, Corpus};
 use crate::error::Result;
 use crate::optimizer::ModelOptimizer;
-use crate::schedule::learning_rate;
 use crate::start::start;
 use crate::step::{StepOptions, train_step};
 use crate::workers::Workers;
@@ -60,20 +59,7 @@ pub fn calibrate(config: &RunConfig, corpus: &Corpus, found: &Found) -> Result<C
             break;
         }
         let batch = corpus.train.batch(step)?;
-        let options = StepOptions {
-            step: step + 1,
-            seed: config.seed,
-            dropout: model_config.dropout,
-            micro_batch_size: config.train.micro_batch_size(),
-            grad_clip: config.train.grad_clip,
-            learning_rate: learning_rate(
-                &config.schedule,
-                config.optimizer.learning_rate,
-                step,
-                config.train.max_steps,
-            ),
-            recompute: config.train.recompute,
-        };
+        let options = StepOptions::of(config, &model_config, step);
         (model, _) = train_step(model, &mut optimizer, &batch, &device, &workers, &options)?;
         tokens += batch.predicted();
     }

@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 use crate::checkpoint::{State, load_state};
 use crate::config::RunConfig;
 use crate::error::{Error, Result};
+use crate::metrics::jsonl;
 use crate::run_dir::{CONFIG_FILE, METRICS_FILE, SAMPLES_FOLDER};
 
 /// What a report shows of a sample, in characters.
@@ -64,9 +65,7 @@ impl Recorded {
         let name = absolute.file_name().map_or_else(|| "run".to_owned(), |name| name.to_string_lossy().into_owned());
         let config = run.join(CONFIG_FILE);
         let config_text = optional(fs::read_to_string(&config))?;
-        let metrics = optional(fs::read_to_string(run.join(METRICS_FILE)))?.unwrap_or_default();
-        // The last line may be torn by a crash.
-        let records = metrics.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+        let records = optional(jsonl::read(&run.join(METRICS_FILE)))?.unwrap_or_default();
 
         let directories = locate::checkpoints(run)?;
         let newest = directories.last().map(|(_, path)| path.clone());

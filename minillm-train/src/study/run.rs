@@ -23,7 +23,7 @@ use minillm_model::checkpoint::{self, Checkpoint, durable, locate};
 use minillm_model::config::{ModelConfig, Position, RopeScaling};
 use minillm_model::tokenizer::Tokenizer;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::file::{Evaluate, Stretch};
 use crate::config::RunConfig;
@@ -31,7 +31,7 @@ use crate::data::{self, Progress, Shape, TokenizerConfig};
 use crate::error::{Error, Result};
 use crate::evaluate::evaluate;
 use crate::interrupt::{Interrupt, Signal};
-use crate::metrics::tag;
+use crate::metrics::{jsonl, tag};
 use crate::run_dir::{METRICS_FILE, OpenMode, RunDir, SAMPLES_FOLDER};
 use crate::session::Session;
 use crate::workers::Workers;
@@ -330,9 +330,9 @@ struct Metrics {
 
 impl Metrics {
     fn read(path: &Path) -> Result<Self> {
-        let text = fs::read_to_string(path).map_err(read_error)?;
-        let records: Vec<Value> = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
-        let number = |record: &Value, tag: &str| record[tag].as_f64();
+        let records = jsonl::read(path).map_err(read_error)?;
+        let number = |record: &Map<String, Value>, tag: &str| record.get(tag)?.as_f64();
+        let count = |record: &Map<String, Value>, key: &str| record.get(key)?.as_u64();
         let mut curve = Vec::new();
         let mut last = None;
         for record in &records {
@@ -340,7 +340,7 @@ impl Metrics {
                 (number(record, tag::VAL_LOSS), number(record, tag::VAL_BITS_PER_BYTE))
             {
                 last = Some(Validation { loss, bits_per_byte, floor: number(record, tag::VAL_FLOOR) });
-                let (step, tokens) = (record["step"].as_u64(), record["tokens"].as_u64());
+                let (step, tokens) = (count(record, "step"), count(record, "tokens"));
                 let (step, tokens) = (step.unwrap_or(0) as usize, tokens.unwrap_or(0));
                 curve.push(CurvePoint { step, tokens, loss, bits_per_byte });
             }

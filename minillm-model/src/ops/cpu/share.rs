@@ -33,10 +33,13 @@ pub fn outputs_per_piece(output: usize, input: usize, step: usize, worth_sharing
     output.div_ceil(threads).next_multiple_of(step)
 }
 
-/// Lines of `width` numbers in a piece of a matrix whose sum over lines is taken piece by piece: whole `step`s, at most 16
-/// pieces, none smaller than is worth it.
+/// Lines of `width` numbers in a piece of a matrix whose sum over lines is taken piece by piece: whole `step`s, none smaller
+/// than is worth it.
 pub fn lines_per_piece(lines: usize, width: usize, step: usize, worth_sharing: usize) -> usize {
-    lines.div_ceil(16).max(worth_sharing / width.max(1)).next_multiple_of(step)
+    /// At most: enough for the cores of a laptop, and each costs another sum as wide as a line.
+    const PIECES: usize = 16;
+
+    lines.div_ceil(PIECES).max(worth_sharing / width.max(1)).next_multiple_of(step)
 }
 
 /// Rows in a piece, for rows of `width` numbers.
