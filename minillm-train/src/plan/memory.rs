@@ -225,7 +225,7 @@ fn loss_numbers(model: &ModelConfig, kernels: Kernels, tokens: usize, workers: u
 
 #[cfg(test)]
 mod tests {
-    use minillm_model::config::ModelOptions;
+    use minillm_model::config::{ModelOptions, Norm};
 
     use super::*;
 
@@ -291,6 +291,11 @@ mod tests {
         let in_use = 3 * weights + activations + passing;
         assert_eq!(fast.at(Moment::Forward), in_use + in_use / 4 + 28 * MIB);
         assert_eq!(fast.peak(), fast.at(fast.peak_moment()));
+
+        // GPT-2's norm keeps as much; of the MLP, GELU's input and output: 2 * 16 numbers for 3 * 16.
+        let gelu = ModelConfig { norm: Norm::LayerNorm, mlp: Mlp::Gelu, ..model() };
+        let gelu = memory(&gelu, &config(), &way(FAST));
+        assert_eq!(gelu.parts[3].1, [4 * 16 * (2 * 90 + 16), 0, 0]);
 
         let readable = memory(&model(), &config(), &way(Kernels::READABLE));
         // Norms 2 * 24, q and out 16, k and v 8, scores 3 * 2 * 4, MLP 5 * 16: 176; the last norm 24.
