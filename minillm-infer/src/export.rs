@@ -130,18 +130,18 @@ impl Job<'_> {
     /// One GGUF file.
     fn export_file(&self) -> Result<Exported> {
         let out = &self.options.out;
-        durable::create_directory(durable::parent(out)).map_err(write_error)?;
+        durable::create_directory(&durable::System, durable::parent(out)).map_err(write_error)?;
         let part = Part::beside(out);
         let comparison = self.write_gguf(&part.path)?;
         let bytes = size(&part.path)?;
-        durable::rename(&part.path, out).map_err(write_error)?;
+        durable::rename(&durable::System, &part.path, out).map_err(write_error)?;
         Ok(Exported { model: out.clone(), bytes, comparison })
     }
 
     /// A directory with the model, a card, and for GGUF a Modelfile.
     fn export_directory(&self) -> Result<Exported> {
         let Self { source, options, .. } = *self;
-        durable::create_directory(durable::parent(&options.out)).map_err(write_error)?;
+        durable::create_directory(&durable::System, durable::parent(&options.out)).map_err(write_error)?;
         let part = Part::beside(&options.out);
         fs::create_dir(&part.path).map_err(write_error)?;
         let (model, comparison) = match options.target {
@@ -155,12 +155,12 @@ impl Job<'_> {
         };
         let card = card::card(source, &self.config, options, &comparison);
         fs::write(part.path.join(CARD_FILE), card).map_err(write_error)?;
-        durable::flush_tree(&part.path).map_err(write_error)?;
+        durable::flush_tree(&durable::System, &part.path).map_err(write_error)?;
         let bytes = size(&part.path)?;
         if options.out.is_dir() {
             fs::remove_dir(&options.out).map_err(write_error)?; // it is empty
         }
-        durable::rename(&part.path, &options.out).map_err(write_error)?;
+        durable::rename(&durable::System, &part.path, &options.out).map_err(write_error)?;
         Ok(Exported { model, bytes, comparison })
     }
 
@@ -186,11 +186,11 @@ impl Job<'_> {
 
     fn write_directory(&self, directory: &Path) -> Result<Comparison> {
         let encoding = self.options.encoding;
-        checkpoint::save_contents(directory, &self.contents(), encoding)?;
+        checkpoint::save_contents(&durable::System, directory, &self.contents(), encoding)?;
         let tensors = Naming::written(&self.config).to_foreign(self.tensors()?);
         match self.options.largest_shard {
-            Some(largest) => safetensors::write_shards(directory, &tensors, encoding, largest)?,
-            None => safetensors::write(&directory.join(WEIGHTS_FILE), &tensors, encoding)?,
+            Some(largest) => safetensors::write_shards(&durable::System, directory, &tensors, encoding, largest)?,
+            None => safetensors::write(&durable::System, &directory.join(WEIGHTS_FILE), &tensors, encoding)?,
         }
         drop(tensors);
         self.prove(&checkpoint::load(directory, self.device)?, |_, _| encoding)

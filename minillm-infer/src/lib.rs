@@ -12,6 +12,7 @@ pub mod decode_stream;
 pub mod device;
 pub mod error;
 pub mod export;
+pub mod failures;
 pub mod generate;
 pub mod html;
 pub mod inspect;

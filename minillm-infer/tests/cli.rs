@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use minillm_infer::device;
+use minillm_model::checkpoint::durable::System;
 use minillm_model::config::ModelOptions;
 use minillm_model::decoder::LanguageModel;
 use minillm_model::tokenizer::Tokenizer;
@@ -21,7 +22,7 @@ fn model() -> TempDir {
     let config = options.resolve(tokenizer.vocab_size(), 16);
     let device = device::open("flex").unwrap().device;
     let model = init::initialize(LanguageModel::new(&config, &device).unwrap(), &config, 1);
-    checkpoint::save(folder.path(), &config, &model, &tokenizer).unwrap();
+    checkpoint::save(&System, folder.path(), &config, &model, &tokenizer).unwrap();
     folder
 }
 

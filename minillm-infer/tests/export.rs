@@ -10,6 +10,7 @@ use minillm_infer::export::{Options, Target, export};
 use minillm_infer::generate::Tokens;
 use minillm_infer::sampling::Sampling;
 use minillm_infer::verify::compare;
+use minillm_model::checkpoint::durable::System;
 use minillm_model::checkpoint::encoding::Encoding;
 use minillm_model::checkpoint::{self, Checkpoint, weights};
 use minillm_model::config::{ModelOptions, Preset};
@@ -125,7 +126,7 @@ fn model_with(tokenizer: &Tokenizer, preset: Preset, folder: &Path) -> Checkpoin
     let config = options.resolve(tokenizer.vocab_size(), 64);
     let device = Device::flex();
     let model = init::initialize(LanguageModel::new(&config, &device).unwrap(), &config, 3);
-    checkpoint::save(folder, &config, &model, tokenizer).unwrap();
+    checkpoint::save(&System, folder, &config, &model, tokenizer).unwrap();
     load(folder)
 }
 
@@ -260,7 +261,7 @@ fn a_mixture_is_for_us_alone() {
     let tokenizer = Tokenizer::char_level(&"abc".chars().collect(), false).unwrap();
     let source = folder.path().join("source");
     fs_err::create_dir(&source).unwrap();
-    checkpoint::save(&source, &config, &model, &tokenizer).unwrap();
+    checkpoint::save(&System, &source, &config, &model, &tokenizer).unwrap();
     let (source, out) = (source.to_str().unwrap(), folder.path().join("out"));
     let output = run(&["export", source, "--to", "hf", "--out", out.to_str().unwrap()]);
     let message = String::from_utf8_lossy(&output.stderr);

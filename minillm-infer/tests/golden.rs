@@ -13,6 +13,7 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use minillm_infer::device;
 use minillm_infer::generate::Tokens;
 use minillm_infer::sampling::Sampling;
+use minillm_model::checkpoint::durable::System;
 use minillm_model::checkpoint::naming::Naming;
 use minillm_model::checkpoint::weights::{self, HostTensors};
 use minillm_model::checkpoint::{self, Checkpoint, safetensors};
@@ -128,7 +129,7 @@ fn without(loaded: &Checkpoint, config: &ModelConfig, keep: impl Fn(&str) -> boo
     let path = folder.path().join("model.safetensors");
     let tensors: HostTensors =
         weights::collect(&loaded.model).unwrap().into_iter().filter(|(name, _)| keep(name)).collect();
-    weights::write(&path, &tensors).unwrap();
+    weights::write(&System, &path, &tensors).unwrap();
     weights::load_from(&safetensors::open(&path).unwrap(), Naming::Llama, config, device).unwrap()
 }
 

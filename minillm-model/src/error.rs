@@ -104,6 +104,7 @@ pub fn io_hint(error: &std::io::Error) -> &'static str {
         ErrorKind::IsADirectory => "give a file, not a directory",
         ErrorKind::NotADirectory => "a part of the path is a file; choose another place",
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => "free some space, or choose another drive",
+        ErrorKind::FileTooLarge => "raise the limit on the size of files (`ulimit -f`), or choose another drive",
         ErrorKind::InvalidData => "the file must be UTF-8 text",
         _ => "",
     }

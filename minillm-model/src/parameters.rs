@@ -48,6 +48,23 @@ pub fn list<M: Module>(module: &M) -> Vec<(String, Vec<usize>)> {
     list.0
 }
 
+/// The first parameter of `module` with a value that is not finite.
+pub fn first_not_finite<M: Module>(module: &M) -> Option<String> {
+    struct First(Option<String>);
+    impl ParameterVisitor for First {
+        fn visit<const D: usize>(&mut self, name: &str, param: &Param<Tensor<D>>) {
+            let is_finite =
+                || param.val().try_to_vec_as::<f32>().is_ok_and(|v| v.iter().all(|value| value.is_finite()));
+            if self.0.is_none() && !is_finite() {
+                self.0 = Some(name.to_owned());
+            }
+        }
+    }
+    let mut first = First(None);
+    visit(module, &mut first);
+    first.0
+}
+
 /// Names and shapes of the parameters that a model of `config` has, in the model's order and in the layout of files (a
 /// matrix is `[out, in]`). Nothing is built for it: so a config can be compared with a file before memory is spent.
 pub fn expected(config: &ModelConfig) -> Vec<(String, Vec<usize>)> {

@@ -4,6 +4,7 @@
 
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor, TensorData};
+use minillm_model::checkpoint::durable::System;
 use minillm_model::checkpoint::encoding::Encoding;
 use minillm_model::checkpoint::family::Family;
 use minillm_model::checkpoint::hf_config;
@@ -158,7 +159,7 @@ fn every_combination_survives_its_files() {
     for config in combinations() {
         let model = model(&config);
         let path = directory.path().join("model.safetensors");
-        weights::save(&path, &config, &model).unwrap();
+        weights::save(&System, &path, &config, &model).unwrap();
         let json = hf_config::to_json(&config, Some(1), &[2], Encoding::F32);
         let read = hf_config::from_json(&directory.path().join("config.json"), &json).unwrap();
         assert_eq!((&read.config, read.begin_id, &read.end_ids), (&config, Some(1), &vec![2]), "{json}");
@@ -278,7 +279,7 @@ fn what_is_not_finite_is_not_written() {
     let mut broken = model(&base());
     let norm = broken.model.embed_tokens.weight;
     broken.model.embed_tokens.weight = norm.map(|weight| weight / 0.0);
-    let message = weights::save(&path, &base(), &broken).unwrap_err().to_string();
+    let message = weights::save(&System, &path, &base(), &broken).unwrap_err().to_string();
     assert!(message.contains("model.safetensors") && message.contains("`model.embed_tokens.weight`"), "{message}");
     assert!(!path.exists());
 }
@@ -327,7 +328,7 @@ fn what_cannot_be_honoured_is_refused_by_field() {
 fn a_file_that_does_not_fit_lists_what_is_wrong() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("model.safetensors");
-    weights::save(&path, &base(), &model(&base())).unwrap();
+    weights::save(&System, &path, &base(), &model(&base())).unwrap();
     let other = ModelConfig { tie_word_embeddings: true, qk_norm: true, intermediate_size: 48, ..base() };
     let message = weights::load(&path, &other, &device()).unwrap_err().to_string();
     assert!(message.contains("q_norm.weight"), "{message}");

@@ -15,6 +15,7 @@ use std::path::Path;
 
 use burn::tensor::Device;
 use fs_err as fs;
+use minillm_model::checkpoint::durable::{self, Disk};
 use minillm_model::checkpoint::{self as model_files, weights};
 use minillm_model::config::ModelConfig;
 use minillm_model::decoder::LanguageModel;
@@ -24,6 +25,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::RunConfig;
 use crate::error::{Error, Result};
 use crate::optimizer::ModelOptimizer;
+use crate::spikes::Spikes;
 
 const FOLDER: &str = "trainer";
 const OPTIMIZER_FILE: &str = "optimizer.safetensors";
@@ -52,6 +54,9 @@ pub struct State {
     pub device: String,
     /// The CPU threads among which its batch was split: their sums, and so the last bits, depend on it.
     pub threads: usize,
+    /// With `train.skip_spikes`, what is usual, and how many steps were not taken.
+    #[serde(default, skip_serializing_if = "Spikes::is_empty")]
+    pub spikes: Spikes,
 }
 
 /// The best evaluation of a run.
@@ -67,7 +72,8 @@ pub struct Best {
 impl State {
     /// Before the first step.
     pub fn new(seed: u64, data_fingerprint: String, device: String, threads: usize) -> Self {
-        Self { format: FORMAT, step: 0, tokens: 0, seed, best: None, data_fingerprint, device, threads }
+        let spikes = Spikes::default();
+        Self { format: FORMAT, step: 0, tokens: 0, seed, best: None, data_fingerprint, device, threads, spikes }
     }
 }
 
@@ -90,15 +96,17 @@ pub struct Parts<'a> {
 
 /// Writes everything into `directory`, which exists; [`run_dir`](crate::run_dir) publishes it. Weights that are not finite
 /// are an error.
-pub fn save(directory: &Path, parts: Parts) -> Result<()> {
+pub fn save(disk: &dyn Disk, directory: &Path, parts: Parts) -> Result<()> {
     let Parts { run_config, model_config, model, tokenizer, optimizer, state } = parts;
-    model_files::save(directory, model_config, model, tokenizer)?;
+    model_files::save(disk, directory, model_config, model, tokenizer)?;
     let folder = directory.join(FOLDER);
-    fs::create_dir_all(&folder).map_err(write_error)?;
-    optimizer.save(&folder.join(OPTIMIZER_FILE))?;
+    disk.create_dir(&folder).map_err(write_error)?;
+    optimizer.save(disk, &folder.join(OPTIMIZER_FILE))?;
     let text = serde_json::to_string_pretty(state).map_err(std::io::Error::other).map_err(write_error)?;
-    fs::write(folder.join(STATE_FILE), text + "\n").map_err(write_error)?;
-    fs::write(folder.join(CONFIG_FILE), run_config.to_toml()?).map_err(write_error)
+    for (name, text) in [(STATE_FILE, text + "\n"), (CONFIG_FILE, run_config.to_toml()?)] {
+        durable::write_file(disk, &folder.join(name), text.as_bytes()).map_err(write_error)?;
+    }
+    Ok(())
 }
 
 /// Reads the configuration of the run that wrote the checkpoint.
@@ -153,7 +161,7 @@ pub fn load(
 ) -> Result<LanguageModel> {
     let model = weights::load(directory, config, device)?;
     let moments = directory.join(FOLDER).join(OPTIMIZER_FILE);
-    optimizer.load(&moments, &model, &device.clone().without_autodiff(), state.step)?;
+    optimizer.load(&moments, &model, &device.clone().without_autodiff(), state.step - state.spikes.skipped())?;
     Ok(model)
 }
 

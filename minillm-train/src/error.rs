@@ -86,6 +86,24 @@ pub enum Error {
         /// "the loss", or the parameter whose gradient it is.
         what: String,
     },
+
+    /// Spikes one after the other. Nothing was updated since the first of them.
+    #[error("step {step}: the last {count} steps were all skipped as spikes")]
+    Spikes {
+        /// The optimiser step, counted from 1.
+        step: usize,
+        /// How many.
+        count: usize,
+    },
+
+    /// The device reported work that failed; what was computed since is not to be trusted.
+    #[error("the device failed before the end of step {step}: {problem}")]
+    Device {
+        /// The optimiser step, counted from 1.
+        step: usize,
+        /// What the backend said.
+        problem: String,
+    },
 }
 
 impl Error {
@@ -98,12 +116,25 @@ impl Error {
             Self::NotFinite { .. } => {
                 "lower `optimizer.learning_rate`, or raise `schedule.warmup_steps`, and start again with --overwrite"
             }
+            Self::Spikes { .. } => {
+                "go on from the last checkpoint with --resume and `--set train.skip_spikes=false`; if the loss stays high, look at \
+                 the text there, or begin again with a lower `optimizer.learning_rate`"
+            }
+            Self::Device { .. } => {
+                "go on from the last checkpoint with --resume; `minillm-train doctor` says which operation is wrong on \
+                 this device"
+            }
             Self::Config { hint, .. }
             | Self::Data { hint, .. }
             | Self::Download { hint, .. }
             | Self::Run { hint, .. } => hint,
         };
         (!hint.is_empty()).then_some(hint)
+    }
+
+    /// Whether a file or directory could not be read or written.
+    pub fn is_io(&self) -> bool {
+        matches!(self, Self::Io { .. } | Self::Model(minillm_model::error::Error::Io { .. }))
     }
 
     /// The program's exit code: 2 for wrong usage or configuration, otherwise 1.

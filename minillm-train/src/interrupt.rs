@@ -80,6 +80,11 @@ impl Interrupt {
         Ok(interrupt)
     }
 
+    /// Nothing ever asks: for a trainer inside another program.
+    pub fn never() -> Self {
+        Self { first: Arc::default() }
+    }
+
     /// The signal that asked to stop, if one has.
     pub fn requested(&self) -> Option<Signal> {
         Signal::from_number(self.first.load(Ordering::SeqCst))
@@ -109,6 +114,13 @@ impl Interrupt {
         thread::Builder::new().name("interrupt".to_owned()).spawn(move || watch(&latest, &first))?;
         Ok(())
     }
+}
+
+/// Where the system limits the size of files (`ulimit -f`), it ends a program that writes beyond, unless the program has a
+/// handler; then the write is an error that says so.
+pub fn report_limits() {
+    #[cfg(unix)]
+    let _ = flag::register(signal_hook::consts::SIGXFSZ, Arc::default()); // without it, the system's way
 }
 
 /// Waits for the first signal and records it, then for the second and ends the program.

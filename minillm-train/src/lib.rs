@@ -23,6 +23,7 @@ pub mod report;
 pub mod run_dir;
 pub mod schedule;
 pub mod session;
+pub mod spikes;
 pub mod start;
 pub mod step;
 pub mod study;

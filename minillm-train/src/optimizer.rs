@@ -27,6 +27,7 @@ use burn::optim::momentum::MomentumState;
 use burn::optim::{AdamW, AdamWConfig, AdamWState, AdaptiveMomentumState, Optimizer};
 use burn::optim::{AdjustLrFn, Muon, MuonConfig, MuonState, RecordState, StateSink};
 use burn::tensor::{Device, Gradients as Tape, Tensor, TensorData};
+use minillm_model::checkpoint::durable::Disk;
 use minillm_model::checkpoint::weights::{self, HostTensor, HostTensors};
 use minillm_model::decoder::LanguageModel;
 use minillm_model::error::Error as ModelError;
@@ -91,9 +92,9 @@ impl Gradients {
         Self(self.0.into_iter().map(|(name, gradient)| (name, gradient * factor)).collect())
     }
 
-    /// The first parameter whose gradient is not finite.
+    /// The first parameter whose gradient is not finite, or has squares whose sum is not.
     pub fn first_not_finite(&self) -> Option<&str> {
-        let finite = |gradient: &Tensor<1>| gradient.clone().abs().sum().into_scalar::<f32>().is_finite();
+        let finite = |gradient: &Tensor<1>| gradient.clone().square().sum().into_scalar::<f32>().is_finite();
         self.0.iter().find(|(_, gradient)| !finite(gradient)).map(|(name, _)| name.as_str())
     }
 }
@@ -249,13 +250,13 @@ impl ModelOptimizer {
 
     /// Writes `NAME.exp_avg` and `NAME.exp_avg_sq` (`AdamW`'s m and v) or `NAME.momentum_buffer` (Muon's), as PyTorch
     /// names them.
-    pub fn save(&self, path: &Path) -> Result<()> {
+    pub fn save(&self, disk: &dyn Disk, path: &Path) -> Result<()> {
         let mut tensors = HostTensors::new();
         for (name, state) in &self.states {
             let named = state.tensors()?.into_iter().map(|(suffix, tensor)| (format!("{name}.{suffix}"), tensor));
             tensors.extend(named);
         }
-        Ok(weights::write(path, &tensors)?)
+        Ok(weights::write(disk, path, &tensors)?)
     }
 
     /// Reads what was remembered of `model` after `steps` steps.

@@ -16,8 +16,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use fs_err as fs;
-use minillm_model::checkpoint::durable;
+use minillm_model::checkpoint::durable::{self, Disk};
 use minillm_model::checkpoint::locate::{self, BEST_FILE, checkpoint_name, with_causes};
 use minillm_model::checkpoint::manifest::{MANIFEST_FILE, Manifest, verify_checkpoint};
 
@@ -48,20 +47,21 @@ impl RunDir {
         step: usize,
         keep_last: usize,
         best: Option<Best>,
-        write: impl FnOnce(&Path) -> Result<()>,
+        write: impl FnOnce(&dyn Disk, &Path) -> Result<()>,
     ) -> Result<PathBuf> {
+        let disk = self.disk();
         let published = self.path().join(checkpoint_name(step));
         if !published.exists() || verify_checkpoint(&published).is_err() {
             let temporary = self.beside(SAVING_PREFIX, step);
             let saved = self.save(&temporary, &published, step, write);
             if saved.is_err() && temporary.exists() {
-                let _ = durable::remove_tree(&temporary); // the first error is the one to report
+                let _ = durable::remove_tree(disk, &temporary); // the first error is the one to report
             }
             saved?;
         }
         if let Some(best) = best {
             let text = serde_json::to_string(&best).map_err(io::Error::other).map_err(write_error)?;
-            durable::replace_file(&self.path().join(BEST_FILE), (text + "\n").as_bytes()).map_err(write_error)?;
+            durable::replace_file(disk, &self.path().join(BEST_FILE), (text + "\n").as_bytes()).map_err(write_error)?;
         }
         self.delete_old(step, keep_last, best)?;
         Ok(published)
@@ -73,20 +73,21 @@ impl RunDir {
         temporary: &Path,
         published: &Path,
         step: usize,
-        write: impl FnOnce(&Path) -> Result<()>,
+        write: impl FnOnce(&dyn Disk, &Path) -> Result<()>,
     ) -> Result<()> {
+        let disk = self.disk();
         if temporary.exists() {
-            durable::remove_tree(temporary).map_err(write_error)?;
+            durable::remove_tree(disk, temporary).map_err(write_error)?;
         }
         // Not `create_directory`: a run that was moved away meanwhile must not come back as an empty one.
-        fs::create_dir(temporary).map_err(write_error)?;
-        write(temporary)?;
-        Manifest::of_directory(temporary)?.write(&temporary.join(MANIFEST_FILE))?;
-        durable::flush_tree(temporary).map_err(write_error)?;
+        disk.create_dir(temporary).map_err(write_error)?;
+        write(disk, temporary)?;
+        Manifest::of_directory(temporary)?.write(disk, &temporary.join(MANIFEST_FILE))?;
+        durable::flush_tree(disk, temporary).map_err(write_error)?;
         if published.exists() {
             self.delete(step, published).map_err(write_error)?; // damaged, and only now replaceable
         }
-        durable::rename(temporary, published).map_err(write_error)
+        durable::rename(disk, temporary, published).map_err(write_error)
     }
 
     /// All published checkpoints with their steps, oldest first, sound or not.
@@ -135,12 +136,14 @@ impl RunDir {
 
     /// A checkpoint goes as it came, in one step: no reader sees half of it.
     pub(crate) fn delete(&self, step: usize, checkpoint: &Path) -> io::Result<()> {
-        let aside = self.beside(DELETING_PREFIX, step);
+        let (disk, aside) = (self.disk(), self.beside(DELETING_PREFIX, step));
         if aside.exists() {
-            durable::remove_tree(&aside)?;
+            durable::remove_tree(disk, &aside)?;
         }
-        durable::rename(checkpoint, &aside)?;
-        durable::remove_tree(&aside)
+        disk.rename(checkpoint, &aside)?;
+        let flushed = disk.flush_names(self.path());
+        durable::remove_tree(disk, &aside)?;
+        flushed
     }
 
     fn beside(&self, prefix: &str, step: usize) -> PathBuf {
@@ -154,6 +157,8 @@ fn write_error(source: io::Error) -> Error {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use fs_err as fs;
+
     use super::*;
     use crate::run_dir::{CONFIG_FILE, OpenMode};
 
@@ -171,7 +176,7 @@ pub(crate) mod tests {
     }
 
     fn publish(run: &RunDir, step: usize, keep_last: usize, best: impl Into<Option<Best>>) -> PathBuf {
-        run.publish(step, keep_last, best.into(), |directory| fill(directory, step)).unwrap()
+        run.publish(step, keep_last, best.into(), |_, directory| fill(directory, step)).unwrap()
     }
 
     pub(crate) fn steps(run: &RunDir) -> Vec<usize> {
@@ -223,7 +228,7 @@ pub(crate) mod tests {
     fn a_sound_checkpoint_is_left_alone_and_a_damaged_one_replaced() {
         let (_folder, path) = run_of_two();
         let run = RunDir::open(&path, OpenMode::Resume).unwrap();
-        run.publish(2, 2, Some(best(1)), |_| panic!("checkpoint 2 is sound")).unwrap();
+        run.publish(2, 2, Some(best(1)), |_, _| panic!("checkpoint 2 is sound")).unwrap();
 
         let two = path.join("checkpoint-000002");
         fs::write(two.join("config.json"), "damaged").unwrap();
@@ -262,7 +267,7 @@ pub(crate) mod tests {
         let (_folder, path) = run_of_two();
         let before = names(&path);
         let run = RunDir::open(&path, OpenMode::Resume).unwrap();
-        let error = run.publish(3, 1, Some(best(3)), |directory| {
+        let error = run.publish(3, 1, Some(best(3)), |_, directory| {
             fill(directory, 3)?;
             Err(write_error(io::ErrorKind::StorageFull.into()))
         });
@@ -317,7 +322,10 @@ pub(crate) mod tests {
         fs::create_dir(&directory).unwrap();
         fill(&directory, 3).unwrap();
         if with_manifest {
-            Manifest::of_directory(&directory).unwrap().write(&directory.join(MANIFEST_FILE)).unwrap();
+            Manifest::of_directory(&directory)
+                .unwrap()
+                .write(&durable::System, &directory.join(MANIFEST_FILE))
+                .unwrap();
         }
     }
 
@@ -329,7 +337,7 @@ pub(crate) mod tests {
         let (folder, path) = run_of_two();
         let run = RunDir::open(&path, OpenMode::Resume).unwrap();
         fs::rename(&path, folder.path().join("moved")).unwrap();
-        let error = run.publish(3, 2, None, |directory| fill(directory, 3)).unwrap_err();
+        let error = run.publish(3, 2, None, |_, directory| fill(directory, 3)).unwrap_err();
         assert!(with_causes(&error).contains(".saving-000003"), "{}", with_causes(&error));
         assert!(!path.exists());
     }

@@ -14,9 +14,10 @@
 use std::fs::TryLockError;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use fs_err as fs;
-use minillm_model::checkpoint::durable;
+use minillm_model::checkpoint::durable::{self, Disk, System};
 use minillm_model::checkpoint::locate::{self, BEST_FILE, checkpoint_step, with_causes};
 use minillm_model::checkpoint::manifest::MANIFEST_FILE;
 
@@ -54,6 +55,7 @@ pub enum OpenMode {
 #[derive(Debug)]
 pub struct RunDir {
     path: PathBuf,
+    disk: Arc<dyn Disk>,
     _lock: fs::File,
 }
 
@@ -64,15 +66,20 @@ impl RunDir {
     /// A run where `mode` allows none, none where it needs one, another trainer at work there, or a path that cannot be
     /// written. Nothing has been changed then.
     pub fn open(path: &Path, mode: OpenMode) -> Result<Self> {
+        Self::open_on(Arc::new(System), path, mode)
+    }
+
+    /// [`open`](Self::open) for a run whose checkpoints go to `disk`.
+    pub fn open_on(disk: Arc<dyn Disk>, path: &Path, mode: OpenMode) -> Result<Self> {
         // Before anything is created: a refusal leaves no trace, and a directory that has no lock file yet and holds a
         // `config.toml` belongs to somebody else.
         let is_known = is_known_run(path);
         check_mode(path, mode, is_known)?;
-        durable::create_directory(path).map_err(|error| unusable(path, &error))?;
+        durable::create_directory(&*disk, path).map_err(|error| unusable(path, &error))?;
         let lock = lock(path)?;
         // Again, now that no other trainer can change it.
         check_mode(path, mode, is_known)?;
-        let run = Self { path: path.to_owned(), _lock: lock };
+        let run = Self { path: path.to_owned(), disk, _lock: lock };
         run.remove_strays()?;
         Ok(run)
     }
@@ -80,6 +87,11 @@ impl RunDir {
     /// The directory.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Where its checkpoints go.
+    pub fn disk(&self) -> &dyn Disk {
+        &*self.disk
     }
 
     /// Whether a trainer has begun a run in `path` that [`OpenMode::Resume`] opens.
@@ -95,9 +107,9 @@ impl RunDir {
             let name = name.to_string_lossy();
             let step = name.strip_prefix(SAVING_PREFIX).or_else(|| name.strip_prefix(DELETING_PREFIX));
             if step.is_some_and(|step| step.parse::<usize>().is_ok()) {
-                durable::remove_tree(&entry.path()).map_err(clean_error)?;
+                durable::remove_tree(&*self.disk, &entry.path()).map_err(clean_error)?;
             } else if [BEST_FILE, CONFIG_FILE, REPORT_FILE].iter().any(|file| name == format!(".{file}.part")) {
-                fs::remove_file(entry.path()).map_err(clean_error)?;
+                self.disk.remove_file(&entry.path()).map_err(clean_error)?;
             }
         }
         Ok(())

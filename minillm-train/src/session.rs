@@ -1,9 +1,10 @@
 //! From a configuration and a directory to a [`Trainer`] that is ready to go: what `train` and `study` have in common.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use minillm_infer::device::Found;
-use minillm_model::checkpoint::durable;
+use minillm_model::checkpoint::durable::{self, Disk};
 use minillm_model::config::ModelOptions;
 use minillm_model::tokenizer::Tokenizer;
 
@@ -15,7 +16,7 @@ use crate::run_dir::{CONFIG_FILE, OpenMode, RunDir};
 use crate::trainer::Trainer;
 
 /// A run about to be started or continued.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Session<'a> {
     /// What to train.
     pub config: &'a RunConfig,
@@ -27,13 +28,15 @@ pub struct Session<'a> {
     pub found: &'a Found,
     /// The run's name among others, see [`Trainer::new`].
     pub label: Option<&'a str>,
+    /// Where its checkpoints go.
+    pub disk: Arc<dyn Disk>,
 }
 
 impl Session<'_> {
     /// Locks the directory, prepares the text, builds or loads the model, and writes the run's `config.toml`.
     pub fn open(&self, cache_dir: &Path, progress: &dyn Progress) -> Result<Trainer> {
-        let Self { config, out, mode, found, label } = *self;
-        let run = RunDir::open(out, mode)?;
+        let Self { config, out, mode, found, label, .. } = *self;
+        let run = RunDir::open_on(Arc::clone(&self.disk), out, mode)?;
         let resume_from = if mode == OpenMode::Resume { resume_point(&run, config)? } else { None };
 
         let shape = Shape { context: config.train.context, batch_size: config.train.batch_size, seed: config.seed };
@@ -41,7 +44,7 @@ impl Session<'_> {
         let config_file = run.path().join(CONFIG_FILE);
         let config = resolved(config, &corpus.tokenizer);
         let trainer = Trainer::new(&config, corpus, run, found, resume_from.as_deref(), label)?;
-        durable::replace_file(&config_file, config.to_toml()?.as_bytes()).map_err(|source| Error::Io {
+        durable::replace_file(&*self.disk, &config_file, config.to_toml()?.as_bytes()).map_err(|source| Error::Io {
             action: "write",
             what: "the run's configuration",
             source,

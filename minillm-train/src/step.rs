@@ -12,6 +12,7 @@ use minillm_model::config::ModelConfig;
 use minillm_model::decoder::LanguageModel;
 use minillm_model::layers::dropout::Dropout;
 use minillm_model::ops::Precision;
+use minillm_model::parameters;
 use minillm_model::random::derive;
 
 use crate::config::RunConfig;
@@ -20,6 +21,7 @@ use crate::error::{Error, Result};
 use crate::optimizer::{Gradients, ModelOptimizer};
 use crate::recompute;
 use crate::schedule::learning_rate;
+use crate::spikes::Limits;
 use crate::workers::Workers;
 
 /// What a step needs to know besides the batch.
@@ -39,6 +41,8 @@ pub struct StepOptions {
     pub learning_rate: f64,
     /// Whether the blocks compute twice to need less memory.
     pub recompute: bool,
+    /// Beyond them the step is not taken.
+    pub limits: Option<Limits>,
 }
 
 impl StepOptions {
@@ -53,6 +57,7 @@ impl StepOptions {
             grad_clip: train.grad_clip,
             learning_rate: learning_rate(schedule, optimizer.learning_rate, steps, train.max_steps),
             recompute: train.recompute,
+            limits: None,
         }
     }
 }
@@ -64,6 +69,8 @@ pub struct StepResult {
     pub loss: f64,
     /// Of all gradients together, before clipping.
     pub grad_norm: f64,
+    /// Nothing was updated: beyond the limits, or not a token to learn from.
+    pub skipped: bool,
 }
 
 /// Moves `model` by one step on `batch`. On a loss or gradient that is not finite nothing is updated.
@@ -107,18 +114,25 @@ pub fn train_step(
     let not_finite = |what: String| Err(Error::NotFinite { step: options.step, what });
     let loss = if divide_late { loss / scored as f64 } else { loss };
     if !loss.is_finite() {
-        return not_finite("the loss".to_owned());
+        return not_finite(match parameters::first_not_finite(&model) {
+            Some(name) => format!("{name}, and so the loss,"),
+            None => "the loss".to_owned(),
+        });
     }
     if !grad_norm.is_finite() {
         let name = gradients.first_not_finite().unwrap_or("the sum of all squares");
         return not_finite(format!("the gradient of {name}"));
+    }
+    let is_spike = options.limits.is_some_and(|limits| limits.are_exceeded_by(loss, grad_norm));
+    if is_spike || batch.predicted() == 0 {
+        return Ok((model, StepResult { loss, grad_norm, skipped: true }));
     }
 
     // 3. Clip by the global norm, so that the direction stays the same; then move.
     let is_too_long = options.grad_clip > 0.0 && grad_norm > options.grad_clip;
     let grad_factor = if is_too_long { options.grad_clip / grad_norm } else { 1.0 };
     let model = optimizer.step(model, gradients, grad_factor, options.learning_rate, workers);
-    Ok((model, StepResult { loss, grad_norm }))
+    Ok((model, StepResult { loss, grad_norm, skipped: false }))
 }
 
 /// Cuts rows into as many ranges as there are workers, or fewer.

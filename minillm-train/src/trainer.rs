@@ -18,15 +18,17 @@ use burn::module::Module;
 use burn::tensor::Device;
 use fs_err as fs;
 use minillm_infer::device::Found;
+use minillm_infer::failures;
 use minillm_infer::generate::{Tokens, text};
 use minillm_infer::sampling::Sampling;
+use minillm_model::checkpoint::locate::with_causes;
 use minillm_model::config::ModelConfig;
 use minillm_model::decoder::LanguageModel;
 use minillm_model::random::derive;
 use minillm_model::tokenizer::Tokenizer;
 
 use crate::checkpoint::{self, Best, Parts, State};
-use crate::config::RunConfig;
+use crate::config::{OnError, RunConfig};
 use crate::data::Corpus;
 use crate::error::{Error, Result};
 use crate::evaluate::{Evaluation, evaluate};
@@ -155,7 +157,8 @@ impl Trainer {
         let (mut since, mut tokens_before) = (Instant::now(), self.state.tokens);
         while self.state.step < max_steps && outcome.interrupted.is_none() {
             // one optimiser step
-            let options = StepOptions::of(&self.config, &self.model_config, self.state.step);
+            let limits = self.config.train.skip_spikes.then(|| self.state.spikes.limits()).flatten();
+            let options = StepOptions { limits, ..StepOptions::of(&self.config, &self.model_config, self.state.step) };
             let result;
             (self, result) = self.step(&options)?;
             let step = self.state.step;
@@ -185,11 +188,15 @@ impl Trainer {
             outcome.interrupted = interrupt.requested();
             if is_due(self.config.checkpoint.every_steps) || is_best || outcome.interrupted.is_some() {
                 let before = Instant::now();
-                outcome.checkpoint = self.save()?;
+                match self.save() {
+                    Ok(checkpoint) => outcome.checkpoint = checkpoint,
+                    Err(error) if is_last || outcome.interrupted.is_some() => return Err(error),
+                    Err(error) => self.tolerate(error)?,
+                }
                 since += before.elapsed();
             }
         }
-        self.metrics.flush()?;
+        self.metrics.flush().or_else(|error| self.tolerate(error))?;
         report::update(self.run.path());
         (outcome.steps, outcome.best) = (self.state.step, self.state.best);
         Ok(outcome)
@@ -201,18 +208,36 @@ impl Trainer {
         let batch = self.corpus.train.batch(self.state.step)?;
         let (model, result) =
             train_step(self.model, &mut self.optimizer, &batch, &self.device, &self.workers, options)?;
-        let tokens = self.state.tokens + batch.predicted() as u64;
-        let state = State { step: self.state.step + 1, tokens, ..self.state };
+        let tokens = self.state.tokens + if result.skipped { 0 } else { batch.predicted() as u64 };
+        let mut state = State { step: self.state.step + 1, tokens, ..self.state };
+        if let Some(problem) = failures::first() {
+            return Err(Error::Device { step: state.step, problem });
+        }
+        if self.config.train.skip_spikes || result.skipped {
+            state.spikes.note(state.step, &result)?;
+        }
         Ok((Self { model, state, ..self }, result))
     }
 
+    /// What becomes of an error of writing while the run can go on: with `checkpoint.on_error = "continue"` a warning.
+    fn tolerate(&self, error: Error) -> Result<()> {
+        if self.config.checkpoint.on_error == OnError::Stop || !error.is_io() {
+            return Err(error);
+        }
+        tracing::warn!("step {}, training goes on: {}", self.state.step, with_causes(&error));
+        Ok(())
+    }
+
     fn report(&mut self, result: StepResult, learning_rate: f64, tokens_per_second: f64) -> Result<()> {
-        let record = Record::new(self.state.step, self.state.tokens)
+        let mut record = Record::new(self.state.step, self.state.tokens)
             .with(tag::TRAIN_LOSS, result.loss)
             .with(tag::TRAIN_GRAD_NORM, result.grad_norm)
             .with(tag::TRAIN_LR, learning_rate)
             .with(tag::TRAIN_TOKENS_PER_SECOND, tokens_per_second);
-        self.metrics.record(&record)
+        if self.config.train.skip_spikes {
+            record = record.with(tag::TRAIN_SKIPPED, self.state.spikes.skipped() as f64);
+        }
+        self.metrics.record(&record).or_else(|error| self.tolerate(error))
     }
 
     fn evaluate(&mut self) -> Result<Evaluation> {
@@ -230,7 +255,7 @@ impl Trainer {
         if let (Some(floor), Some(gap)) = (evaluation.floor, evaluation.gap()) {
             record = record.with(tag::VAL_FLOOR, floor).with(tag::VAL_GAP, gap);
         }
-        self.metrics.record(&record)?;
+        self.metrics.record(&record).or_else(|error| self.tolerate(error))?;
         if self.config.eval.sample_tokens > 0
             && let Err(error) = self.sample(&model, &device)
         {
@@ -257,7 +282,9 @@ impl Trainer {
         self.console.print(&format!("  | {}", sample.trim().replace('\n', "\n  | ")));
         let folder = self.run.path().join(SAMPLES_FOLDER);
         let write = || -> std::io::Result<()> {
-            fs::create_dir_all(&folder)?;
+            if !folder.exists() {
+                fs::create_dir(&folder)?; // not `_all`: a run that was moved away must not come back as an empty one
+            }
             fs::write(folder.join(format!("step-{:06}.txt", self.state.step)), sample + "\n")
         };
         write().map_err(|source| Error::Io { action: "write", what: "a sample", source })
@@ -275,12 +302,12 @@ impl Trainer {
 
     fn save(&mut self) -> Result<PathBuf> {
         // First the metrics: after a crash none up to the checkpoint's step may be missing.
-        self.metrics.flush()?;
+        self.metrics.flush().or_else(|error| self.tolerate(error))?;
         let Self { config, model_config, model, corpus, optimizer, state, .. } = &*self;
-        self.run.publish(state.step, config.checkpoint.keep_last, state.best, |directory| {
+        self.run.publish(state.step, config.checkpoint.keep_last, state.best, |disk, directory| {
             let tokenizer = &corpus.tokenizer;
             let parts = Parts { run_config: config, model_config, model, tokenizer, optimizer, state };
-            checkpoint::save(directory, parts)
+            checkpoint::save(disk, directory, parts)
         })
     }
 }

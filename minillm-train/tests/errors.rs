@@ -120,28 +120,34 @@ fn a_read_only_out() {
 
 #[test]
 fn a_loss_that_explodes_stops_the_run_and_keeps_the_last_checkpoint() {
-    let bench = Bench::new();
-    let explode = [
-        "tiny.toml",
-        "--out",
-        "other",
-        "--set",
-        "optimizer.learning_rate=1e30",
-        "--set",
-        "train.grad_clip=0",
-        "--set",
-        "checkpoint.every_steps=1",
-        "--set",
-        "optimizer.weight_decay=0",
-    ];
-    refused(&bench, &explode, 1, &["step ", "not finite", "optimizer.learning_rate"]);
-    // What it had saved before is there, and nothing that is not a number was saved.
-    let runs = minillm_model::checkpoint::locate::checkpoints(&bench.path().join("other")).unwrap();
-    assert!(!runs.is_empty());
-    for (_, checkpoint) in runs {
-        for name in ["model.safetensors", "trainer/optimizer.safetensors"] {
-            let tensors = minillm_model::checkpoint::weights::read(&checkpoint.join(name)).unwrap();
-            assert!(tensors.values().flat_map(|tensor| &tensor.values).all(|value| value.is_finite()), "{name}");
+    for rate in ["1e20", "1e30"] {
+        let bench = Bench::new();
+        let rate = format!("optimizer.learning_rate={rate}");
+        let mut explode = vec!["tiny.toml", "--out", "other", "--set", &rate];
+        for change in
+            ["train.grad_clip=0", "checkpoint.every_steps=1", "optimizer.weight_decay=0", "schedule.warmup_steps=0"]
+        {
+            explode.extend(["--set", change]);
+        }
+        refused(&bench, &explode, 1, &["step 2", "not finite", "optimizer.learning_rate"]);
+        // What it had saved before is there, and nothing that is not a number was saved.
+        let runs = minillm_model::checkpoint::locate::checkpoints(&bench.path().join("other")).unwrap();
+        assert!(!runs.is_empty());
+        for (_, checkpoint) in runs {
+            for name in ["model.safetensors", "trainer/optimizer.safetensors"] {
+                let tensors = minillm_model::checkpoint::weights::read(&checkpoint.join(name)).unwrap();
+                assert!(tensors.values().flat_map(|tensor| &tensor.values).all(|value| value.is_finite()), "{name}");
+            }
         }
     }
+}
+
+#[test]
+fn a_text_of_one_token_and_a_vocabulary_of_one() {
+    let bench = Bench::new();
+    bench.write("one.txt", "a");
+    refused(&bench, &["tiny.toml", "--set", "data.files=[\"one.txt\"]"], 1, &["one.txt", "hint:"]);
+    bench.write("same.txt", &"a".repeat(2000));
+    let same = ["tiny.toml", "--set", "data.files=[\"same.txt\"]"];
+    refused(&bench, &same, 1, &["same.txt", "a vocabulary of 1", "hint:"]);
 }

@@ -2,15 +2,19 @@
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
-use burn::tensor::Device;
+use burn::module::Param;
+use burn::tensor::{Device, Tensor, TensorData};
 use minillm_infer::device;
+use minillm_model::checkpoint::weights;
 use minillm_model::config::{AttentionBias, Mlp, ModelConfig, ModelOptions, Norm, Position, Preset};
 use minillm_model::decoder::LanguageModel;
 use minillm_model::init;
 use minillm_model::ops::Kernels;
+use minillm_model::parameters::{self, ParameterMapper};
 use minillm_train::config::OptimizerConfig;
 use minillm_train::data::Batch;
 use minillm_train::optimizer::ModelOptimizer;
+use minillm_train::spikes::Limits;
 use minillm_train::step::{StepOptions, train_step};
 use minillm_train::workers::Workers;
 
@@ -22,6 +26,7 @@ const OPTIONS: StepOptions = StepOptions {
     grad_clip: 1.0,
     learning_rate: 1e-2,
     recompute: false,
+    limits: None,
 };
 
 fn batch() -> Batch {
@@ -161,4 +166,78 @@ fn the_first_step_moves_by_the_learning_rate() {
     for value in moved {
         assert!((value - 1e-2).abs() < 1e-5, "{value}");
     }
+}
+
+/// Replaces the parameter `name` by what `change` makes of its values.
+struct Poison<F>(&'static str, F);
+
+impl<F: Fn(f32) -> f32> ParameterMapper for Poison<F> {
+    fn map<const D: usize>(&mut self, name: &str, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        if name != self.0 {
+            return param;
+        }
+        let (shape, device) = (param.shape(), param.device());
+        let values: Vec<f32> = param.val().try_to_vec_as::<f32>().unwrap().into_iter().map(&self.1).collect();
+        Param::from_data(TensorData::new(values, shape), &device)
+    }
+}
+
+/// One step from the model that `poison` makes; the error's text.
+fn refused(name: &'static str, poison: impl Fn(f32) -> f32) -> String {
+    let (device, config) = (device(), config());
+    let model = init::initialize(LanguageModel::new(&config, &device).unwrap(), &config, 1);
+    let model = parameters::map(model, &mut Poison(name, poison));
+    let mut optimizer = ModelOptimizer::new(&OptimizerConfig::default());
+    let workers = Workers::new(1, 4).unwrap();
+    match train_step(model, &mut optimizer, &batch(), &device, &workers, &OPTIONS) {
+        Ok((_, result)) => panic!("{result:?}"),
+        Err(error) => error.to_string(),
+    }
+}
+
+#[test]
+fn what_is_not_finite_is_named() {
+    let weight = "model.layers.0.self_attn.o_proj.weight";
+    let message = refused(weight, |value| if value > 0.0 { f32::NAN } else { value });
+    assert_eq!(message, format!("step 1: {weight}, and so the loss, is not finite"));
+    // Finite weights, and a loss of 1e30 that f32 holds; the squares of its gradients it does not hold.
+    let message = refused("lm_head.weight", |value| value * 1e30);
+    assert!(message.starts_with("step 1: the gradient of model."), "{message}");
+    // Finite weights, and a product of two that is not.
+    assert_eq!(
+        refused("lm_head.weight", |value| value * 1e38 * 1e2),
+        "step 1: lm_head.weight, and so the loss, is not finite"
+    );
+}
+
+#[test]
+fn a_step_that_is_skipped_leaves_no_trace() {
+    let (device, config) = (device(), config());
+    let workers = Workers::new(1, 4).unwrap();
+    let padding = Batch { targets: vec![-1; batch().targets.len()], ..batch() };
+    let limits = |loss, grad_norm| Some(Limits { loss, grad_norm });
+    let skipped = [
+        (batch(), limits(0.1, 1e9)),  // a loss of 2.4 is beyond
+        (batch(), limits(1e9, 1e-3)), // so is its gradient
+        (padding, None),              // nothing to learn from
+    ];
+    let run = |with_skipped: bool| {
+        let mut model = init::initialize(LanguageModel::new(&config, &device).unwrap(), &config, 1);
+        let mut optimizer = ModelOptimizer::new(&OptimizerConfig::default());
+        let mut step = |batch: &Batch, limits| {
+            let options = StepOptions { limits, ..OPTIONS };
+            let (moved, result) =
+                train_step(model.clone(), &mut optimizer, batch, &device, &workers, &options).unwrap();
+            model = moved;
+            result.skipped
+        };
+        for _ in 0..3 {
+            assert!(!step(&batch(), limits(1e9, 1e9)));
+            for (batch, limits) in skipped.iter().filter(|_| with_skipped) {
+                assert!(step(batch, *limits));
+            }
+        }
+        weights::collect(&model).unwrap()
+    };
+    assert!(run(true) == run(false));
 }

@@ -77,7 +77,7 @@ fn a_killed_run_resumes() {
         std::thread::sleep(Duration::from_millis(150 + (kill as u64 * 377) % 1000));
         child.kill().unwrap();
         child.wait().unwrap();
-        let step = newest_step(&bench);
+        let step = bench.newest_step("run");
         assert!(step >= last_step, "kill {kill}: {last_step} -> {step}");
         last_step = step;
     }
@@ -91,13 +91,6 @@ fn a_killed_run_resumes() {
     bench.train("quiet", &["--set", &stop, "--set", "schedule.decay_steps=60"]);
     let weights = |out: &str| bench.state(out, last_step + 1)[0].1.clone();
     assert!(weights("run") == weights("quiet"));
-}
-
-fn newest_step(bench: &Bench) -> usize {
-    let steps = fs_err::read_dir(bench.path().join("run"))
-        .unwrap()
-        .filter_map(|entry| entry.unwrap().file_name().to_string_lossy().strip_prefix("checkpoint-")?.parse().ok());
-    steps.max().unwrap_or(0)
 }
 
 #[test]
@@ -125,53 +118,75 @@ fn what_may_not_change_on_resume_is_named() {
         assert_eq!(output.status.code(), Some(2), "{change}");
         stderr(&output)
     };
-    for change in
-        ["train.batch_size=6", "model.hidden_size=64", "seed=12", "optimizer.beta2=0.9", "data.validation_fraction=0.2"]
-    {
-        let field = change.split('=').next().unwrap();
+    for change in [
+        "seed=12",
+        "data.validation_fraction=0.2",
+        "data.order=random",
+        "model.preset=gpt2",
+        "model.hidden_size=64",
+        "model.num_hidden_layers=3",
+        "model.num_key_value_heads=4",
+        "model.mlp=gelu",
+        "model.rope_theta=20000",
+        "model.dropout=0",
+        "train.batch_size=6",
+        "train.context=8",
+        "train.grad_clip=1",
+        "train.kernels=readable",
+        "train.recompute=true",
+        "optimizer.kind=muon",
+        "optimizer.learning_rate=1e-3",
+        "optimizer.beta2=0.9",
+        "optimizer.weight_decay=0",
+        "schedule.warmup_steps=5",
+    ] {
+        let field = match change.split('=').next().unwrap() {
+            "model.preset" => "model.", // it stands for the fields that it fills
+            field => field,
+        };
         let message = refused(change);
-        assert!(message.contains(&format!("`{field}`")), "{change}: {message}");
+        assert!(message.contains(&format!("`{field}")), "{change}: {message}");
+        assert!(message.contains("may not change on resume") && message.contains("hint:"), "{change}: {message}");
     }
-    // The text changed under the run.
+    for change in [
+        "train.micro_batch_size=5",
+        "train.skip_spikes=true",
+        "eval.every_steps=7",
+        "eval.sample_tokens=0",
+        "checkpoint.every_steps=7",
+        "checkpoint.keep_last=5",
+        "checkpoint.on_error=continue",
+        "log.every_steps=3",
+        "train.max_steps=4",
+    ] {
+        bench.run(&["train", "tiny.toml", "--out", "run", "--resume", "--set", "train.max_steps=3", "--set", change]);
+    }
+    // The text moved, and then changed under the run.
+    bench.write("moved.txt", &fs_err::read_to_string(bench.path().join("text.txt")).unwrap());
+    let moved = ["--set", "train.max_steps=5", "--set", "data.files=[\"moved.txt\"]"];
+    bench.train("run", &[&["--resume"][..], &moved].concat());
     bench.write("text.txt", &"another text altogether, with the same letters\n".repeat(60));
     let output = bench.command(&["train", "tiny.toml", "--out", "run", "--resume"]).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     assert!(stderr(&output).contains("another text"), "{}", stderr(&output));
 }
 
-#[cfg(unix)]
 #[test]
-fn an_interrupt_saves_and_says_how_to_go_on() {
-    for (signal, code) in [("INT", 130), ("TERM", 143)] {
-        let bench = Bench::new();
-        let arguments = [
-            "train",
-            "tiny.toml",
-            "--out",
-            "run",
-            "--set",
-            "train.max_steps=100000",
-            "--set",
-            "schedule.decay_steps=60",
-        ];
-        let child = bench.command(&arguments).stderr(std::process::Stdio::piped()).spawn().unwrap();
-        // Until it trains: the metrics have a line.
-        let metrics = bench.path().join("run/metrics.jsonl");
-        for _ in 0..600 {
-            std::thread::sleep(Duration::from_millis(50));
-            if fs_err::metadata(&metrics).is_ok_and(|file| file.len() > 0) || bench.path().join("run/samples").exists()
-            {
-                break;
-            }
-        }
-        std::process::Command::new("kill").args([&format!("-{signal}"), &child.id().to_string()]).status().unwrap();
-        let output = child.wait_with_output().unwrap();
-        assert_eq!(output.status.code(), Some(code), "{}", stderr(&output));
-        assert!(stderr(&output).contains("--resume"), "{}", stderr(&output));
-        let step = newest_step(&bench);
-        bench.train("quiet", &["--set", &format!("train.max_steps={step}"), "--set", "schedule.decay_steps=60"]);
-        assert!(bench.state("run", step)[0] == bench.state("quiet", step)[0], "step {step}");
-    }
+fn another_tokenizer_is_refused() {
+    let bench = Bench::new();
+    let make = |size: &str| {
+        bench.run(&["tokenizer", "--input", "text.txt", "--vocab-size", size, "--out", "tokenizer.json"]);
+    };
+    make("270");
+    let file = ["--set", "tokenizer.kind=file", "--set", "tokenizer.path=tokenizer.json", "--set", "train.max_steps=2"];
+    bench.train("run", &file);
+    make("260");
+    let arguments = [&["train", "tiny.toml", "--out", "run", "--resume"][..], &file].concat();
+    let output = bench.command(&arguments).output().unwrap();
+    assert_ne!(output.status.code(), Some(0));
+    assert!(stderr(&output).contains("another tokenizer"), "{}", stderr(&output));
+    make("270");
+    bench.train("run", &[&["--resume"][..], &file, &["--set", "train.max_steps=3"]].concat());
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use minillm_model::checkpoint::durable::System;
 use minillm_model::checkpoint::weights::{self, HostTensor, HostTensors};
 
 use super::load;
@@ -29,5 +30,5 @@ pub(super) fn run(args: &Args) -> Result<()> {
     let values = logits(&checkpoint.model, &checkpoint.config, &device, &args.ids)?;
     let shape = vec![args.ids.len(), checkpoint.config.vocab_size];
     let tensors = HostTensors::from([("logits".to_owned(), HostTensor { shape, values })]);
-    Ok(weights::write(&args.out, &tensors)?)
+    Ok(weights::write(&System, &args.out, &tensors)?)
 }

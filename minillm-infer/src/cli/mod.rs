@@ -16,10 +16,14 @@ use std::process::ExitCode;
 use burn::tensor::Device;
 use clap::{Parser, Subcommand};
 use minillm_model::checkpoint::{self, Checkpoint};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer};
 
 use crate::device;
 use crate::error::{Error, Result};
+use crate::failures::Watch;
 use output::note;
 
 /// Generates text with small GPT- and LLaMA-style language models, measures them, and hands them to other programs
@@ -62,18 +66,18 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Warnings go to stderr; `RUST_LOG` asks for more or less.
+/// Warnings go to stderr; `RUST_LOG` asks for more or less. Whatever it says, failures of the device are noticed.
 pub fn start_logging() {
     let filter = EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| EnvFilter::new("warn,minillm_model=info,minillm_infer=info,minillm_train=info"));
     let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let messages = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         .with_ansi(colour)
         .without_time()
         .with_target(false)
-        .init();
+        .with_filter(filter);
+    tracing_subscriber::registry().with(messages).with(Watch.with_filter(LevelFilter::WARN)).init();
 }
 
 /// Prints an error the way both programs do: what, why, and the way out.

@@ -164,6 +164,7 @@ pub fn with_causes(error: &dyn std::error::Error) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::durable::System;
     use super::super::manifest::Manifest;
     use super::*;
 
@@ -171,7 +172,7 @@ mod tests {
         let directory = run.join(checkpoint_name(step));
         fs::create_dir(&directory).unwrap();
         fs::write(directory.join(CONFIG_FILE), format!("{{\"step\": {step}}}")).unwrap();
-        Manifest::of_directory(&directory).unwrap().write(&directory.join(MANIFEST_FILE)).unwrap();
+        Manifest::of_directory(&directory).unwrap().write(&System, &directory.join(MANIFEST_FILE)).unwrap();
         directory
     }
 

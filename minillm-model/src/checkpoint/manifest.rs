@@ -16,13 +16,14 @@
 //! checkpoint and are not looked at.
 
 use std::collections::BTreeMap;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::path::Path;
 
 use fs_err as fs;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::durable::{self, Disk};
 use crate::error::{Error, Result};
 
 /// Where a checkpoint directory keeps its manifest.
@@ -64,12 +65,13 @@ impl Manifest {
 
     /// Writes the manifest to `path` and creates its directory. It is not flushed to disk: whoever publishes the
     /// checkpoint flushes all of it.
-    pub fn write(&self, path: &Path) -> Result<()> {
+    pub fn write(&self, disk: &dyn Disk, path: &Path) -> Result<()> {
         let write = || {
-            if let Some(parent) = path.parent() {
-                fs::create_dir_all(parent)?;
+            let parent = durable::parent(path);
+            if !parent.is_dir() {
+                disk.create_dir(parent)?;
             }
-            fs::File::create(path)?.write_all(self.to_json().as_bytes())
+            durable::write_file(disk, path, self.to_json().as_bytes())
         };
         write().map_err(|source| Error::Io { action: "write", what: "the manifest", source })
     }
@@ -241,6 +243,7 @@ fn not_a_checkpoint(path: &Path, problem: String) -> Error {
 mod tests {
     use std::path::PathBuf;
 
+    use super::super::durable::System;
     use super::*;
 
     /// A directory with the files of a checkpoint, and its manifest.
@@ -251,7 +254,7 @@ mod tests {
         fs::write(folder.path().join("model.safetensors"), [7; 3000]).unwrap();
         fs::write(folder.path().join("trainer/state.json"), "abc").unwrap();
         let path = folder.path().join(MANIFEST_FILE);
-        Manifest::of_directory(folder.path()).unwrap().write(&path).unwrap();
+        Manifest::of_directory(folder.path()).unwrap().write(&System, &path).unwrap();
         (folder, path)
     }
 
@@ -383,7 +386,7 @@ mod tests {
         let path = folder.path().join("manifest.json");
         let entry = Entry { bytes: 1, sha256: String::new() };
         let files = (0..=MAX_FILES).map(|i| (format!("file-{i}"), entry.clone())).collect();
-        Manifest { version: VERSION, files }.write(&path).unwrap();
+        Manifest { version: VERSION, files }.write(&System, &path).unwrap();
         let error = Manifest::read(&path).unwrap_err().to_string();
         assert!(error.contains("more than 4096"), "{error}");
     }

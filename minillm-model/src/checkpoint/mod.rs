@@ -25,8 +25,8 @@ pub mod weights;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
-use fs_err as fs;
 
+use self::durable::Disk;
 use crate::config::ModelConfig;
 use crate::decoder::LanguageModel;
 use crate::error::{Error, Result};
@@ -167,7 +167,13 @@ pub fn read_config(directory: &Path) -> Result<HfConfig> {
 
 /// Writes the files of a model trained here into `directory`, which exists. Not atomic by itself: whoever publishes a
 /// checkpoint writes into a temporary directory and renames that.
-pub fn save(directory: &Path, config: &ModelConfig, model: &LanguageModel, tokenizer: &Tokenizer) -> Result<()> {
+pub fn save(
+    disk: &dyn Disk,
+    directory: &Path,
+    config: &ModelConfig,
+    model: &LanguageModel,
+    tokenizer: &Tokenizer,
+) -> Result<()> {
     let end: Vec<u32> = tokenizer.end_of_text().into_iter().collect();
     let contents = Contents {
         config,
@@ -177,28 +183,26 @@ pub fn save(directory: &Path, config: &ModelConfig, model: &LanguageModel, token
         tokenizer_config: None,
         chat_template: None,
     };
-    save_contents(directory, &contents, Encoding::F32)?;
-    weights::save(&directory.join(WEIGHTS_FILE), config, model)
+    save_contents(disk, directory, &contents, Encoding::F32)?;
+    weights::save(disk, &directory.join(WEIGHTS_FILE), config, model)
 }
 
 /// Writes everything but the weights, which will be in `encoding`, into `directory`.
-pub fn save_contents(directory: &Path, contents: &Contents, encoding: Encoding) -> Result<()> {
+pub fn save_contents(disk: &dyn Disk, directory: &Path, contents: &Contents, encoding: Encoding) -> Result<()> {
+    let write = |name: &str, text: &str| {
+        let written = durable::write_file(disk, &directory.join(name), text.as_bytes());
+        written.map_err(|source| Error::Io { action: "write", what: "the checkpoint", source })
+    };
     let Contents { config, tokenizer, begin_id, end_ids, tokenizer_config, chat_template } = *contents;
-    write(&directory.join(CONFIG_FILE), &hf_config::to_json(config, begin_id, end_ids, encoding))?;
-    write(&directory.join(GENERATION_CONFIG_FILE), &hf_config::generation_json(begin_id, end_ids))?;
+    write(CONFIG_FILE, &hf_config::to_json(config, begin_id, end_ids, encoding))?;
+    write(GENERATION_CONFIG_FILE, &hf_config::generation_json(begin_id, end_ids))?;
     let Some(tokenizer) = tokenizer else { return Ok(()) };
-    write(&directory.join(TOKENIZER_FILE), &tokenizer.to_json())?;
+    write(TOKENIZER_FILE, &tokenizer.to_json())?;
     let made = || tokenizer.config_json(config.max_position_embeddings);
     let tokenizer_config = tokenizer_config.map_or_else(made, str::to_owned);
-    write(&directory.join(TOKENIZER_CONFIG_FILE), &tokenizer_config)?;
+    write(TOKENIZER_CONFIG_FILE, &tokenizer_config)?;
     match chat_template {
-        Some(template) if hf_config::chat_template(&tokenizer_config).is_none() => {
-            write(&directory.join(CHAT_TEMPLATE_FILE), template)
-        }
+        Some(template) if hf_config::chat_template(&tokenizer_config).is_none() => write(CHAT_TEMPLATE_FILE, template),
         _ => Ok(()),
     }
-}
-
-fn write(path: &Path, text: &str) -> Result<()> {
-    fs::write(path, text).map_err(|source| Error::Io { action: "write", what: "the checkpoint", source })
 }

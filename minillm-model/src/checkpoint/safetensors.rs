@@ -13,7 +13,7 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::Path;
 
 use fs_err as fs;
@@ -21,6 +21,7 @@ use safetensors::tensor::{Dtype, View};
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
+use super::durable::{self, Disk};
 use super::encoding::{Encoding, Q8_0_BLOCK};
 use super::manifest::read_text;
 use super::tensor_files::{HostTensor, HostTensors, MOST_TENSORS, Stored, TensorFiles, damaged};
@@ -164,11 +165,12 @@ fn other_width(dtype: &str) -> Option<u64> {
 
 /// Writes tensors in `encoding`; `Q8_0`, which the format does not have, is an error. The same tensors always give the
 /// same bytes. A value that is not finite, or that `encoding` cannot hold, is an error, and nothing is written.
-pub fn write(path: &Path, tensors: &HostTensors, encoding: Encoding) -> Result<()> {
-    write_some(path, tensors.iter(), encoding)
+pub fn write(disk: &dyn Disk, path: &Path, tensors: &HostTensors, encoding: Encoding) -> Result<()> {
+    write_some(disk, path, tensors.iter(), encoding)
 }
 
 fn write_some<'a>(
+    disk: &dyn Disk,
     path: &Path,
     tensors: impl Iterator<Item = (&'a String, &'a HostTensor)> + Clone,
     encoding: Encoding,
@@ -183,22 +185,28 @@ fn write_some<'a>(
     for (name, tensor) in tensors.clone() {
         check_finite(path, name, tensor, encoding)?;
     }
-    let views = tensors.map(|(name, tensor)| (name, Encoded { tensor, encoding }));
     // transformers refuses a file that does not say so.
     let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
-    safetensors::serialize_to_file(views, Some(metadata), path).map_err(|error| {
-        let source = match error {
+    let written = disk.write(path, &mut |path| {
+        let views = tensors.clone().map(|(name, tensor)| (name, Encoded { tensor, encoding }));
+        safetensors::serialize_to_file(views, Some(metadata.clone()), path).map_err(|error| match error {
             safetensors::SafeTensorError::IoError(error) => {
-                std::io::Error::new(error.kind(), format!("`{}`: {error}", path.display()))
+                io::Error::new(error.kind(), format!("`{}`: {error}", path.display()))
             }
-            other => std::io::Error::other(other),
-        };
-        Error::Io { action: "write", what: "the tensors", source }
-    })
+            other => io::Error::other(other),
+        })
+    });
+    written.map_err(|source| Error::Io { action: "write", what: "the tensors", source })
 }
 
 /// Writes tensors into several files of at most `largest` bytes (one tensor at least), with an index.
-pub fn write_shards(directory: &Path, tensors: &HostTensors, encoding: Encoding, largest: u64) -> Result<()> {
+pub fn write_shards(
+    disk: &dyn Disk,
+    directory: &Path,
+    tensors: &HostTensors,
+    encoding: Encoding,
+    largest: u64,
+) -> Result<()> {
     let mut shards: Vec<Vec<(&String, &HostTensor)>> = Vec::new();
     let (mut in_shard, mut total) = (0, 0);
     for (name, tensor) in tensors {
@@ -217,15 +225,12 @@ pub fn write_shards(directory: &Path, tensors: &HostTensors, encoding: Encoding,
     let count = shards.len();
     for (index, shard) in shards.iter().enumerate() {
         let file = format!("model-{:05}-of-{count:05}.safetensors", index + 1);
-        write_some(&directory.join(&file), shard.iter().copied(), encoding)?;
+        write_some(disk, &directory.join(&file), shard.iter().copied(), encoding)?;
         weight_map.extend(shard.iter().map(|(name, _)| ((*name).clone(), file.clone().into())));
     }
     let index = serde_json::json!({ "metadata": { "total_size": total }, "weight_map": weight_map });
-    fs::write(directory.join(INDEX_FILE), format!("{index:#}\n")).map_err(|source| Error::Io {
-        action: "write",
-        what: "the list of weight files",
-        source,
-    })
+    durable::write_file(disk, &directory.join(INDEX_FILE), format!("{index:#}\n").as_bytes())
+        .map_err(|source| Error::Io { action: "write", what: "the list of weight files", source })
 }
 
 /// Refuses a tensor with a value that `encoding` has no number for.

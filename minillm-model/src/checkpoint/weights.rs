@@ -10,6 +10,7 @@ use std::path::Path;
 use burn::module::Param;
 use burn::tensor::{Device, Tensor, TensorData};
 
+use super::durable::Disk;
 use super::encoding::Encoding;
 use super::naming::{Naming, Place};
 use super::safetensors;
@@ -50,8 +51,8 @@ pub fn load_from(files: &TensorFiles, naming: Naming, config: &ModelConfig, devi
 }
 
 /// Writes the weights of `model` to the safetensors file `path`, in f32.
-pub fn save(path: &Path, config: &ModelConfig, model: &LanguageModel) -> Result<()> {
-    write(path, &Naming::written(config).to_foreign(collect(model)?))
+pub fn save(disk: &dyn Disk, path: &Path, config: &ModelConfig, model: &LanguageModel) -> Result<()> {
+    write(disk, path, &Naming::written(config).to_foreign(collect(model)?))
 }
 
 /// All parameters of a model, under their names, `[out, in]`.
@@ -68,8 +69,8 @@ pub fn read(path: &Path) -> Result<HostTensors> {
 
 /// Writes tensors to a safetensors file as f32. The same tensors always give the same bytes. A value that is not finite
 /// is an error, and nothing is written.
-pub fn write(path: &Path, tensors: &HostTensors) -> Result<()> {
-    safetensors::write(path, tensors, Encoding::F32)
+pub fn write(disk: &dyn Disk, path: &Path, tensors: &HostTensors) -> Result<()> {
+    safetensors::write(disk, path, tensors, Encoding::F32)
 }
 
 /// Compares the files' tensors with the model's parameters before anything is read.

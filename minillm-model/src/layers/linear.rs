@@ -47,14 +47,11 @@ impl Linear {
         let out = match &self.quantized {
             Some(matrix) => quantized(x, matrix),
             None if self.kernels.linear && has_few_rows(&x) => few_rows(x, self.weight.val(), false),
-            None if self.kernels.product => product(x, self.weight.val()),
-            None => {
-                let precision = self.kernels.precision;
-                if precision == Precision::F32 {
-                    return linear(x, self.weight.val(), bias);
-                }
-                linear(precision.round(x), precision.round(self.weight.val()), None).cast(FloatDType::F32)
-            }
+            None => match self.kernels.precision {
+                Precision::F32 if self.kernels.product => product(x, self.weight.val()),
+                Precision::F32 => return linear(x, self.weight.val(), bias),
+                precision => linear(precision.round(x), precision.round(self.weight.val()), None).cast(FloatDType::F32),
+            },
         };
         match bias {
             Some(bias) => out + bias.unsqueeze(),

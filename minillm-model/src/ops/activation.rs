@@ -16,7 +16,12 @@ pub enum Curve {
 }
 
 /// Backends with the fast form.
-#[backend_extension(Flex: cfg(feature = "flex"), NdArray: cfg(feature = "ndarray"), Autodiff)]
+#[backend_extension(
+    Flex: cfg(feature = "flex"),
+    NdArray: cfg(feature = "ndarray"),
+    LibTorch: cfg(feature = "tch"),
+    Autodiff
+)]
 pub trait ActivationOp: Backend {
     /// The curve at each number.
     fn activation(z: FloatTensor<Self>, curve: Curve) -> FloatTensor<Self>;

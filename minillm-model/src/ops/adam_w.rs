@@ -26,7 +26,12 @@ pub struct AdamWStep {
 }
 
 /// Backends with the fast form.
-#[backend_extension(Flex: cfg(feature = "flex"), NdArray: cfg(feature = "ndarray"), Autodiff)]
+#[backend_extension(
+    Flex: cfg(feature = "flex"),
+    NdArray: cfg(feature = "ndarray"),
+    LibTorch: cfg(feature = "tch"),
+    Autodiff
+)]
 pub trait AdamWOp: Backend {
     /// Weight, gradient, and the running means of it and its square, all of one shape -> all but the gradient, moved.
     fn adam_w(

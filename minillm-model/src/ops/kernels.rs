@@ -61,6 +61,10 @@ impl Kernels {
         ..Self::PORTABLE
     };
 
+    /// What `libtorch` has: what `cpu` has, but for matrices in 8 bits.
+    #[cfg(feature = "tch")]
+    const LIBTORCH: Self = Self { linear: false, ..Self::CPU };
+
     /// What `device` has.
     pub fn fastest(device: &Device) -> Self {
         Self::of(device.as_dispatch())
@@ -74,7 +78,7 @@ impl Kernels {
             #[cfg(feature = "ndarray")]
             DispatchDevice::NdArray(_) => Self::CPU,
             #[cfg(feature = "tch")]
-            DispatchDevice::LibTorch(_) => Self::PORTABLE,
+            DispatchDevice::LibTorch(_) => Self::LIBTORCH,
             #[cfg(feature = "cube")]
             DispatchDevice::Cube(_) => Self::PORTABLE,
             DispatchDevice::Autodiff(inner) => Self::of(inner),
@@ -108,7 +112,10 @@ impl Kernels {
         add("+ norms", self.norm, |kernels| kernels.norm = true);
         add("+ activations", self.activation, |kernels| kernels.activation = true);
         add("+ rotary", self.rotary, |kernels| kernels.rotary = true);
-        add("+ AdamW", self.adam_w, |kernels| (kernels.adam_w, kernels.linear) = (true, true));
+        add("+ AdamW", self.adam_w, |kernels| kernels.adam_w = true);
+        if let Some((_, whole)) = rungs.last_mut() {
+            whole.linear = self.linear; // not of training, but it has a pool of threads
+        }
         rungs
     }
 }

@@ -14,7 +14,12 @@ use crate::checkpoint::encoding::{Encoding, Q8_0_BLOCK};
 pub const FEW_ROWS: usize = 8;
 
 /// Backends with the fast form.
-#[backend_extension(Flex: cfg(feature = "flex"), NdArray: cfg(feature = "ndarray"), Autodiff)]
+#[backend_extension(
+    Flex: cfg(feature = "flex"),
+    NdArray: cfg(feature = "ndarray"),
+    LibTorch: cfg(feature = "tch"),
+    Autodiff
+)]
 pub trait LinearOp: Backend {
     /// `x`: `[.., input]`, `weight`: `[input, output]`, or `[output, input]` if `transposed` -> `[.., output]`
     fn few_rows(x: FloatTensor<Self>, weight: FloatTensor<Self>, transposed: bool) -> FloatTensor<Self>;

@@ -6,7 +6,7 @@
 //! device has it; a test holds both forms together, in value and in gradient (`minillm-infer/tests/kernels.rs`).
 //!
 //! One file an operation: a trait through Burn's backend extension, its wiring into autodiff, and a function on tensors.
-//! The arithmetic is in [`cpu`] for Burn's Rust backends, and in [`portable`] for the others.
+//! The arithmetic is in [`cpu`] for Burn's Rust backends, in `libtorch` for LibTorch, and in [`portable`] for the others.
 
 // Burn is about to drop its ndarray and LibTorch backends; until then they are ours, too.
 #![cfg_attr(any(feature = "ndarray", feature = "tch"), allow(deprecated))]

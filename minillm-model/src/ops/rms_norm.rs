@@ -7,7 +7,12 @@ use burn::tensor::Tensor;
 use super::autodiff::prelude::*;
 
 /// Backends with the fast form.
-#[backend_extension(Flex: cfg(feature = "flex"), NdArray: cfg(feature = "ndarray"), Autodiff)]
+#[backend_extension(
+    Flex: cfg(feature = "flex"),
+    NdArray: cfg(feature = "ndarray"),
+    LibTorch: cfg(feature = "tch"),
+    Autodiff
+)]
 pub trait RmsNormOp: Backend {
     /// `x`: `[.., D]`, `weight`: `[D]` -> as `x`
     fn rms_norm(x: FloatTensor<Self>, weight: FloatTensor<Self>, eps: f64) -> FloatTensor<Self>;

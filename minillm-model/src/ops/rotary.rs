@@ -7,7 +7,12 @@ use burn::tensor::Tensor;
 use super::autodiff::prelude::*;
 
 /// Backends with the fast form.
-#[backend_extension(Flex: cfg(feature = "flex"), NdArray: cfg(feature = "ndarray"), Autodiff)]
+#[backend_extension(
+    Flex: cfg(feature = "flex"),
+    NdArray: cfg(feature = "ndarray"),
+    LibTorch: cfg(feature = "tch"),
+    Autodiff
+)]
 pub trait RotaryOp: Backend {
     /// `x`: `[B, heads, T, E]`, `cos` and `sin`: `[1, 1, T, E]` -> as `x`; `back` turns by the negative angles.
     fn rotate(x: FloatTensor<Self>, cos: FloatTensor<Self>, sin: FloatTensor<Self>, back: bool) -> FloatTensor<Self>;

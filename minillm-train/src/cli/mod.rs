@@ -20,6 +20,7 @@ use minillm_infer::cli::start_logging;
 
 use crate::config::suggest;
 use crate::error::{Error, Result};
+use crate::interrupt::report_limits;
 
 /// Trains small GPT- and LLaMA-style language models
 #[derive(Debug, Parser)]
@@ -45,6 +46,7 @@ enum Verb {
 /// Parses the command line and runs it; returns the program's exit code.
 pub fn main() -> ExitCode {
     start_logging();
+    report_limits();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return usage_error(&error),

@@ -110,8 +110,10 @@ fn write_results(directory: &Path, record: &Record, summary: &Summary, results: 
         files.push((format!("figures/{}.svg", figure.name), figure.svg));
     }
     let write = || -> std::io::Result<()> {
-        durable::create_directory(&directory.join("figures"))?;
-        files.iter().try_for_each(|(name, text)| durable::replace_file(&directory.join(name), text.as_bytes()))
+        durable::create_directory(&durable::System, &directory.join("figures"))?;
+        files.iter().try_for_each(|(name, text)| {
+            durable::replace_file(&durable::System, &directory.join(name), text.as_bytes())
+        })
     };
     write().map_err(|source| Error::Io { action: "write", what: "the study's results", source })
 }

@@ -2,10 +2,12 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Instant;
 
 use minillm_infer::cli::output::note;
 use minillm_infer::device;
+use minillm_model::checkpoint::durable::System;
 use minillm_model::stats;
 use minillm_model::tokenizer::Tokenizer;
 
@@ -58,7 +60,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
         (_, true) => OpenMode::Overwrite,
         _ => OpenMode::New,
     };
-    let session = Session { config: &config, out: &out, mode, found: &found, label: None };
+    let session = Session { config: &config, out: &out, mode, found: &found, label: None, disk: Arc::new(System) };
     let trainer = session.open(&cache_dir()?, &Bars::default())?;
     // From here on there is something to save. Before, Ctrl-C just ends the program.
     let interrupt = Interrupt::install()?;

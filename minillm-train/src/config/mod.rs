@@ -89,6 +89,8 @@ pub struct TrainConfig {
     /// Keep only what enters each block and compute the rest again for the backward pass: less memory, about a quarter more time,
     /// the same result up to rounding.
     pub recompute: bool,
+    /// Do not take a step whose loss or gradient norm lies more than six standard deviations above the mean of the last 128.
+    pub skip_spikes: bool,
 }
 
 impl Default for TrainConfig {
@@ -102,6 +104,7 @@ impl Default for TrainConfig {
             kernels: KernelChoice::Fast,
             precision: Precision::F32,
             recompute: false,
+            skip_spikes: false,
         }
     }
 }
@@ -209,11 +212,24 @@ pub struct CheckpointConfig {
     pub every_steps: usize,
     /// How many of the newest checkpoints stay on disk; the best one stays beside them.
     pub keep_last: usize,
+    /// What to do when the run's directory cannot be written to.
+    pub on_error: OnError,
+}
+
+/// What to do when a checkpoint or the metrics cannot be written: a full disk, a network drive that is gone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnError {
+    /// End the run; the checkpoints before are untouched.
+    #[default]
+    Stop,
+    /// Warn, train on, and try again at the next checkpoint. At the end of the run it is an error all the same.
+    Continue,
 }
 
 impl Default for CheckpointConfig {
     fn default() -> Self {
-        Self { every_steps: 500, keep_last: 2 }
+        Self { every_steps: 500, keep_last: 2, on_error: OnError::Stop }
     }
 }
 

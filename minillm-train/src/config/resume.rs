@@ -23,18 +23,21 @@ use crate::schedule::learning_rate;
 ///
 /// `micro_batch_size` is among them because the gradient is the same however the batch is split, up to rounding: a
 /// run that is to be repeated bit for bit must keep it. `max_steps` is where the schedule ends by default, so changing
-/// it alone may still change `schedule.decay_steps`, which is then the conflict.
-pub const RESUMABLE: [&str; 11] = [
+/// it alone may still change `schedule.decay_steps`, which is then the conflict. `skip_spikes` holds from there on: who needs
+/// it finds out in the middle of a run.
+pub const RESUMABLE: [&str; 13] = [
     "data.files",
     "data.url",
     "data.sha256",
     "tokenizer.path",
     "train.max_steps",
     "train.micro_batch_size",
+    "train.skip_spikes",
     "eval.every_steps",
     "eval.sample_tokens",
     "checkpoint.every_steps",
     "checkpoint.keep_last",
+    "checkpoint.on_error",
     "log.every_steps",
 ];
 

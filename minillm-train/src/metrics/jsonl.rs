@@ -4,19 +4,20 @@
 //! A line is written with one call, so only the last can be torn by a crash. Resuming cuts off a torn line and every
 //! line beyond the step resumed from: those steps are taken again, and each appears in the file once.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader};
 use std::path::Path;
 
 use fs_err::{File, OpenOptions};
 use serde_json::{Map, Value};
 
+use super::growing::Growing;
 use super::{Record, Sink};
 use crate::error::{Error, Result};
 
 /// The file, open for appending.
 #[derive(Debug)]
 pub struct Jsonl {
-    file: File,
+    file: Growing,
 }
 
 impl Jsonl {
@@ -25,7 +26,8 @@ impl Jsonl {
     /// # Errors
     /// A path that cannot be written.
     pub fn create(path: &Path) -> Result<Self> {
-        File::create(path).map(|file| Self { file }).map_err(|source| io("create", source))
+        let file = File::create(path).and_then(Growing::new).map_err(|source| io("create", source))?;
+        Ok(Self { file })
     }
 
     /// Continues the file of a run that goes on after `step` steps: records of later steps are cut off. A missing file
@@ -38,7 +40,7 @@ impl Jsonl {
             OpenOptions::new().read(true).append(true).create(true).open(path).map_err(|error| io("open", error))?;
         let keep = length_up_to(&file, path, step)?;
         file.set_len(keep).map_err(|error| io("cut", error))?;
-        Ok(Self { file })
+        Ok(Self { file: Growing::new(file).map_err(|error| io("open", error))? })
     }
 }
 
@@ -54,11 +56,11 @@ pub fn read(path: &Path) -> std::io::Result<Vec<Map<String, Value>>> {
 impl Sink for Jsonl {
     fn record(&mut self, record: &Record) -> Result<()> {
         let line = to_line(record);
-        self.file.write_all(line.as_bytes()).map_err(|error| io("write", error))
+        self.file.append(line.as_bytes()).map_err(|error| io("write", error))
     }
 
     fn flush(&mut self) -> Result<()> {
-        self.file.sync_data().map_err(|error| io("write", error))
+        self.file.flush().map_err(|error| io("write", error))
     }
 }
 

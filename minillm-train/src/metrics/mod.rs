@@ -4,6 +4,7 @@
 //! passes it to every [`Sink`]: a file of JSON lines, `TensorBoard` events, the terminal. Sinks never change a number.
 
 pub mod console;
+mod growing;
 pub mod jsonl;
 pub mod tensorboard;
 
@@ -17,6 +18,8 @@ pub mod tag {
     pub const TRAIN_GRAD_NORM: &str = "train/grad_norm";
     /// Learning rate of the step.
     pub const TRAIN_LR: &str = "train/lr";
+    /// Steps of the run so far that were not taken, with `train.skip_spikes`.
+    pub const TRAIN_SKIPPED: &str = "train/skipped";
     /// Trained tokens per second since the last record.
     pub const TRAIN_TOKENS_PER_SECOND: &str = "train/tokens_per_second";
     /// Mean loss over the validation split, in nats per token.

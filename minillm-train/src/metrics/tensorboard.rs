@@ -12,19 +12,19 @@
 //! with `SessionLog START`, on which `TensorBoard` drops what earlier files of the run say about that step and later
 //! ones.
 
-use std::io::Write;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use fs_err::{File, OpenOptions};
 
+use super::growing::Growing;
 use super::{Record, Sink};
 use crate::error::{Error, Result};
 
 /// One event file, open for appending. The x axis of every curve is the step.
 #[derive(Debug)]
 pub struct TensorBoard {
-    file: File,
+    file: Growing,
 }
 
 impl TensorBoard {
@@ -33,7 +33,8 @@ impl TensorBoard {
     /// # Errors
     /// A folder that cannot be read or written.
     pub fn create(folder: &Path, step: usize) -> Result<Self> {
-        let mut sink = Self { file: next_file(folder)? };
+        let file = Growing::new(next_file(folder)?).map_err(|error| io("open", error))?;
+        let mut sink = Self { file };
         sink.write(&event(0, FILE_VERSION, b"brain.Event:2"))?;
         // TensorBoard keeps the steps *below* this one, and `step` itself is done.
         let session = [key(SESSION_STATUS, VARINT), vec![SESSION_START]].concat();
@@ -45,7 +46,7 @@ impl TensorBoard {
     fn write(&mut self, message: &[u8]) -> Result<()> {
         let length = (message.len() as u64).to_le_bytes();
         let record = [&length[..], &masked_crc(&length), message, &masked_crc(message)].concat();
-        self.file.write_all(&record).map_err(|error| io("write", error))
+        self.file.append(&record).map_err(|error| io("write", error))
     }
 }
 
@@ -60,7 +61,7 @@ impl Sink for TensorBoard {
     }
 
     fn flush(&mut self) -> Result<()> {
-        self.file.sync_data().map_err(|error| io("write", error))
+        self.file.flush().map_err(|error| io("write", error))
     }
 }
 

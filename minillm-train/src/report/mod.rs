@@ -40,7 +40,7 @@ const STYLE: &str = "\
 /// A file of the run that cannot be read, or the report that cannot be written.
 pub fn write(run: &Path) -> Result<()> {
     let html = page(&Recorded::read(run)?).render();
-    durable::replace_file(&run.join(REPORT_FILE), html.as_bytes()).map_err(|source| Error::Io {
+    durable::replace_file(&durable::System, &run.join(REPORT_FILE), html.as_bytes()).map_err(|source| Error::Io {
         action: "write",
         what: "the report",
         source,

@@ -36,7 +36,7 @@ impl StudyDir {
     /// Another study at work there, or a path that cannot be written.
     pub fn open(path: &Path) -> Result<Self> {
         let io = |source| Error::Io { action: "open", what: "the study's directory", source };
-        durable::create_directory(&path.join(RUNS_FOLDER)).map_err(io)?;
+        durable::create_directory(&durable::System, &path.join(RUNS_FOLDER)).map_err(io)?;
         let lock = lock_file(&path.join(LOCK_FILE)).map_err(io)?;
         match lock.try_lock() {
             Err(TryLockError::WouldBlock) => {
@@ -120,7 +120,7 @@ pub fn conduct(design: &Design, directory: &StudyDir, device: &str, interrupt: &
 
 fn prepare(design: &Design, variant: &Variant, seed: u64, path: &Path) -> Result<()> {
     let io = |source| Error::Io { action: "create", what: "a run's directory", source };
-    durable::create_directory(path).map_err(io)?;
+    durable::create_directory(&durable::System, path).map_err(io)?;
     let plan = RunPlan {
         variant: variant.name.clone(),
         seed,

@@ -11,6 +11,7 @@
 //! included, ends one run and not the study. A run that diverges is a result like any other.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Instant;
 
 use burn::tensor::Device;
@@ -189,7 +190,14 @@ pub fn run(directory: &Path, device: &str, label: &str, cache_dir: &Path, progre
     let config = RunConfig::parse(&plan.config, &directory.join(PLAN_FILE), &[])?;
     let found = open(device)?;
     let mode = if RunDir::holds_run(directory)? { OpenMode::Resume } else { OpenMode::New };
-    let session = Session { config: &config, out: directory, mode, found: &found, label: Some(label) };
+    let session = Session {
+        config: &config,
+        out: directory,
+        mode,
+        found: &found,
+        label: Some(label),
+        disk: Arc::new(durable::System),
+    };
     let trainer = session.open(cache_dir, progress)?;
     let interrupt = Interrupt::install()?;
     interrupt.at_end_of(std::io::stdin())?;
@@ -368,7 +376,8 @@ pub(super) fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T
 
 /// Replaces a file in one step.
 pub(super) fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<()> {
-    let write = || durable::replace_file(path, (serde_json::to_string_pretty(value)? + "\n").as_bytes());
+    let write =
+        || durable::replace_file(&durable::System, path, (serde_json::to_string_pretty(value)? + "\n").as_bytes());
     write().map_err(|source| Error::Io { action: "write", what: "a file of the study", source })
 }
 

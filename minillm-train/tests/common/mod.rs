@@ -2,6 +2,7 @@
 
 #![allow(dead_code, missing_docs, clippy::unwrap_used)] // each test file uses its share of it
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -93,12 +94,35 @@ impl Bench {
             .to_vec()
     }
 
+    /// The step of a run's newest checkpoint, 0 if there is none.
+    pub fn newest_step(&self, out: &str) -> usize {
+        let entries = fs_err::read_dir(self.path().join(out)).into_iter().flatten();
+        let step =
+            |entry: fs_err::DirEntry| entry.file_name().to_string_lossy().strip_prefix("checkpoint-")?.parse().ok();
+        entries.filter_map(|entry| step(entry.unwrap())).max().unwrap_or(0)
+    }
+
     /// The losses in a run's `metrics.jsonl`, in order.
     pub fn losses(&self, out: &str) -> Vec<f64> {
         let text = fs_err::read_to_string(self.path().join(out).join("metrics.jsonl")).unwrap();
         let loss = |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap()["train/loss"].as_f64();
         text.lines().filter_map(loss).collect()
     }
+}
+
+/// Every file below `directory` by its relative path, with its content. (A directory that holds none is left out.)
+pub fn files(directory: &Path) -> BTreeMap<String, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    for entry in fs_err::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+        if path.is_dir() {
+            found.extend(files(&path).into_iter().map(|(below, content)| (format!("{name}/{below}"), content)));
+        } else {
+            found.insert(name, fs_err::read(path).unwrap());
+        }
+    }
+    found
 }
 
 pub fn stderr(output: &Output) -> String {

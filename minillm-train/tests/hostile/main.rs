@@ -21,6 +21,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use burn::tensor::Device;
+use minillm_model::checkpoint::durable;
 use minillm_model::checkpoint::encoding::Encoding;
 use minillm_model::checkpoint::gguf;
 use minillm_model::checkpoint::locate::with_causes;
@@ -327,13 +328,13 @@ fn sound_files(directory: &Path) {
 
     let folder = directory.join("model");
     fs_err::create_dir(&folder).unwrap();
-    checkpoint::save(&folder, &config, &model, &tokenizer).unwrap();
-    Manifest::of_directory(&folder).unwrap().write(&folder.join(MANIFEST_FILE)).unwrap();
+    checkpoint::save(&durable::System, &folder, &config, &model, &tokenizer).unwrap();
+    Manifest::of_directory(&folder).unwrap().write(&durable::System, &folder.join(MANIFEST_FILE)).unwrap();
 
     let shards = directory.join("shards");
     fs_err::create_dir(&shards).unwrap();
     fs_err::write(shards.join(CONFIG_FILE), "{}").unwrap();
-    safetensors::write_shards(&shards, &tensors, Encoding::F32, 600).unwrap();
+    safetensors::write_shards(&durable::System, &shards, &tensors, Encoding::F32, 600).unwrap();
 
     let contents = Contents {
         config: &config,

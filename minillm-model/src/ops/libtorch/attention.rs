@@ -1,16 +1,12 @@
-//! LibTorch's own fused kernel, where it has one for a whole operation: its attention for CPUs. The rest of what it runs is
-//! in `portable`.
+//! LibTorch's own fused attention for CPUs; elsewhere the portable form.
 
 use burn::backend::LibTorch;
 use burn::backend::libtorch::TchTensor;
 use burn::backend::tensor::FloatTensor;
 use tch::{Device, Kind, Tensor};
 
-use super::attention::AttentionOp;
-use super::cross_entropy::CrossEntropyOp;
-use super::portable::{self, attention::Kept};
-
-impl CrossEntropyOp for LibTorch {}
+use crate::ops::attention::AttentionOp;
+use crate::ops::portable::{self, attention::Kept};
 
 impl AttentionOp for LibTorch {
     fn attention_forward(

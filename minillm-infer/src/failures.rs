@@ -1,0 +1,92 @@
+//! Work of a device that failed where nobody waited for it.
+//!
+//! A GPU's work is done by a thread of Burn's. If it fails there, the thread logs a warning and goes on, and what the work was
+//! to write holds anything. So this layer of the programs' log keeps the first such warning, and the trainer looks at it after
+//! each step. The log is one for the whole process, and so is what it has seen.
+
+use std::fmt;
+use std::sync::{Mutex, PoisonError};
+
+use tracing::field::{Field, Visit};
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::Layer;
+use tracing_subscriber::layer::Context;
+
+static FIRST: Mutex<Option<String>> = Mutex::new(None);
+
+/// Where warnings mean that something was not computed: the runner thread, fused operations, launches.
+const SOURCES: [&str; 5] =
+    ["cubecl_common::device", "burn_fusion", "cubecl_wgpu::compute", "cubecl_cuda::compute", "cubecl_hip::compute"];
+/// Warnings from there that only mean that something was not measured.
+const HARMLESS: &str = "profile";
+
+/// The first failure since the program began.
+pub fn first() -> Option<String> {
+    FIRST.lock().unwrap_or_else(PoisonError::into_inner).clone()
+}
+
+/// Keeps the first failure that is logged.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Watch;
+
+impl<S: Subscriber> Layer<S> for Watch {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        if *event.metadata().level() > Level::WARN {
+            return; // less severe is greater
+        }
+        let mut seen = Seen { source: event.metadata().target().to_owned(), message: String::new() };
+        event.record(&mut seen);
+        if seen.is_failure() {
+            FIRST.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(seen.message);
+        }
+    }
+}
+
+/// What an event says.
+struct Seen {
+    source: String,
+    message: String,
+}
+
+impl Seen {
+    fn is_failure(&self) -> bool {
+        SOURCES.iter().any(|source| self.source.starts_with(source)) && !self.message.contains(HARMLESS)
+    }
+}
+
+impl Visit for Seen {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        // Events of the `log` crate carry their source as a field.
+        if field.name() == "log.target" {
+            value.clone_into(&mut self.source);
+        }
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        if field.name() == "message" {
+            self.message = format!("{value:?}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tracing_subscriber::layer::SubscriberExt;
+
+    use super::*;
+
+    #[test]
+    fn the_first_failure_of_the_device_is_kept() {
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(Watch), || {
+            tracing::warn!(target: "burn_optim", "not of the device");
+            tracing::info!(target: "burn_fusion::stream", "not a warning");
+            tracing::warn!(target: "cubecl_wgpu::compute::stream", "waiting for a profiled window");
+            assert_eq!(first(), None);
+            // As the `log` crate's events arrive.
+            let source = "cubecl_common::device::handle::channel";
+            tracing::event!(target: "log", Level::WARN, { "log.target" = source }, "Task failed: no memory");
+            tracing::error!(target: "burn_fusion::stream", "another");
+        });
+        assert_eq!(first().as_deref(), Some("Task failed: no memory"));
+    }
+}
