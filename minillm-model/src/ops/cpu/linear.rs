@@ -1,7 +1,5 @@
 //! Products with a layer's matrix: plain ones, those of few rows, bound by the memory that the matrix is read from, and products with 8-bit matrices.
 
-use std::array::from_fn;
-
 use super::math::{dot, vectorised};
 use super::product::{Matrix, Store, product};
 use super::share;
@@ -54,7 +52,7 @@ fn add_matrix(sums: &mut [f32], x: &[f32], weight: &[f32]) {
     let (x, rest) = x[..weight.len() / width].as_chunks::<LINES>();
     let mut blocks = weight.chunks_exact(LINES * width);
     for (x, block) in x.iter().zip(&mut blocks) {
-        add_lines(sums, x, &from_fn(|i| &block[i * width..][..width]));
+        add_lines(sums, x, |i| &block[i * width..][..width]);
     }
     for (x, line) in rest.iter().zip(blocks.remainder().chunks_exact(width)) {
         sums.iter_mut().zip(line).for_each(|(sum, weight)| *sum += x * weight);
@@ -75,7 +73,7 @@ fn few_rows_wide(x: &[f32], weight: &[f32], input: usize) -> Vec<f32> {
                 for (x, part) in x.chunks_exact(input).zip(part.chunks_exact_mut(width)) {
                     let x = &x[start..input.min(start + LINES)];
                     if let Some(x) = x.as_array::<LINES>() {
-                        add_lines(part, x, &from_fn(|i| line(start + i)));
+                        add_lines(part, x, |i| line(start + i));
                     } else {
                         for (i, x) in x.iter().enumerate() {
                             part.iter_mut().zip(line(start + i)).for_each(|(sum, weight)| *sum += x * weight);
@@ -89,13 +87,20 @@ fn few_rows_wide(x: &[f32], weight: &[f32], input: usize) -> Vec<f32> {
     interleaved(&parts, rows, output, columns)
 }
 
-/// Adds `x[0] lines[0] + x[1] lines[1] + ..`: each sum is loaded and stored once for all lines.
+/// Adds `x[0] line(0) + x[1] line(1) + ..`: each sum is loaded and stored once for all lines. (Loops rather than functions on
+/// arrays: where the compiler leaves one of those a call of its own, it is not vectorised.)
 #[inline(always)]
-fn add_lines(sums: &mut [f32], x: &[f32; LINES], lines: &[&[f32]; LINES]) {
-    let lines = lines.map(|line| &line[..sums.len()]);
+fn add_lines<'a>(sums: &mut [f32], x: &[f32; LINES], line: impl Fn(usize) -> &'a [f32]) {
+    let mut lines: [&[f32]; LINES] = [&[]; LINES];
+    for (i, slot) in lines.iter_mut().enumerate() {
+        *slot = &line(i)[..sums.len()];
+    }
     for (j, sum) in sums.iter_mut().enumerate() {
-        let products: [f32; LINES] = from_fn(|i| x[i] * lines[i][j]);
-        *sum += products.iter().sum::<f32>();
+        let mut product = 0.0;
+        for i in 0..LINES {
+            product += x[i] * lines[i][j];
+        }
+        *sum += product;
     }
 }
 

@@ -37,8 +37,8 @@ impl LinearOp for LibTorch {
 /// `[.., input]` times `[input, output]` -> `[.., output]`.
 fn times(x: &Tensor, matrix: &Tensor) -> Tensor {
     let mut size = x.size();
-    if let (Some(last), [_, output]) = (size.last_mut(), matrix.size()[..]) {
-        *last = output;
+    if let (Some(last), Some(output)) = (size.last_mut(), matrix.size().last()) {
+        *last = *output;
     }
     rows(x).mm(matrix).reshape(size)
 }

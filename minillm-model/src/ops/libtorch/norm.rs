@@ -57,7 +57,7 @@ impl LayerNormOp for LibTorch {
 /// `1 / sqrt(mean(x^2) + eps)` of each vector: `[.., D]` -> `[.., 1]`.
 fn inverse_size(x: &Tensor, eps: f64) -> Tensor {
     let width = *x.size().last().unwrap_or(&1) as f64;
-    let squares = x.linalg_vector_norm(2, [-1].as_slice(), true, None::<Kind>).square();
+    let squares = x.norm_scalaropt_dim(2, [-1].as_slice(), true).square();
     (squares / width + eps).rsqrt()
 }
 
