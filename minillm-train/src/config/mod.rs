@@ -89,6 +89,9 @@ pub struct TrainConfig {
     /// Keep only what enters each block and compute the rest again for the backward pass: less memory, about a quarter more time,
     /// the same result up to rounding.
     pub recompute: bool,
+    /// On a GPU: whether `train` first sees that it computes rightly, and refuses to train if not (see
+    /// [`doctor`](crate::doctor)).
+    pub check_device: bool,
 }
 
 impl Default for TrainConfig {
@@ -102,6 +105,7 @@ impl Default for TrainConfig {
             kernels: KernelChoice::Fast,
             precision: Precision::F32,
             recompute: false,
+            check_device: true,
         }
     }
 }

@@ -24,13 +24,14 @@ use crate::schedule::learning_rate;
 /// `micro_batch_size` is among them because the gradient is the same however the batch is split, up to rounding: a
 /// run that is to be repeated bit for bit must keep it. `max_steps` is where the schedule ends by default, so changing
 /// it alone may still change `schedule.decay_steps`, which is then the conflict.
-pub const RESUMABLE: [&str; 11] = [
+pub const RESUMABLE: [&str; 12] = [
     "data.files",
     "data.url",
     "data.sha256",
     "tokenizer.path",
     "train.max_steps",
     "train.micro_batch_size",
+    "train.check_device",
     "eval.every_steps",
     "eval.sample_tokens",
     "checkpoint.every_steps",
@@ -153,6 +154,7 @@ mod tests {
         let old = RunConfig::default();
         let mut new = old.resolved();
         new.train.micro_batch_size = Some(3);
+        new.train.check_device = false;
         new.eval.every_steps = 7;
         new.eval.sample_tokens = 0;
         new.checkpoint.every_steps = 7;
