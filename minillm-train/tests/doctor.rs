@@ -65,7 +65,7 @@ fn a_device_that_is_not_there() {
     assert!(stderr(&output).contains("known backends"), "{}", stderr(&output));
 }
 
-/// On a GPU `train` examines the device first, unless told not to; and either way trains.
+/// On a GPU `train` examines the device first, unless told not to; everywhere it trains either way.
 #[test]
 fn training_goes_on_with_and_without_the_check() {
     let bench = Bench::new();

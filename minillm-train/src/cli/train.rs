@@ -53,8 +53,9 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     let config = RunConfig::load(&args.config, &args.set)?;
     // Before any work: a device that is not there, a directory that is in use.
     let found = device::open(&args.device)?;
-    // Of kernels and drivers there are many, and not all of them compute what they should.
-    if found.is_gpu && config.train.check_device {
+    // Of kernels and drivers there are many, and not all of them compute what they should. (A driver that computes on the
+    // CPU takes minutes to tune its kernels, and nobody trains on it for long.)
+    if found.is_gpu && !found.is_software && config.train.check_device {
         doctor::quick(&found, config.train.kernels)?;
     }
     let out = args.out.clone().unwrap_or_else(|| default_out(&args.config));

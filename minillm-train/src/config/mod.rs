@@ -89,8 +89,8 @@ pub struct TrainConfig {
     /// Keep only what enters each block and compute the rest again for the backward pass: less memory, about a quarter more time,
     /// the same result up to rounding.
     pub recompute: bool,
-    /// On a GPU: whether `train` first sees that it computes rightly, and refuses to train if not (see
-    /// [`doctor`](crate::doctor)).
+    /// On a GPU, not on a driver that computes on the CPU: whether `train` first sees that it computes rightly, and
+    /// refuses to train if not (see [`doctor`](crate::doctor)).
     pub check_device: bool,
 }
 

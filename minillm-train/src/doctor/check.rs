@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Instant;
 
 use burn::tensor::{Device, Tensor};
 use minillm_infer::device::Found;
@@ -200,6 +201,8 @@ pub struct Outcome {
     pub finding: Option<Finding>,
     /// What was computed.
     pub parts: Vec<Part>,
+    /// Wall time of computing it; the first time a GPU's kernels are compiled too.
+    pub seconds: f64,
 }
 
 /// Runs the forms of `check` on a device and compares what they give with the stored values and with each other. A
@@ -210,22 +213,24 @@ pub fn examine(check: &Check, found: &Found, reference: &Reference, forms: Forms
     let tolerance = check.group.tolerance(found.is_gpu);
     let expected = |part: &Part| reference.get(check.name, &part.what).map(<[f32]>::to_vec);
     let attempt = |compute: &Compute, kernels| {
+        let start = Instant::now();
         let computed = contain(|| compute(&Setting::new(found, kernels)));
+        let seconds = start.elapsed().as_secs_f64();
         let verdict = judge(&computed, tolerance, check.smallest, |part| (thinned(&part.values), expected(part)));
-        (computed.unwrap_or_default(), verdict)
+        (computed.unwrap_or_default(), verdict, seconds)
     };
     let readable = (forms != Forms::Fast || !has_fast).then(|| attempt(&check.readable, Kernels::READABLE));
     let fast = (forms != Forms::Readable && has_fast).then(|| attempt(&check.fast, fastest));
     let both = match (&readable, &fast) {
-        (Some((expected, Verdict { problem: None, .. })), Some((got, Verdict { problem: None, .. }))) => {
+        (Some((expected, Verdict { problem: None, .. }, _)), Some((got, Verdict { problem: None, .. }, _))) => {
             let other = |part: &Part| expected.iter().find(|other| other.what == part.what);
             let pair = |part: &Part| (part.values.clone(), other(part).map(|other| other.values.clone()));
-            Some((Vec::new(), judge(&Ok(got.clone()), tolerance, check.smallest, pair)))
+            Some((Vec::new(), judge(&Ok(got.clone()), tolerance, check.smallest, pair), 0.0))
         }
         _ => None,
     };
-    let readable_is_sound = readable.as_ref().is_none_or(|(_, verdict)| verdict.problem.is_none());
-    let outcome = |form, (parts, verdict): (Vec<Part>, Verdict)| Outcome {
+    let readable_is_sound = readable.as_ref().is_none_or(|(_, verdict, _)| verdict.problem.is_none());
+    let outcome = |form, (parts, verdict, seconds): (Vec<Part>, Verdict, f64)| Outcome {
         group: check.group,
         name: check.name,
         form,
@@ -236,6 +241,7 @@ pub fn examine(check: &Check, found: &Found, reference: &Reference, forms: Forms
             Finding { problem, way_out: way_out(found, only_fast, check.for_generation) }
         }),
         parts,
+        seconds,
     };
     let examined = [(Form::Readable, readable), (Form::Fast, fast), (Form::Both, both)];
     examined.into_iter().filter_map(|(form, result)| result.map(|result| outcome(form, result))).collect()

@@ -1,5 +1,7 @@
 //! Whether training needs more memory the longer it goes on.
 
+use std::time::Instant;
+
 use minillm_infer::device::Found;
 use minillm_infer::memory::resident_memory_bytes;
 use minillm_model::config::ModelConfig;
@@ -28,7 +30,7 @@ pub struct Growth {
 /// Trains the smaller model and looks at the memory in between.
 pub fn examine(found: &Found) -> (Outcome, Growth) {
     let setting = Setting::new(found, Kernels::fastest(&found.device));
-    let (mut resident, mut on_device) = ([None; 2], [None; 2]);
+    let (start, mut resident, mut on_device) = (Instant::now(), [None; 2], [None; 2]);
     let trained = contain(|| {
         train(&smallest(), &setting, STEPS[1], |step, _| {
             if let Some(index) = STEPS.iter().position(|when| *when == step) {
@@ -39,7 +41,8 @@ pub fn examine(found: &Found) -> (Outcome, Growth) {
     });
     let pair = |[before, after]: [Option<u64>; 2]| before.zip(after).map(<[u64; 2]>::from);
     let growth = Growth { resident: pair(resident), on_device: pair(on_device) };
-    (judge(found, growth, trained.err()), growth)
+    let outcome = judge(found, growth, trained.err());
+    (Outcome { seconds: start.elapsed().as_secs_f64(), ..outcome }, growth)
 }
 
 /// One block: the steps' number counts here, not their size.
@@ -72,6 +75,7 @@ pub fn judge(found: &Found, growth: Growth, failed: Option<String>) -> Outcome {
         tolerance: Group::Memory.tolerance(found.is_gpu),
         finding: problem.map(|problem| Finding { problem, way_out: memory_way_out(found) }),
         parts: Vec::new(),
+        seconds: 0.0,
     }
 }
 

@@ -67,17 +67,18 @@ impl Report {
     fn verdict(&self, group: Group) -> String {
         let outcomes: Vec<_> = self.outcomes.iter().filter(|outcome| outcome.group == group).collect();
         let wrong = outcomes.iter().filter(|outcome| outcome.finding.is_some()).count();
+        let seconds: f64 = outcomes.iter().map(|outcome| outcome.seconds).sum();
         if wrong > 0 {
-            return format!("WRONG  {wrong} of {}", outcomes.len());
+            return format!("WRONG  {seconds:>5.1} s  {wrong} of {}", outcomes.len());
         }
         if group == Group::Memory {
-            return format!("ok     {}", self.growth.in_words());
+            return format!("ok     {seconds:>5.1} s  {}", self.growth.in_words());
         }
         let compared: Vec<_> = outcomes.iter().filter(|outcome| outcome.form == Form::Both).collect();
         let shares = outcomes.iter().map(|outcome| outcome.error.unwrap_or(f64::NAN) / outcome.tolerance);
         let alone = outcomes.len() - compared.len();
         format!(
-            "ok     {alone} compared with stored values, {} with each other; at most {:.0} % of the tolerance",
+            "ok     {seconds:>5.1} s  {alone} compared with stored values, {} with each other; at most {:.0} % of the tolerance",
             compared.len(),
             100.0 * shares.fold(0.0, f64::max)
         )
@@ -125,6 +126,7 @@ fn outcome_to_json(outcome: &Outcome) -> Value {
         "ok": outcome.finding.is_none(),
         "error": outcome.error,
         "tolerance": outcome.tolerance,
+        "seconds": outcome.seconds,
     });
     if let Some(Finding { problem, way_out }) = &outcome.finding {
         entry["problem"] = json!(problem);
