@@ -59,7 +59,25 @@ pub struct Found {
     pub device: Device,
 }
 
+/// What a device says about itself, as far as its backend passes it on: CPU backends say nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// What its kernels are compiled for, by the runtime's name.
+    pub compiles_for: Option<String>,
+    /// The most bytes in one buffer, and so in one tensor.
+    pub largest_buffer_bytes: Option<u64>,
+    /// The most bytes it may be asked to hold.
+    pub memory_bytes: Option<u64>,
+    /// Types to one number of which several threads can add at once: `f32`, `i32`.
+    pub atomic_add: Option<Vec<String>>,
+}
+
 impl Found {
+    /// Asks the device. Opens it.
+    pub fn limits(&self) -> Limits {
+        limits(&self.device)
+    }
+
     /// Threads among which a training batch is split. Burn's Rust backends run most operations on one thread, so they
     /// get one for each core; LibTorch and GPUs use what they have by themselves.
     pub fn training_threads(&self) -> usize {
@@ -174,6 +192,27 @@ fn hardware_name(device: &Device) -> Option<String> {
 #[cfg(not(any(feature = "wgpu", feature = "cuda", feature = "rocm")))]
 fn hardware_name(_device: &Device) -> Option<String> {
     None
+}
+
+#[cfg(any(feature = "wgpu", feature = "cuda", feature = "rocm"))]
+fn limits(device: &Device) -> Limits {
+    let burn::backend::DispatchDevice::Cube(device) = device.as_dispatch() else { return Limits::default() };
+    let client = device.client();
+    let properties = client.properties();
+    // CubeCL's own types are not among those that Burn hands on, but they say in text what they are.
+    let atomics = properties.features.types.atomic.iter().filter(|(_, uses)| format!("{uses:?}").contains("Add"));
+    let plain = |name: String| name.trim_start_matches("atomic<").trim_end_matches('>').to_owned();
+    Limits {
+        compiles_for: Some(properties.identity.fingerprint.clone()),
+        largest_buffer_bytes: Some(properties.memory.max_page_size),
+        memory_bytes: properties.memory.max_memory(),
+        atomic_add: Some(atomics.map(|(kind, _)| plain(kind.to_string())).collect()),
+    }
+}
+
+#[cfg(not(any(feature = "wgpu", feature = "cuda", feature = "rocm")))]
+fn limits(_device: &Device) -> Limits {
+    Limits::default()
 }
 
 #[cfg(test)]

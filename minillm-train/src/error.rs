@@ -78,6 +78,17 @@ pub enum Error {
         hint: String,
     },
 
+    /// A device that computes something else than it should.
+    #[error("device `{device}` computes wrongly: {problem}")]
+    Unsound {
+        /// Its name, as `--device` takes it.
+        device: String,
+        /// What it computes wrongly, in which form, and by how much.
+        problem: String,
+        /// The way out.
+        hint: String,
+    },
+
     /// A loss or gradient that is not a number. The last checkpoint is untouched.
     #[error("step {step}: {what} is not finite")]
     NotFinite {
@@ -127,7 +138,8 @@ impl Error {
             Self::Config { hint, .. }
             | Self::Data { hint, .. }
             | Self::Download { hint, .. }
-            | Self::Run { hint, .. } => hint,
+            | Self::Run { hint, .. }
+            | Self::Unsound { hint, .. } => hint,
         };
         (!hint.is_empty()).then_some(hint)
     }

@@ -3,7 +3,8 @@
 //! Read [`trainer`] first: the loop, top to bottom. What it calls, in the order in which it calls it: [`data`] (text to
 //! batches; [`tales`] is the built-in corpus), [`schedule`] (how far to move), [`step`] (forward, backward, clip,
 //! [`optimizer`]), [`evaluate`], [`metrics`] (where the numbers go), [`checkpoint`] and [`run_dir`] (what is saved, and
-//! how it survives a crash), [`report`] (the run on one page). [`config`] is the file in which all of it is chosen.
+//! how it survives a crash), [`report`] (the run on one page). [`config`] is the file in which all of it is chosen, and
+//! [`doctor`] says whether a device computes it rightly.
 
 #![recursion_limit = "256"]
 
@@ -11,6 +12,7 @@ pub mod checkpoint;
 pub mod cli;
 pub mod config;
 pub mod data;
+pub mod doctor;
 pub mod error;
 pub mod evaluate;
 pub mod interrupt;

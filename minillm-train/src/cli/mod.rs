@@ -2,6 +2,7 @@
 
 pub mod bench;
 pub mod devices;
+pub mod doctor;
 pub mod plan;
 mod progress;
 pub mod report;
@@ -41,6 +42,7 @@ enum Verb {
     Bench(bench::Args),
     Report(report::Args),
     Devices(devices::Args),
+    Doctor(doctor::Args),
 }
 
 /// Parses the command line and runs it; returns the program's exit code.
@@ -60,6 +62,7 @@ pub fn main() -> ExitCode {
         Verb::Bench(args) => bench::run(&args).map(|()| ExitCode::SUCCESS),
         Verb::Report(args) => report::run(&args).map(|()| ExitCode::SUCCESS),
         Verb::Devices(args) => devices::run(&args).map(|()| ExitCode::SUCCESS),
+        Verb::Doctor(args) => doctor::run(&args).map(|()| ExitCode::SUCCESS),
     };
     done.unwrap_or_else(|error| {
         minillm_infer::cli::report(&error, error.hint());

@@ -14,6 +14,7 @@ use minillm_model::tokenizer::Tokenizer;
 use super::cache_dir;
 use super::progress::Bars;
 use crate::config::RunConfig;
+use crate::doctor;
 use crate::error::Result;
 use crate::interrupt::Interrupt;
 use crate::run_dir::OpenMode;
@@ -54,6 +55,11 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     let config = RunConfig::load(&args.config, &args.set)?;
     // Before any work: a device that is not there, a directory that is in use.
     let found = device::open(&args.device)?;
+    // Of kernels and drivers there are many, and not all of them compute what they should. (A driver that computes on the
+    // CPU takes minutes to tune its kernels, and nobody trains on it for long.)
+    if found.is_gpu && !found.is_software && config.train.check_device {
+        doctor::quick(&found, config.train.kernels)?;
+    }
     let out = args.out.clone().unwrap_or_else(|| default_out(&args.config));
     let mode = match (args.resume, args.overwrite) {
         (true, _) => OpenMode::Resume,

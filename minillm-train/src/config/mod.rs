@@ -91,6 +91,9 @@ pub struct TrainConfig {
     pub recompute: bool,
     /// Do not take a step whose loss or gradient norm lies more than six standard deviations above the mean of the last 128.
     pub skip_spikes: bool,
+    /// On a GPU, not on a driver that computes on the CPU: whether `train` first sees that it computes rightly, and
+    /// refuses to train if not (see [`doctor`](crate::doctor)).
+    pub check_device: bool,
 }
 
 impl Default for TrainConfig {
@@ -105,6 +108,7 @@ impl Default for TrainConfig {
             precision: Precision::F32,
             recompute: false,
             skip_spikes: false,
+            check_device: true,
         }
     }
 }

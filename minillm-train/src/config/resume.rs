@@ -25,7 +25,7 @@ use crate::schedule::learning_rate;
 /// run that is to be repeated bit for bit must keep it. `max_steps` is where the schedule ends by default, so changing
 /// it alone may still change `schedule.decay_steps`, which is then the conflict. `skip_spikes` holds from there on: who needs
 /// it finds out in the middle of a run.
-pub const RESUMABLE: [&str; 13] = [
+pub const RESUMABLE: [&str; 14] = [
     "data.files",
     "data.url",
     "data.sha256",
@@ -33,6 +33,7 @@ pub const RESUMABLE: [&str; 13] = [
     "train.max_steps",
     "train.micro_batch_size",
     "train.skip_spikes",
+    "train.check_device",
     "eval.every_steps",
     "eval.sample_tokens",
     "checkpoint.every_steps",
@@ -156,6 +157,7 @@ mod tests {
         let old = RunConfig::default();
         let mut new = old.resolved();
         new.train.micro_batch_size = Some(3);
+        new.train.check_device = false;
         new.eval.every_steps = 7;
         new.eval.sample_tokens = 0;
         new.checkpoint.every_steps = 7;

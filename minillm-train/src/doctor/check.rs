@@ -1,0 +1,258 @@
+//! A check as data: something computed in a readable and a fast form, and the examination that both go through.
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Instant;
+
+use burn::tensor::{Device, Tensor};
+use minillm_infer::device::Found;
+use minillm_model::ops::Kernels;
+
+use super::advice::way_out;
+use super::compare::{Verdict, judge};
+use super::reference::{Reference, thinned};
+
+/// What a form computes with.
+#[derive(Clone, Debug)]
+pub struct Setting {
+    /// With autodiff.
+    pub device: Device,
+    /// The same without, for the optimiser's rule and for generation.
+    pub plain: Device,
+    /// Which forms the layers choose.
+    pub kernels: Kernels,
+    /// Among which a training batch is split.
+    pub threads: usize,
+}
+
+impl Setting {
+    /// Computing with `kernels` on a device that was found.
+    pub fn new(found: &Found, kernels: Kernels) -> Self {
+        let plain = found.device.clone();
+        Self { device: plain.clone().autodiff(), plain, kernels, threads: found.training_threads() }
+    }
+}
+
+/// One tensor of what a form gave, on the host.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Part {
+    /// Which: `value`, or "gradient of `x`".
+    pub what: String,
+    /// Row-major; none where a gradient is missing.
+    pub values: Vec<f32>,
+}
+
+impl Part {
+    /// Copies `tensor` from the device. Fails, in words, if the device does.
+    pub fn read<const D: usize>(what: impl Into<String>, tensor: Tensor<D>) -> Result<Self, String> {
+        let values = tensor.try_into_vec_as::<f32>().map_err(|error| error.to_string())?;
+        Ok(Self { what: what.into(), values })
+    }
+}
+
+/// What a form gave, or why it gave nothing.
+pub type Computed = Result<Vec<Part>, String>;
+
+/// One form.
+pub type Compute = Box<dyn Fn(&Setting) -> Computed>;
+
+/// The line of the report that a check belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Group {
+    /// Single operations, forward and backward.
+    Operations,
+    /// The losses of a tiny model's first steps.
+    Training,
+    /// The gradient of each of its parameters.
+    Gradients,
+    /// Generation with the cache.
+    Cache,
+    /// Whether training needs more and more memory.
+    Memory,
+}
+
+impl Group {
+    /// All, in the order in which they are examined and printed.
+    pub const ALL: [Self; 5] = [Self::Operations, Self::Training, Self::Gradients, Self::Cache, Self::Memory];
+
+    /// As it is printed.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Operations => "operations",
+            Self::Training => "training",
+            Self::Gradients => "gradients",
+            Self::Cache => "cache",
+            Self::Memory => "memory",
+        }
+    }
+
+    /// The largest difference from the stored values, as a share of the largest of them. All are below one percent: a
+    /// wrong sign, mask or layout is off by much more.
+    ///
+    /// CPU backends sum the same f32 products in another order, and each rounds `exp` in its own way: some 1e-6. GPUs
+    /// may compute f32 products in TF32, which keeps 11 bits of a factor (2^-11 = 5e-4), and have functions of their
+    /// own. Ten steps of `AdamW`, which divides each gradient by its size, amplify both: backends agree there to 1e-3,
+    /// as in `tests/backends.rs`. Gradients pass some ten products.
+    pub fn tolerance(self, is_gpu: bool) -> f64 {
+        match self {
+            Self::Operations if !is_gpu => 2e-5,
+            Self::Cache if !is_gpu => 1e-4,
+            Self::Operations | Self::Cache => 3e-3,
+            Self::Training => 1e-3,
+            Self::Gradients => 5e-3,
+            Self::Memory => super::memory::ALLOWED_BYTES as f64,
+        }
+    }
+}
+
+/// Something that every sound device computes alike.
+pub struct Check {
+    /// Its line of the report.
+    pub group: Group,
+    /// What it is called there, and in the file of stored values.
+    pub name: &'static str,
+    /// The layers' own lines.
+    pub readable: Compute,
+    /// The fast form; runs only where `has_fast` says so.
+    pub fast: Compute,
+    /// Whether the kernels of a device have a fast form of it.
+    pub has_fast: fn(&Kernels) -> bool,
+    /// Whether only generation uses it.
+    pub for_generation: bool,
+    /// The size below which a value counts as zero: what cancels to nothing has no digits to agree on.
+    pub smallest: f64,
+}
+
+impl Check {
+    /// A check whose one function computes both forms, by its setting's kernels.
+    pub fn new(
+        group: Group,
+        name: &'static str,
+        has_fast: fn(&Kernels) -> bool,
+        compute: impl Fn(&Setting) -> Computed + Copy + 'static,
+    ) -> Self {
+        let (readable, fast) = (Box::new(compute), Box::new(compute));
+        Self { group, name, readable, fast, has_fast, for_generation: false, smallest: 0.01 }
+    }
+
+    /// The same, of an operation that training does not use.
+    #[must_use]
+    pub fn for_generation(self) -> Self {
+        Self { for_generation: true, ..self }
+    }
+}
+
+/// A form, by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// The layers' own lines.
+    Readable,
+    /// What is in `minillm-model/src/ops/`.
+    Fast,
+    /// One compared with the other.
+    Both,
+}
+
+impl Form {
+    /// As it is printed.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Readable => "readable",
+            Self::Fast => "fast",
+            Self::Both => "both",
+        }
+    }
+}
+
+/// Which forms to examine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Forms {
+    /// Each, and one beside the other.
+    All,
+    /// What runs with `train.kernels = "readable"`.
+    Readable,
+    /// What runs with `train.kernels = "fast"`: readable where the device has no fast form.
+    Fast,
+}
+
+/// What is wrong, and what to do about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// In words, after the names of check and form.
+    pub problem: String,
+    /// In words.
+    pub way_out: String,
+}
+
+/// What an examination of one form came to.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outcome {
+    /// The check's group.
+    pub group: Group,
+    /// The check's name.
+    pub name: &'static str,
+    /// The form.
+    pub form: Form,
+    /// The largest difference as a share of the largest value (memory: bytes); `None` where nothing could be compared.
+    pub error: Option<f64>,
+    /// What it may be.
+    pub tolerance: f64,
+    /// `None` if all is well.
+    pub finding: Option<Finding>,
+    /// What was computed.
+    pub parts: Vec<Part>,
+    /// Wall time of computing it; the first time a GPU's kernels are compiled too.
+    pub seconds: f64,
+}
+
+/// Runs the forms of `check` on a device and compares what they give with the stored values and with each other. A
+/// panic in a form is a finding like any other.
+pub fn examine(check: &Check, found: &Found, reference: &Reference, forms: Forms) -> Vec<Outcome> {
+    let fastest = Kernels::fastest(&found.device);
+    let has_fast = (check.has_fast)(&fastest);
+    let tolerance = check.group.tolerance(found.is_gpu);
+    let expected = |part: &Part| reference.get(check.name, &part.what).map(<[f32]>::to_vec);
+    let attempt = |compute: &Compute, kernels| {
+        let start = Instant::now();
+        let computed = contain(|| compute(&Setting::new(found, kernels)));
+        let seconds = start.elapsed().as_secs_f64();
+        let verdict = judge(&computed, tolerance, check.smallest, |part| (thinned(&part.values), expected(part)));
+        (computed.unwrap_or_default(), verdict, seconds)
+    };
+    let readable = (forms != Forms::Fast || !has_fast).then(|| attempt(&check.readable, Kernels::READABLE));
+    let fast = (forms != Forms::Readable && has_fast).then(|| attempt(&check.fast, fastest));
+    let both = match (&readable, &fast) {
+        (Some((expected, Verdict { problem: None, .. }, _)), Some((got, Verdict { problem: None, .. }, _))) => {
+            let other = |part: &Part| expected.iter().find(|other| other.what == part.what);
+            let pair = |part: &Part| (part.values.clone(), other(part).map(|other| other.values.clone()));
+            Some((Vec::new(), judge(&Ok(got.clone()), tolerance, check.smallest, pair), 0.0))
+        }
+        _ => None,
+    };
+    let readable_is_sound = readable.as_ref().is_none_or(|(_, verdict, _)| verdict.problem.is_none());
+    let outcome = |form, (parts, verdict, seconds): (Vec<Part>, Verdict, f64)| Outcome {
+        group: check.group,
+        name: check.name,
+        form,
+        error: verdict.error,
+        tolerance,
+        finding: verdict.problem.map(|problem| {
+            let only_fast = form != Form::Readable && readable_is_sound;
+            Finding { problem, way_out: way_out(found, only_fast, check.for_generation) }
+        }),
+        parts,
+        seconds,
+    };
+    let examined = [(Form::Readable, readable), (Form::Fast, fast), (Form::Both, both)];
+    examined.into_iter().filter_map(|(form, result)| result.map(|result| outcome(form, result))).collect()
+}
+
+/// Turns a panic into words. (What the panic says also goes to stderr.)
+pub fn contain<T>(work: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| Err(format!("it panicked: {}", message(&*panic))))
+}
+
+fn message(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("without a message")
+}
