@@ -1,7 +1,7 @@
 //! Steps that are better not taken: `train.skip_spikes = true`.
 //!
 //! A batch now and then has a loss or a gradient far beyond all others (a broken document, a page of numbers), and one
-//! step along it can undo hundreds. PaLM's authors went back to an earlier checkpoint and left such batches out (Chowdhery et
+//! step along it can undo hundreds. The authors of `PaLM` went back to an earlier checkpoint and left such batches out (Chowdhery et
 //! al. 2022, arXiv:2204.02311, section 5.1). Here the step is not taken in the first place: neither the weights nor what the
 //! optimiser remembers change, as if the batch had not been there.
 

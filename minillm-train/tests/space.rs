@@ -23,13 +23,14 @@ const ENDLESS: [&str; 6] =
 /// Starts an endless run and waits for its second checkpoint.
 fn endless(mut command: Command, run: &Path) -> Child {
     let child = command.stderr(Stdio::piped()).spawn().unwrap();
+    let has_two = || checkpoints(run).is_ok_and(|found| found.len() > 1);
     for _ in 0..1200 {
-        if checkpoints(run).is_ok_and(|found| found.len() > 1) {
-            return child;
+        if !has_two() {
+            sleep(Duration::from_millis(50));
         }
-        sleep(Duration::from_millis(50));
     }
-    panic!("no checkpoint in a minute");
+    assert!(has_two(), "no checkpoint in a minute");
+    child
 }
 
 /// The run ended by itself with an error that has these parts, and no panic.

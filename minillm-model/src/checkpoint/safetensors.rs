@@ -166,13 +166,13 @@ fn other_width(dtype: &str) -> Option<u64> {
 /// Writes tensors in `encoding`; `Q8_0`, which the format does not have, is an error. The same tensors always give the
 /// same bytes. A value that is not finite, or that `encoding` cannot hold, is an error, and nothing is written.
 pub fn write(disk: &dyn Disk, path: &Path, tensors: &HostTensors, encoding: Encoding) -> Result<()> {
-    write_some(disk, path, tensors.iter(), encoding)
+    write_some(disk, path, &tensors.iter(), encoding)
 }
 
 fn write_some<'a>(
     disk: &dyn Disk,
     path: &Path,
-    tensors: impl Iterator<Item = (&'a String, &'a HostTensor)> + Clone,
+    tensors: &(impl Iterator<Item = (&'a String, &'a HostTensor)> + Clone),
     encoding: Encoding,
 ) -> Result<()> {
     if encoding == Encoding::Q8_0 {
@@ -225,7 +225,7 @@ pub fn write_shards(
     let count = shards.len();
     for (index, shard) in shards.iter().enumerate() {
         let file = format!("model-{:05}-of-{count:05}.safetensors", index + 1);
-        write_some(disk, &directory.join(&file), shard.iter().copied(), encoding)?;
+        write_some(disk, &directory.join(&file), &shard.iter().copied(), encoding)?;
         weight_map.extend(shard.iter().map(|(name, _)| ((*name).clone(), file.clone().into())));
     }
     let index = serde_json::json!({ "metadata": { "total_size": total }, "weight_map": weight_map });

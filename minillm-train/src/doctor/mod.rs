@@ -12,7 +12,7 @@
 //! | [`limits`] | what the device says it can do | |
 //!
 //! A [`check::Check`] is data, two functions and a name: the tests plant faults by exchanging one of them. Stored
-//! values are those of the readable form on `flex` ([`reference`]). [`quick`] is the short form that `train` runs on a
+//! values are those of the readable form on `flex` ([`mod@reference`]). [`quick`] is the short form that `train` runs on a
 //! GPU.
 //!
 //! On a CPU backend it takes half a second. On GPU backends nearly all of the time goes into CubeCL's search for the best

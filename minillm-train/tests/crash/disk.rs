@@ -111,7 +111,9 @@ impl FaultyDisk {
         for index in 0..unflushed.len() {
             let (earlier, later) = unflushed.split_at_mut(index);
             if let (Change::Renamed { from, to, .. }, false) = (&later[0], names) {
-                earlier.iter_mut().for_each(|change| change.moved(from, to));
+                for change in earlier {
+                    change.moved(from, to);
+                }
             }
         }
         for change in unflushed.into_iter().rev() {

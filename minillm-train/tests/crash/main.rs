@@ -30,7 +30,7 @@ const SAVED: usize = BEFORE + 1;
 const LAST: usize = SAVED + 1;
 
 /// Trains `tiny.toml` in the bench's `out` up to `steps`.
-fn train(bench: &Bench, out: &str, steps: usize, more: &[&str], disk: Arc<dyn Disk>) -> Result<()> {
+fn train(bench: &Bench, out: &str, steps: usize, others: &[&str], disk: Arc<dyn Disk>) -> Result<()> {
     let steps = format!("train.max_steps={steps}");
     let mut changes = vec![
         &*steps,
@@ -39,7 +39,7 @@ fn train(bench: &Bench, out: &str, steps: usize, more: &[&str], disk: Arc<dyn Di
         "eval.sample_tokens=0",
         "checkpoint.every_steps=1",
     ];
-    changes.extend(more);
+    changes.extend(others);
     let changes: Vec<_> = changes.into_iter().map(str::to_owned).collect();
     let mut config = RunConfig::load(&bench.path().join("tiny.toml"), &changes)?;
     config.data.files = vec![bench.path().join("text.txt")];
