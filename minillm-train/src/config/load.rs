@@ -266,7 +266,7 @@ mod tests {
         let hint = "write `[train]` on a line of its own, and its keys below it";
         assert_refusal("seed = 1\ntrain = 3", &[], "run.toml:2: `train` is a section, not a value", hint);
         let (_, hint) = refusal("[checkpoint]\nzzz = 4", &[]);
-        assert_eq!(hint, "the keys of [checkpoint] are every_steps, keep_last");
+        assert_eq!(hint, "the keys of [checkpoint] are every_steps, keep_last, on_error");
     }
 
     #[test]
