@@ -14,11 +14,11 @@ use tracing_subscriber::layer::Context;
 
 static FIRST: Mutex<Option<String>> = Mutex::new(None);
 
-/// Where warnings mean that something was not computed: the runner thread, fused operations, launches.
-const SOURCES: [&str; 5] =
-    ["cubecl_common::device", "burn_fusion", "cubecl_wgpu::compute", "cubecl_cuda::compute", "cubecl_hip::compute"];
-/// Warnings from there that only mean that something was not measured.
-const HARMLESS: &str = "profile";
+/// Where a warning means that something was not computed: the runner thread, and fused operations.
+const WARNINGS: [&str; 2] = ["cubecl_common::device", "burn_fusion"];
+/// Where it takes an error: a device that is lost. Their warnings are about what was not measured, or come again as an error when
+/// the numbers are read.
+const ERRORS: [&str; 3] = ["cubecl_wgpu::compute", "cubecl_cuda::compute", "cubecl_hip::compute"];
 
 /// The first failure since the program began.
 pub fn first() -> Option<String> {
@@ -36,7 +36,7 @@ impl<S: Subscriber> Layer<S> for Watch {
         }
         let mut seen = Seen { source: event.metadata().target().to_owned(), message: String::new() };
         event.record(&mut seen);
-        if seen.is_failure() {
+        if seen.is_failure(*event.metadata().level()) {
             FIRST.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(seen.message);
         }
     }
@@ -49,8 +49,9 @@ struct Seen {
 }
 
 impl Seen {
-    fn is_failure(&self) -> bool {
-        SOURCES.iter().any(|source| self.source.starts_with(source)) && !self.message.contains(HARMLESS)
+    fn is_failure(&self, level: Level) -> bool {
+        let is_from = |sources: &[&str]| sources.iter().any(|source| self.source.starts_with(source));
+        is_from(&WARNINGS) || level == Level::ERROR && is_from(&ERRORS)
     }
 }
 

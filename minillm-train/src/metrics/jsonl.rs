@@ -11,7 +11,7 @@ use fs_err::{File, OpenOptions};
 use serde_json::{Map, Value};
 
 use super::growing::Growing;
-use super::{Record, Sink};
+use super::{Record, Sink, tag};
 use crate::error::{Error, Result};
 
 /// The file, open for appending.
@@ -48,9 +48,22 @@ impl Jsonl {
 ///
 /// # Errors
 /// A file that cannot be read.
-pub fn read(path: &Path) -> std::io::Result<Vec<Map<String, Value>>> {
-    let text = fs_err::read_to_string(path)?;
-    Ok(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
+pub fn read(path: &Path) -> std::io::Result<Vec<Record>> {
+    let (mut reader, mut line, mut records) = (BufReader::new(File::open(path)?), Vec::new(), Vec::new());
+    while reader.read_until(b'\n', &mut line)? > 0 {
+        records.extend(parse(&line));
+        line.clear();
+    }
+    Ok(records)
+}
+
+/// A record as it was before it became a line.
+fn parse(line: &[u8]) -> Option<Record> {
+    let line: Map<String, Value> = serde_json::from_slice(line).ok()?;
+    let count = |key| line.get(key).and_then(Value::as_u64);
+    let value = |tag: &'static str| Some((tag, line.get(tag)?.as_f64()?));
+    let values = tag::ALL.into_iter().filter_map(value).collect();
+    Some(Record { step: count("step")? as usize, tokens: count("tokens")?, values })
 }
 
 impl Sink for Jsonl {
@@ -110,7 +123,6 @@ fn recorded_step(line: &[u8]) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::metrics::tag;
 
     fn record(step: usize) -> Record {
         Record::new(step, step as u64 * 64).with(tag::TRAIN_LOSS, 2.5).with(tag::TRAIN_LR, 1e-4)

@@ -30,6 +30,19 @@ pub mod tag {
     pub const VAL_FLOOR: &str = "val/floor";
     /// For `tales`: `val/loss` - `val/floor`, in nats per token.
     pub const VAL_GAP: &str = "val/gap";
+
+    /// All of them.
+    pub const ALL: [&str; 9] = [
+        TRAIN_LOSS,
+        TRAIN_GRAD_NORM,
+        TRAIN_LR,
+        TRAIN_SKIPPED,
+        TRAIN_TOKENS_PER_SECOND,
+        VAL_LOSS,
+        VAL_BITS_PER_BYTE,
+        VAL_FLOOR,
+        VAL_GAP,
+    ];
 }
 
 /// Named numbers of one moment of a run.

@@ -54,7 +54,7 @@ fn linear(chart: LineChart) -> LineChart {
 
 /// A line at one height, from the first record to the last.
 fn level(run: &Recorded, name: &str, y: f64) -> Option<Series> {
-    let steps = || run.records.iter().filter_map(|record| record.get("step")?.as_f64());
+    let steps = || run.records.iter().map(|record| record.step as f64);
     let (first, last) = (steps().next()?, steps().next_back()?);
     Some(Series { name: name.to_owned(), points: vec![Point::at(first, y), Point::at(last, y)] })
 }

@@ -6,12 +6,11 @@ use std::path::{Path, PathBuf};
 use fs_err as fs;
 use minillm_model::checkpoint::{self as model_files, locate};
 use minillm_model::config::ModelConfig;
-use serde_json::{Map, Value};
 
 use crate::checkpoint::{State, load_state};
 use crate::config::RunConfig;
 use crate::error::{Error, Result};
-use crate::metrics::jsonl;
+use crate::metrics::{Record, jsonl};
 use crate::run_dir::{CONFIG_FILE, METRICS_FILE, SAMPLES_FOLDER};
 
 /// What a report shows of a sample, in characters.
@@ -27,7 +26,7 @@ pub struct Recorded {
     /// As it is written.
     pub config_text: Option<String>,
     /// In order.
-    pub records: Vec<Map<String, Value>>,
+    pub records: Vec<Record>,
     /// In order.
     pub samples: Vec<Sample>,
     /// In order.
@@ -88,7 +87,7 @@ impl Recorded {
 
     /// Steps and values of a tag, in order.
     pub fn values(&self, tag: &str) -> impl Iterator<Item = (u64, f64)> {
-        self.records.iter().filter_map(move |record| Some((step(record)?, record.get(tag)?.as_f64()?)))
+        self.records.iter().filter_map(move |record| Some((record.step as u64, record.get(tag)?)))
     }
 
     /// Its last value.
@@ -108,12 +107,8 @@ impl Recorded {
 
     /// Steps and tokens so far.
     pub fn progress(&self) -> Option<(u64, u64)> {
-        self.records.iter().rev().find_map(|record| Some((step(record)?, record.get("tokens")?.as_u64()?)))
+        self.records.last().map(|record| (record.step as u64, record.tokens))
     }
-}
-
-fn step(record: &Map<String, Value>) -> Option<u64> {
-    record.get("step")?.as_u64()
 }
 
 /// A file that need not be there.

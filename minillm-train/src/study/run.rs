@@ -24,7 +24,6 @@ use minillm_model::checkpoint::{self, Checkpoint, durable, locate};
 use minillm_model::config::{ModelConfig, Position, RopeScaling};
 use minillm_model::tokenizer::Tokenizer;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
 
 use super::file::{Evaluate, Stretch};
 use crate::config::RunConfig;
@@ -339,22 +338,16 @@ struct Metrics {
 impl Metrics {
     fn read(path: &Path) -> Result<Self> {
         let records = jsonl::read(path).map_err(read_error)?;
-        let number = |record: &Map<String, Value>, tag: &str| record.get(tag)?.as_f64();
-        let count = |record: &Map<String, Value>, key: &str| record.get(key)?.as_u64();
         let mut curve = Vec::new();
         let mut last = None;
         for record in &records {
-            if let (Some(loss), Some(bits_per_byte)) =
-                (number(record, tag::VAL_LOSS), number(record, tag::VAL_BITS_PER_BYTE))
-            {
-                last = Some(Validation { loss, bits_per_byte, floor: number(record, tag::VAL_FLOOR) });
-                let (step, tokens) = (count(record, "step"), count(record, "tokens"));
-                let (step, tokens) = (step.unwrap_or(0) as usize, tokens.unwrap_or(0));
-                curve.push(CurvePoint { step, tokens, loss, bits_per_byte });
+            if let (Some(loss), Some(bits_per_byte)) = (record.get(tag::VAL_LOSS), record.get(tag::VAL_BITS_PER_BYTE)) {
+                last = Some(Validation { loss, bits_per_byte, floor: record.get(tag::VAL_FLOOR) });
+                curve.push(CurvePoint { step: record.step, tokens: record.tokens, loss, bits_per_byte });
             }
         }
         let mut rates: Vec<f64> =
-            records.iter().filter_map(|record| number(record, tag::TRAIN_TOKENS_PER_SECOND)).collect();
+            records.iter().filter_map(|record| record.get(tag::TRAIN_TOKENS_PER_SECOND)).collect();
         rates.sort_by(f64::total_cmp);
         Ok(Self { curve, last, tokens_per_second: rates.get(rates.len() / 2).copied() })
     }
