@@ -1,12 +1,12 @@
 //! How much memory this process has used and how much there is, and when freed memory goes back.
 
+/// `mi_option_purge_delay` of mimalloc.h, in milliseconds.
+const PURGE_DELAY: libmimalloc_sys::mi_option_t = 15;
+
 /// Lets mimalloc, the programs' allocator, keep freed memory for a second before the system gets it back. By default it is ten
 /// milliseconds, less than a training step: the next step would get the same memory again as fresh pages, which the system
 /// fills with zeros first. Called once, at the beginning of a program that uses mimalloc.
 pub fn keep_freed_memory() {
-    /// `mi_option_purge_delay` of mimalloc.h, in milliseconds.
-    const PURGE_DELAY: libmimalloc_sys::mi_option_t = 15;
-
     // SAFETY: sets a number that mimalloc reads; it may be set at any time, from any thread.
     #[allow(unsafe_code)]
     unsafe {
@@ -35,4 +35,20 @@ fn kilobytes(file: &str, name: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix(name))?;
     let kilobytes: u64 = line.trim().trim_end_matches("kB").trim().parse().ok()?;
     Some(kilobytes * 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The number of the option is mimalloc's and might change: it is the one whose default is ten milliseconds.
+    #[test]
+    fn the_option_is_the_one_that_is_meant() {
+        // SAFETY: reads a number.
+        #[allow(unsafe_code)]
+        let delay = || unsafe { libmimalloc_sys::mi_option_get(PURGE_DELAY) };
+        assert_eq!(delay(), 10);
+        keep_freed_memory();
+        assert_eq!(delay(), 1000);
+    }
 }

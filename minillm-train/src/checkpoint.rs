@@ -125,6 +125,10 @@ pub fn load_state(directory: &Path) -> Result<State> {
     let damaged = |problem: String, hint: &str| Error::Run { path: path.clone(), problem, hint: hint.to_owned() };
     let state: State = serde_json::from_str(&text)
         .map_err(|error| damaged(format!("is not a trainer's state: {error}"), "resume from another checkpoint"))?;
+    if !state.spikes.are_of(state.step) {
+        let problem = "counts more skipped steps than there were".to_owned();
+        return Err(damaged(problem, "resume from another checkpoint"));
+    }
     if state.format != FORMAT {
         let problem = format!("`format` is {}, this program reads {FORMAT}", state.format);
         return Err(damaged(problem, "continue with the program that began the run"));

@@ -47,6 +47,11 @@ impl Spikes {
         *self == Self::default()
     }
 
+    /// Whether a run of `steps` steps can have noted them.
+    pub fn are_of(&self, steps: usize) -> bool {
+        self.recent.len() <= WINDOW && self.skipped.saturating_add(self.recent.len()) <= steps
+    }
+
     /// Steps of the run that were not taken.
     pub fn skipped(&self) -> usize {
         self.skipped
@@ -154,6 +159,17 @@ mod tests {
         assert_eq!(error.to_string(), "step 99: the last 16 steps were all skipped as spikes");
         spikes.note(99, &result(2.0, 1.0)).unwrap();
         spikes.note(100, &skipped).unwrap();
+    }
+
+    #[test]
+    fn what_no_run_can_have_noted() {
+        let spikes = usual();
+        assert!(spikes.are_of(WINDOW) && !spikes.are_of(WINDOW - 1));
+        assert!(!Spikes { skipped: 1, ..spikes.clone() }.are_of(WINDOW));
+        assert!(!Spikes { skipped: usize::MAX, ..spikes.clone() }.are_of(1000));
+        let mut longer = spikes;
+        longer.recent.push_back([1.0, 1.0]);
+        assert!(!longer.are_of(1000));
     }
 
     #[test]

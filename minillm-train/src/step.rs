@@ -82,7 +82,10 @@ pub fn train_step(
     workers: &Workers,
     options: &StepOptions,
 ) -> Result<(LanguageModel, StepResult)> {
-    let scored = batch.predicted().max(1);
+    let scored = batch.predicted();
+    if scored == 0 {
+        return Ok((model, StepResult { loss: 0.0, grad_norm: 0.0, skipped: true })); // nothing to learn from
+    }
     // In f16 small gradients vanish: there the backward pass starts from the summed loss, and the division comes after it.
     let divide_late = model.kernels().precision == Precision::F16;
     let divisor = if divide_late { 1 } else { scored };
@@ -123,8 +126,7 @@ pub fn train_step(
         let name = gradients.first_not_finite().unwrap_or("the sum of all squares");
         return not_finite(format!("the gradient of {name}"));
     }
-    let is_spike = options.limits.is_some_and(|limits| limits.are_exceeded_by(loss, grad_norm));
-    if is_spike || batch.predicted() == 0 {
+    if options.limits.is_some_and(|limits| limits.are_exceeded_by(loss, grad_norm)) {
         return Ok((model, StepResult { loss, grad_norm, skipped: true }));
     }
 

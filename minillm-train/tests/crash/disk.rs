@@ -31,10 +31,13 @@ pub enum Loss {
     Contents,
     /// Names created, renamed and removed since their directory was flushed are as before.
     Names,
+    /// The same of the run's own directory alone: directories are written one by one.
+    OwnNames,
+    /// Contents and names.
     Both,
 }
 
-pub const LOSSES: [Loss; 4] = [Loss::Nothing, Loss::Contents, Loss::Names, Loss::Both];
+pub const LOSSES: [Loss; 5] = [Loss::Nothing, Loss::Contents, Loss::Names, Loss::OwnNames, Loss::Both];
 
 /// The computer's disk with a fault, and a record of what has not been flushed yet.
 pub struct FaultyDisk {
@@ -104,23 +107,32 @@ impl FaultyDisk {
         self.state.lock().unwrap().calls.clone()
     }
 
-    /// Makes the disk what is found after the computer was switched on again.
-    pub fn lose(&self, loss: Loss) {
+    /// Makes the disk, with the run in `run`, what is found after the computer was switched on again.
+    pub fn lose(&self, loss: Loss, run: &Path) {
         let mut unflushed = std::mem::take(&mut self.state.lock().unwrap().unflushed);
-        let (contents, names) = (matches!(loss, Loss::Contents | Loss::Both), matches!(loss, Loss::Names | Loss::Both));
+        let is_lost = |change: &Change| match (loss, change.directory()) {
+            (Loss::Nothing, _) => false,
+            (Loss::Both, _) => true,
+            (Loss::Contents, directory) => directory.is_none(),
+            (Loss::Names, directory) => directory.is_some(),
+            (Loss::OwnNames, directory) => directory == Some(run),
+        };
+        // A renaming that stays moves what was changed before it.
         for index in 0..unflushed.len() {
             let (earlier, later) = unflushed.split_at_mut(index);
-            if let (Change::Renamed { from, to, .. }, false) = (&later[0], names) {
+            if is_lost(&later[0]) {
+                continue;
+            }
+            if let Change::Renamed { from, to, .. } = &later[0] {
                 for change in earlier {
                     change.moved(from, to);
                 }
             }
         }
-        for change in unflushed.into_iter().rev() {
+        for change in unflushed.into_iter().rev().filter(is_lost) {
             match change {
-                Change::Filled(path) if contents && path.exists() => fs::write(&path, "").unwrap(),
-                Change::Filled(path) => drop(path),
-                _ if !names => {}
+                Change::Filled(path) if path.exists() => fs::write(&path, "").unwrap(),
+                Change::Filled(_) => {}
                 Change::Created(path) if path.is_dir() => fs::remove_dir_all(path).unwrap(),
                 Change::Created(path) => fs::remove_file(path).unwrap(),
                 Change::Renamed { from, to, replaced } => {

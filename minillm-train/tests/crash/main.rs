@@ -23,8 +23,8 @@ use minillm_train::interrupt::Interrupt;
 use minillm_train::run_dir::{OpenMode, RunDir};
 use minillm_train::session::Session;
 
-/// Every step is evaluated and saved, and is the best so far, so that each save also replaces `best.json` and removes the oldest
-/// checkpoint.
+/// Every step is evaluated and saved, and is the best so far, and only the newest checkpoint is kept: so each save also replaces
+/// `best.json` and removes the checkpoint before, which must not go too soon.
 const BEFORE: usize = 2;
 const SAVED: usize = BEFORE + 1;
 const LAST: usize = SAVED + 1;
@@ -38,6 +38,7 @@ fn train(bench: &Bench, out: &str, steps: usize, others: &[&str], disk: Arc<dyn 
         "eval.every_steps=1",
         "eval.sample_tokens=0",
         "checkpoint.every_steps=1",
+        "checkpoint.keep_last=1",
     ];
     changes.extend(others);
     let changes: Vec<_> = changes.into_iter().map(str::to_owned).collect();
@@ -112,7 +113,7 @@ fn stopped_after_any_call_it_resumes() {
             let disk = Arc::new(FaultyDisk::new(fault));
             // A stop among the last removals is only a warning: the run was complete.
             let _ = train(&bench, "run", SAVED, &[], disk.clone());
-            disk.lose(loss);
+            disk.lose(loss, &bench.path().join("run"));
             let run = RunDir::open(&bench.path().join("run"), OpenMode::Resume).unwrap();
             let (step, _) = run.newest_sound().unwrap().unwrap();
             assert!(step == BEFORE || step == SAVED, "{case}: resumes at {step}");
@@ -173,7 +174,7 @@ fn with_continue_a_save_that_fails_at_any_call_is_made_up_for() {
         |call: &disk::Call, step: usize| call.path.to_string_lossy().contains(&format!(".saving-{step:06}"));
     let first = calls.iter().position(|call| is_of_save(call, SAVED)).unwrap();
     let end = calls.iter().position(|call| is_of_save(call, LAST)).unwrap();
-    let is_old = |call: &disk::Call| call.path.to_string_lossy().ends_with("checkpoint-000001");
+    let is_old = |call: &disk::Call| call.path.to_string_lossy().ends_with("checkpoint-000002");
     let deletion = calls.iter().position(is_old).unwrap(); // of the oldest, which is only warned about
     for number in first + 1..=end {
         let case = format!("call {number}, {:?}", calls[number - 1]);
