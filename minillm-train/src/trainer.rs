@@ -38,7 +38,7 @@ use crate::metrics::jsonl::Jsonl;
 use crate::metrics::tensorboard::TensorBoard;
 use crate::metrics::{Metrics, Record, Sink, tag};
 use crate::optimizer::ModelOptimizer;
-use crate::report;
+use crate::report::Updates;
 use crate::run_dir::{METRICS_FILE, RunDir, SAMPLES_FOLDER, TENSORBOARD_FOLDER};
 use crate::start::{architecture, start};
 use crate::step::{StepOptions, StepResult, train_step};
@@ -59,6 +59,7 @@ pub struct Trainer {
     state: State,
     metrics: Metrics,
     console: Console,
+    reports: Updates,
 }
 
 /// How a run ended.
@@ -131,6 +132,7 @@ impl Trainer {
             state,
             metrics,
             console,
+            reports: Updates::default(),
         })
     }
 
@@ -180,7 +182,7 @@ impl Trainer {
                 let evaluation = self.evaluate()?;
                 is_best = self.keep_best(&evaluation);
                 outcome.evaluation = Some(evaluation);
-                report::update(self.run.path());
+                self.reports.update(self.run.path());
                 since += before.elapsed(); // evaluation is not training time
             }
 
@@ -197,7 +199,7 @@ impl Trainer {
             }
         }
         self.metrics.flush().or_else(|error| self.tolerate(error))?;
-        report::update(self.run.path());
+        Updates::last(self.run.path());
         (outcome.steps, outcome.best) = (self.state.step, self.state.best);
         Ok(outcome)
     }

@@ -24,15 +24,20 @@ const ENDLESS: [&str; 6] =
 fn endless(mut command: Command, run: &Path) -> Child {
     let child = command.stderr(Stdio::piped()).spawn().unwrap();
     let (start, has_two) = (Instant::now(), || checkpoints(run).is_ok_and(|found| found.len() > 1));
-    while !has_two() && start.elapsed() < Duration::from_secs(60) {
+    while !has_two() && start.elapsed() < Duration::from_mins(1) {
         sleep(Duration::from_millis(50));
     }
     assert!(has_two(), "no checkpoint in a minute");
     child
 }
 
-/// The run ended by itself with an error that has these parts, and no panic.
-fn failed(child: Child, parts: &[&str]) -> Output {
+/// The run ends by itself within a minute, with an error that has these parts, and no panic.
+fn failed(mut child: Child, parts: &[&str]) -> Output {
+    let start = Instant::now();
+    while child.try_wait().unwrap().is_none() && start.elapsed() < Duration::from_mins(1) {
+        sleep(Duration::from_millis(50));
+    }
+    let _ = child.kill(); // nothing, if it has ended
     let output = child.wait_with_output().unwrap();
     let text = stderr(&output);
     assert_eq!(output.status.code(), Some(1), "{text}");
@@ -59,27 +64,43 @@ fn train(out: &str) -> Vec<&str> {
     [&["train", "tiny.toml", "--out", out][..], &ENDLESS].concat()
 }
 
-#[test]
-fn a_file_larger_than_the_limit() {
-    let bench = Bench::new();
-    // Two steps without the limit; then files may have 16 KiB, which metrics fit into for a while and weights do not.
-    let short = ["--set", "train.max_steps=2", "--set", "schedule.decay_steps=60"];
-    bench.train("run", &short);
-    let program = bench.command(&[]);
+/// The program with files of at most 16 KiB, which metrics fit into for a while and weights do not.
+fn limited(bench: &Bench, arguments: &[&str]) -> Command {
     let mut shell = Command::new("sh");
     shell
         .args(["-c", "ulimit -f 32; exec \"$0\" \"$@\""]) // in blocks of 512 bytes
-        .arg(program.get_program())
-        .args(train("run"))
-        .arg("--resume")
+        .arg(bench.command(&[]).get_program())
+        .args(arguments)
         .current_dir(bench.path())
         .env("MINILLM_CACHE", bench.path().join("cache"));
-    let child = shell.stderr(Stdio::piped()).spawn().unwrap();
+    shell
+}
+
+#[test]
+fn a_file_larger_than_the_limit() {
+    let bench = Bench::new();
+    bench.train("run", &["--set", "train.max_steps=2", "--set", "schedule.decay_steps=60"]);
+    let child = limited(&bench, &[&train("run")[..], &["--resume"]].concat()).stderr(Stdio::piped()).spawn().unwrap();
     failed(child, &["cannot write the tensors", "model.safetensors", "caused by", "hint"]);
     assert_eq!(all_sound(&bench.path().join("run")), 1);
     bench.train("run", &["--resume", "--set", "train.max_steps=4", "--set", "schedule.decay_steps=60"]);
     bench.train("straight", &["--set", "train.max_steps=4", "--set", "schedule.decay_steps=60"]);
     assert!(bench.state("run", 4)[0] == bench.state("straight", 4)[0]);
+}
+
+/// They reach the limit in the middle of a record, behind whose half the next one would be lost.
+#[test]
+fn metrics_that_do_not_fit_are_left_out_whole() {
+    let bench = Bench::new();
+    let mut arguments = train("run");
+    for change in ["train.max_steps=300", "log.every_steps=1", "checkpoint.every_steps=1000"] {
+        arguments.extend(["--set", change]);
+    }
+    arguments.extend(["--set", "checkpoint.on_error=continue"]);
+    let child = limited(&bench, &arguments).stderr(Stdio::piped()).spawn().unwrap();
+    failed(child, &["training goes on: cannot write the metrics", "model.safetensors"]); // which the end cannot do without
+    let metrics = fs::read_to_string(bench.path().join("run/metrics.jsonl")).unwrap();
+    assert!(metrics.ends_with('\n') && (16_000..=16 * 1024).contains(&metrics.len()), "{}", metrics.len());
 }
 
 #[test]

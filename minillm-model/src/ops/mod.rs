@@ -10,8 +10,8 @@
 
 // Burn is about to drop its ndarray and LibTorch backends; until then they are ours, too.
 #![cfg_attr(any(feature = "ndarray", feature = "tch"), allow(deprecated))]
-// Built without a backend, the dispatch to one has nothing to do with its arguments, and nobody asks for a fast form.
-#![cfg_attr(not(any(feature = "cpu-kernels", feature = "cube", feature = "tch")), allow(unused_variables, dead_code))]
+// Built without a CPU's backend, the dispatch to one has nothing to do with its arguments, and nobody asks for its form.
+#![cfg_attr(not(any(feature = "cpu-kernels", feature = "tch")), allow(unused_variables, dead_code))]
 
 pub mod activation;
 pub mod adam_w;

@@ -44,17 +44,18 @@ impl Jsonl {
     }
 }
 
-/// The records of the file in `path`, in order. Its last line may be torn by a crash and is then left out.
+/// Gives the records of the file in `path` to `take`, in order, one at a time: a night's do not have to fit in memory. The last
+/// line may be torn by a crash and is then left out.
 ///
 /// # Errors
 /// A file that cannot be read.
-pub fn read(path: &Path) -> std::io::Result<Vec<Record>> {
-    let (mut reader, mut line, mut records) = (BufReader::new(File::open(path)?), Vec::new(), Vec::new());
+pub fn read(path: &Path, mut take: impl FnMut(Record)) -> std::io::Result<()> {
+    let (mut reader, mut line) = (BufReader::new(File::open(path)?), Vec::new());
     while reader.read_until(b'\n', &mut line)? > 0 {
-        records.extend(parse(&line));
+        parse(&line).map(&mut take);
         line.clear();
     }
-    Ok(records)
+    Ok(())
 }
 
 /// A record as it was before it became a line.

@@ -3,10 +3,12 @@
 //! What a file does not say is left out; a run that has only begun has a short page.
 
 mod curves;
+mod history;
 mod recorded;
 
 use std::fmt::Write as _;
 use std::path::Path;
+use std::time::Instant;
 
 use minillm_infer::html::number::{exact, grouped};
 use minillm_infer::html::{Page, escape, table};
@@ -22,8 +24,8 @@ use crate::error::{Error, Result};
 use crate::metrics::tag;
 use crate::run_dir::REPORT_FILE;
 
-/// Samples on the page; of more, every n-th.
-const MOST_SAMPLES: usize = 24;
+/// Time of training for each second that its report takes, which is longer the more there is to read.
+const TRAINING_PER_REPORT: u32 = 100;
 
 const STYLE: &str = "\
 .facts td:first-child { color: var(--soft); white-space: nowrap; }
@@ -47,10 +49,27 @@ pub fn write(run: &Path) -> Result<()> {
     })
 }
 
-/// [`write()`] in the course of training, which a report is not worth stopping for.
-pub fn update(run: &Path) {
-    if let Err(error) = write(run) {
-        tracing::warn!("no report: {}", with_causes(&error));
+/// The report of a run in the course of training, which it is not worth stopping for, nor holding up.
+#[derive(Debug, Default)]
+pub struct Updates {
+    not_before: Option<Instant>,
+}
+
+impl Updates {
+    /// [`write()`], but for at most 1 % of the time.
+    pub fn update(&mut self, run: &Path) {
+        let before = Instant::now();
+        if self.not_before.is_none_or(|not_before| before >= not_before) {
+            Self::last(run);
+            self.not_before = Some(Instant::now() + TRAINING_PER_REPORT * before.elapsed());
+        }
+    }
+
+    /// [`write()`], at the end of training.
+    pub fn last(run: &Path) {
+        if let Err(error) = write(run) {
+            tracing::warn!("no report: {}", with_causes(&error));
+        }
     }
 }
 
@@ -82,25 +101,26 @@ fn page(run: &Recorded) -> Page {
 
 /// Where the run stands, in a few sentences.
 fn lead(run: &Recorded) -> String {
-    let Some((step, tokens)) = run.progress() else {
+    let Some((step, tokens)) = run.history.progress() else {
         return "<p class=\"lead\">Nothing has been recorded yet.</p>\n".to_owned();
     };
     let of = run.config.as_ref().map(|config| format!(" of {}", count(config.train.max_steps as u64)));
-    let mut sentences = vec![format!("{}{} steps, {} tokens.", count(step), of.unwrap_or_default(), count(tokens))];
-    if let Some((at, loss)) = run.last(tag::VAL_LOSS) {
-        let bits = run.last(tag::VAL_BITS_PER_BYTE).map(|(_, bits)| format!(", {bits:.4} bits per byte"));
+    let mut sentences =
+        vec![format!("{}{} steps, {} tokens.", count(step as u64), of.unwrap_or_default(), count(tokens))];
+    if let Some((at, loss)) = run.history.last(tag::VAL_LOSS) {
+        let bits = run.history.last(tag::VAL_BITS_PER_BYTE).map(|(_, bits)| format!(", {bits:.4} bits per byte"));
         sentences.push(format!(
             "After step {} the validation loss is {loss:.4} nats per token (perplexity {}{}).",
-            count(at),
+            count(at as u64),
             grouped(loss.exp(), 2),
             bits.unwrap_or_default()
         ));
-        if let (Some((_, floor)), Some((_, gap))) = (run.last(tag::VAL_FLOOR), run.last(tag::VAL_GAP)) {
+        if let (Some((_, floor)), Some((_, gap))) = (run.history.last(tag::VAL_FLOOR), run.history.last(tag::VAL_GAP)) {
             let floor = format!("No model can be below {floor:.4} here on average; the gap is {gap:.4}.");
             sentences.push(floor);
         }
-        if let Some((best, value)) = run.best().filter(|(best, _)| *best != at) {
-            sentences.push(format!("The best was {value:.4}, after step {}.", count(best)));
+        if let Some((best, value)) = run.history.best().filter(|(best, _)| *best != at) {
+            sentences.push(format!("The best was {value:.4}, after step {}.", count(best as u64)));
         }
     }
     format!("<p class=\"lead\">{}</p>\n", sentences.join(" "))
@@ -111,10 +131,7 @@ fn samples(samples: &[Sample]) -> String {
         return String::new();
     }
     let mut html = "<h2>Samples over time</h2>\n".to_owned();
-    let every = samples.len().div_ceil(MOST_SAMPLES);
-    // The last is always among them.
-    let shown = samples.iter().rev().step_by(every).collect::<Vec<_>>().into_iter().rev();
-    for Sample { step, text } in shown {
+    for Sample { step, text } in samples {
         let (step, text) = (count(*step), escape(text.trim()));
         let text = if text.is_empty() { "<span class=\"soft\">(nothing)</span>" } else { &text };
         let _ = writeln!(html, "<div class=\"sample\"><div class=\"soft\">step {step}</div><p>{text}</p></div>");
@@ -132,7 +149,7 @@ fn facts(run: &Recorded) -> Vec<Vec<String>> {
     }
     if let (Some(model), Some(config)) = (&run.model, &run.config) {
         let flops = stats::training_flops_per_token(model, config.train.context);
-        let done = run.progress().map_or(0.0, |(_, tokens)| tokens as f64 * flops as f64);
+        let done = run.history.progress().map_or(0.0, |(_, tokens)| tokens as f64 * flops as f64);
         row("FLOPs per token", format!("{}, in all {} so far", exact(flops as f64), exact(done)));
     }
     if let Some(config) = &run.config {
@@ -225,7 +242,7 @@ fn checkpoints(run: &Recorded) -> String {
     }
     let best = run.state.as_ref().and_then(|state| state.best).map(|best| best.step);
     let row = |checkpoint: &recorded::Checkpoint| {
-        let loss = run.at(checkpoint.step as u64, tag::VAL_LOSS).map(|loss| format!("{loss:.4}"));
+        let loss = checkpoint.loss.map(|loss| format!("{loss:.4}"));
         let note = if best == Some(checkpoint.step) { "best" } else { "" };
         let size = format!("{} MB", grouped(checkpoint.bytes as f64 / 1e6, 1));
         vec![escape(&checkpoint.name), loss.unwrap_or_default(), size, note.to_owned()]

@@ -7,11 +7,15 @@ use fs_err as fs;
 use minillm_model::checkpoint::{self as model_files, locate};
 use minillm_model::config::ModelConfig;
 
+use super::history::History;
 use crate::checkpoint::{State, load_state};
 use crate::config::RunConfig;
 use crate::error::{Error, Result};
-use crate::metrics::{Record, jsonl};
+use crate::metrics::{jsonl, tag};
 use crate::run_dir::{CONFIG_FILE, METRICS_FILE, SAMPLES_FOLDER};
+
+/// Samples on the page; of more, every n-th.
+const MOST_SAMPLES: usize = 24;
 
 /// What a report shows of a sample, in characters.
 const LONGEST_SAMPLE: usize = 4000;
@@ -25,9 +29,9 @@ pub struct Recorded {
     pub config: Option<RunConfig>,
     /// As it is written.
     pub config_text: Option<String>,
-    /// In order.
-    pub records: Vec<Record>,
-    /// In order.
+    /// Its metrics.
+    pub history: History,
+    /// Some, in order, the last among them.
     pub samples: Vec<Sample>,
     /// In order.
     pub checkpoints: Vec<Checkpoint>,
@@ -47,7 +51,7 @@ pub struct Sample {
 }
 
 /// One that is on disk.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Checkpoint {
     /// After how many steps.
     pub step: usize,
@@ -55,6 +59,8 @@ pub struct Checkpoint {
     pub name: String,
     /// Of all its files.
     pub bytes: u64,
+    /// The validation loss of that step.
+    pub loss: Option<f64>,
 }
 
 impl Recorded {
@@ -64,50 +70,32 @@ impl Recorded {
         let name = absolute.file_name().map_or_else(|| "run".to_owned(), |name| name.to_string_lossy().into_owned());
         let config = run.join(CONFIG_FILE);
         let config_text = optional(fs::read_to_string(&config))?;
-        let records = optional(jsonl::read(&run.join(METRICS_FILE)))?.unwrap_or_default();
-
         let directories = locate::checkpoints(run)?;
         let newest = directories.last().map(|(_, path)| path.clone());
         let checkpoint = |(step, path): &(usize, PathBuf)| Checkpoint {
             step: *step,
             name: locate::checkpoint_name(*step),
             bytes: bytes(path),
+            loss: None,
         };
+        let mut checkpoints: Vec<_> = directories.iter().map(checkpoint).collect();
+        let mut history = History::default();
+        optional(jsonl::read(&run.join(METRICS_FILE), |record| {
+            history.add(&record);
+            if let Some(checkpoint) = checkpoints.iter_mut().find(|checkpoint| checkpoint.step == record.step) {
+                checkpoint.loss = record.get(tag::VAL_LOSS).or(checkpoint.loss);
+            }
+        }))?;
         Ok(Self {
             name,
             config: config_text.as_ref().and_then(|_| RunConfig::load(&config, &[]).ok()),
             config_text,
-            records,
+            history,
             samples: samples(&run.join(SAMPLES_FOLDER))?,
-            checkpoints: directories.iter().map(checkpoint).collect(),
+            checkpoints,
             state: newest.as_ref().and_then(|path| load_state(path).ok()),
             model: newest.as_ref().and_then(|path| model_files::read_config(path).ok()).map(|read| read.config),
         })
-    }
-
-    /// Steps and values of a tag, in order.
-    pub fn values(&self, tag: &str) -> impl Iterator<Item = (u64, f64)> {
-        self.records.iter().filter_map(move |record| Some((record.step as u64, record.get(tag)?)))
-    }
-
-    /// Its last value.
-    pub fn last(&self, tag: &str) -> Option<(u64, f64)> {
-        self.values(tag).last()
-    }
-
-    /// Its value after `step` steps.
-    pub fn at(&self, step: u64, tag: &str) -> Option<f64> {
-        self.values(tag).find(|(at, _)| *at == step).map(|(_, value)| value)
-    }
-
-    /// The lowest validation loss.
-    pub fn best(&self) -> Option<(u64, f64)> {
-        self.values(crate::metrics::tag::VAL_LOSS).min_by(|(_, a), (_, b)| a.total_cmp(b))
-    }
-
-    /// Steps and tokens so far.
-    pub fn progress(&self) -> Option<(u64, u64)> {
-        self.records.last().map(|record| (record.step as u64, record.tokens))
     }
 }
 
@@ -120,19 +108,21 @@ fn optional<T>(read: io::Result<T>) -> Result<Option<T>> {
     }
 }
 
-/// `step-000250.txt` and its like.
+/// `step-000250.txt` and its like: at most [`MOST_SAMPLES`], evenly spaced back from the last.
 fn samples(folder: &Path) -> Result<Vec<Sample>> {
     let Some(entries) = optional(fs::read_dir(folder))? else { return Ok(Vec::new()) };
-    let mut samples = Vec::new();
-    for entry in entries.filter_map(io::Result::ok) {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let step = name.strip_prefix("step-").and_then(|rest| rest.strip_suffix(".txt")).and_then(|n| n.parse().ok());
-        if let (Some(step), Ok(text)) = (step, fs::read_to_string(entry.path())) {
-            samples.push(Sample { step, text: text.chars().take(LONGEST_SAMPLE).collect() });
-        }
-    }
-    samples.sort_by_key(|sample| sample.step);
-    Ok(samples)
+    let step_of = |path: &Path| path.file_stem()?.to_str()?.strip_prefix("step-")?.parse().ok();
+    let mut found: Vec<(u64, PathBuf)> = entries
+        .filter_map(|entry| entry.ok().map(|entry| entry.path()))
+        .filter_map(|path| step_of(&path).map(|step| (step, path)))
+        .collect();
+    found.sort_unstable();
+    let every = found.len().div_ceil(MOST_SAMPLES).max(1);
+    let text = |path: &Path| Some(fs::read_to_string(path).ok()?.chars().take(LONGEST_SAMPLE).collect());
+    let shown = found.iter().rev().step_by(every);
+    let mut shown: Vec<_> = shown.filter_map(|(step, path)| Some(Sample { step: *step, text: text(path)? })).collect();
+    shown.reverse();
+    Ok(shown)
 }
 
 /// Of all files in a checkpoint's directory and its folder `trainer`.

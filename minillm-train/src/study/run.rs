@@ -337,17 +337,15 @@ struct Metrics {
 
 impl Metrics {
     fn read(path: &Path) -> Result<Self> {
-        let records = jsonl::read(path).map_err(read_error)?;
-        let mut curve = Vec::new();
-        let mut last = None;
-        for record in &records {
+        let (mut curve, mut last, mut rates) = (Vec::new(), None, Vec::new());
+        let read = jsonl::read(path, |record| {
+            rates.extend(record.get(tag::TRAIN_TOKENS_PER_SECOND));
             if let (Some(loss), Some(bits_per_byte)) = (record.get(tag::VAL_LOSS), record.get(tag::VAL_BITS_PER_BYTE)) {
                 last = Some(Validation { loss, bits_per_byte, floor: record.get(tag::VAL_FLOOR) });
                 curve.push(CurvePoint { step: record.step, tokens: record.tokens, loss, bits_per_byte });
             }
-        }
-        let mut rates: Vec<f64> =
-            records.iter().filter_map(|record| record.get(tag::TRAIN_TOKENS_PER_SECOND)).collect();
+        });
+        read.map_err(read_error)?;
         rates.sort_by(f64::total_cmp);
         Ok(Self { curve, last, tokens_per_second: rates.get(rates.len() / 2).copied() })
     }

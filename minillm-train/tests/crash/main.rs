@@ -14,7 +14,7 @@ use disk::{Fault, FaultyDisk, LOSSES};
 use fs_err as fs;
 use minillm_infer::device;
 use minillm_model::checkpoint::durable::{Disk, System};
-use minillm_model::checkpoint::locate::with_causes;
+use minillm_model::checkpoint::locate::{self, with_causes};
 use minillm_model::checkpoint::manifest::verify_checkpoint;
 use minillm_train::config::RunConfig;
 use minillm_train::data::Silent;
@@ -118,6 +118,8 @@ fn stopped_after_any_call_it_resumes() {
             let (step, _) = run.newest_sound().unwrap().unwrap();
             assert!(step == BEFORE || step == SAVED, "{case}: resumes at {step}");
             resumed_at[step - BEFORE] += 1;
+            let (_, warnings) = locate::model_dir(run.path()).unwrap();
+            assert_eq!(warnings, Vec::<String>::new(), "{case}"); // such as a `best.json` of nothing
             drop(run);
             goes_on(&bench, "run", &case);
         }
@@ -130,6 +132,20 @@ fn stopped_after_any_call_it_resumes() {
         stops.len(),
         LOSSES.len()
     );
+}
+
+/// With several checkpoints kept, a save that did not last would show only here: an older one would be resumed from.
+#[test]
+fn what_was_saved_is_there_after_a_power_failure() {
+    let bench = bench();
+    for loss in LOSSES {
+        copy(&bench, "base", "run");
+        let disk = Arc::new(FaultyDisk::new(Fault::Nothing));
+        train(&bench, "run", SAVED, &["checkpoint.keep_last=9"], disk.clone()).unwrap();
+        disk.lose(loss, &bench.path().join("run"));
+        let run = RunDir::open(&bench.path().join("run"), OpenMode::Resume).unwrap();
+        assert_eq!(run.newest_sound().unwrap().unwrap().0, SAVED, "lost: {loss:?}");
+    }
 }
 
 #[test]
