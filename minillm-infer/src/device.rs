@@ -184,17 +184,17 @@ fn libtorch_cpu() -> Option<Device> {
     None
 }
 
-#[cfg(any(feature = "wgpu", feature = "cuda", feature = "rocm"))]
+#[cfg(feature = "gpu")]
 fn hardware_name(device: &Device) -> Option<String> {
     device.identity().map(|identity| identity.name.clone())
 }
 
-#[cfg(not(any(feature = "wgpu", feature = "cuda", feature = "rocm")))]
+#[cfg(not(feature = "gpu"))]
 fn hardware_name(_device: &Device) -> Option<String> {
     None
 }
 
-#[cfg(any(feature = "wgpu", feature = "cuda", feature = "rocm"))]
+#[cfg(feature = "gpu")]
 fn limits(device: &Device) -> Limits {
     let burn::backend::DispatchDevice::Cube(device) = device.as_dispatch() else { return Limits::default() };
     let client = device.client();
@@ -210,7 +210,7 @@ fn limits(device: &Device) -> Limits {
     }
 }
 
-#[cfg(not(any(feature = "wgpu", feature = "cuda", feature = "rocm")))]
+#[cfg(not(feature = "gpu"))]
 fn limits(_device: &Device) -> Limits {
     Limits::default()
 }
