@@ -101,6 +101,8 @@ def main():
             if code != 130:
                 sys.exit(f"ended with {code}\n{(folder / 'log.txt').read_text()[-3000:]}")
             processes.append(describe(samples, arguments, failures))
+        if not any("peak memory, first and last" in process for process in processes):
+            failures.append(f"no process lived for more than {arguments.settled} minutes")
         last = [json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()][-1]
         names = sorted(path.name for path in (folder / "run").iterdir())
         checkpoints = [name for name in names if name.startswith("checkpoint-")]
@@ -113,9 +115,9 @@ def main():
 
 def describe(samples, arguments, failures):
     """What one process took, with what grew noted in `failures`."""
-    settled = [sample for sample in samples if sample[0] >= 60 * arguments.settled] or samples
+    settled = [sample for sample in samples if sample[0] >= 60 * arguments.settled]
     if not settled:
-        return {"minutes": 0}
+        return {"minutes": round(samples[-1][0] / 60, 1) if samples else 0, "settled": False}
     size = max(1, math.ceil(len(settled) / 5))
     fifths = [list(zip(*settled[start : start + size])) for start in range(0, len(settled), size)]
     memory = [round(statistics.mean(fifth[1])) for fifth in fifths]

@@ -52,7 +52,9 @@ impl Jsonl {
 pub fn read(path: &Path, mut take: impl FnMut(Record)) -> std::io::Result<()> {
     let (mut reader, mut line) = (BufReader::new(File::open(path)?), Vec::new());
     while reader.read_until(b'\n', &mut line)? > 0 {
-        parse(&line).map(&mut take);
+        if let Some(record) = parse(&line) {
+            take(record);
+        }
         line.clear();
     }
     Ok(())

@@ -82,8 +82,10 @@ impl Recorded {
         let mut history = History::default();
         optional(jsonl::read(&run.join(METRICS_FILE), |record| {
             history.add(&record);
-            if let Some(checkpoint) = checkpoints.iter_mut().find(|checkpoint| checkpoint.step == record.step) {
-                checkpoint.loss = record.get(tag::VAL_LOSS).or(checkpoint.loss);
+            if let Some(loss) = record.get(tag::VAL_LOSS)
+                && let Some(checkpoint) = checkpoints.iter_mut().find(|checkpoint| checkpoint.step == record.step)
+            {
+                checkpoint.loss = Some(loss);
             }
         }))?;
         Ok(Self {
@@ -111,7 +113,7 @@ fn optional<T>(read: io::Result<T>) -> Result<Option<T>> {
 /// `step-000250.txt` and its like: at most [`MOST_SAMPLES`], evenly spaced back from the last.
 fn samples(folder: &Path) -> Result<Vec<Sample>> {
     let Some(entries) = optional(fs::read_dir(folder))? else { return Ok(Vec::new()) };
-    let step_of = |path: &Path| path.file_stem()?.to_str()?.strip_prefix("step-")?.parse().ok();
+    let step_of = |path: &Path| path.file_name()?.to_str()?.strip_prefix("step-")?.strip_suffix(".txt")?.parse().ok();
     let mut found: Vec<(u64, PathBuf)> = entries
         .filter_map(|entry| entry.ok().map(|entry| entry.path()))
         .filter_map(|path| step_of(&path).map(|step| (step, path)))
