@@ -98,8 +98,8 @@ impl TrainingData {
                     push_row(&mut batch, tokens, rows.targets(row), self.end_of_text);
                 }
                 Kind::Tales(tokenizer) => {
-                    let ids = Tokens::Memory(tale_stream::training_row(tokenizer, seed, number, context)?);
-                    push_row(&mut batch, &ids, 0..ids.len(), self.end_of_text);
+                    let (ids, targets) = tale_stream::training_row(tokenizer, seed, number, context)?;
+                    push_row(&mut batch, &Tokens::Memory(ids), targets, self.end_of_text);
                 }
             }
         }

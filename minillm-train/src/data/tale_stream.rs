@@ -1,6 +1,7 @@
 //! The tales that a run trains on, is scored on, and takes its tokenizer from.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 
 use minillm_model::random;
 use minillm_model::tokenizer::Tokenizer;
@@ -65,21 +66,28 @@ pub fn validation(tokenizer: &Tokenizer) -> Result<ValidationTales> {
     Ok(tales)
 }
 
-/// The targets of training row `row`, counted through all steps: tales with end-of-text behind each, `context` tokens.
+/// Tales with end-of-text behind each, and which of their tokens training row `row`, counted through all steps, predicts.
 ///
-/// The last tale is cut where the row ends. Leaving it out if it does not fit would leave out the long ones more
-/// often than the short ones, and the model would learn other probabilities than those it is scored by.
-pub fn training_row(tokenizer: &Tokenizer, seed: u64, row: u64, context: usize) -> Result<Vec<u32>> {
+/// A row begins with a tale. The last tale is cut where the row ends: leaving it out if it does not fit would leave out
+/// the long ones more often than the short ones, and the model would learn other probabilities than those it is scored
+/// by. A tale longer than a whole row has rows of its own, as in validation, and `row` is one of them, each in turn.
+pub fn training_row(tokenizer: &Tokenizer, seed: u64, row: u64, context: usize) -> Result<(Vec<u32>, Range<u64>)> {
     let stream = random::stream(seed, "training tales").next_u64();
-    let mut ids = Vec::with_capacity(context + 256);
-    let mut index = row * TALES_PER_ROW;
-    while ids.len() < context {
-        ids.extend(tokenizer.encode(&story(stream, index).text)?);
+    let tale = |index| -> Result<Vec<u32>> {
+        let mut ids = tokenizer.encode(&story(stream, index).text)?;
         ids.extend(tokenizer.end_of_text());
+        Ok(ids)
+    };
+    let mut index = row * TALES_PER_ROW;
+    let mut ids = tale(index)?;
+    let own_rows = ids.len().div_ceil(context) as u64;
+    let first = row % own_rows * context as u64;
+    let targets = first..first + context as u64;
+    while (ids.len() as u64) < targets.end {
         index += 1;
+        ids.extend(tale(index)?);
     }
-    ids.truncate(context);
-    Ok(ids)
+    Ok((ids, targets))
 }
 
 /// SHA-256 of the validation tales' text: changes when their grammar does.
@@ -110,19 +118,43 @@ mod tests {
     #[test]
     fn training_rows_are_full_begin_with_a_tale_and_differ() {
         let tokenizer = tokenizer_of_tales();
-        let shape = Shape { context: 300, batch_size: 4, seed: 1 };
+        let shape = Shape { context: 900, batch_size: 4, seed: 1 };
         let data = TrainingData::tales(tokenizer.clone(), &shape);
         assert_eq!(data.tokens(), None);
         let batch = data.batch(2).unwrap();
         assert_eq!(batch, data.batch(2).unwrap());
-        assert_eq!(batch.predicted(), 4 * 300);
+        assert_eq!(batch.predicted(), 4 * 900);
         let end = tokenizer.end_of_text().unwrap() as i32;
-        let rows: BTreeSet<&[i32]> = batch.inputs.chunks(300).collect();
+        let rows: BTreeSet<&[i32]> = batch.inputs.chunks(900).collect();
         assert!(rows.len() == 4 && rows.iter().all(|row| row[0] == end));
-        assert!((0..299).all(|i| batch.targets[i] == batch.inputs[i + 1]));
+        assert!((0..899).all(|i| batch.targets[i] == batch.inputs[i + 1]));
         let other = TrainingData::tales(tokenizer, &Shape { seed: 2, ..shape });
         assert_ne!(batch, other.batch(2).unwrap());
         assert_ne!(batch, data.batch(3).unwrap());
+    }
+
+    #[test]
+    fn a_tale_longer_than_the_context_has_rows_of_its_own() {
+        let tokenizer = tokenizer_of_tales();
+        let context = 64;
+        let shape = Shape { context, batch_size: 200, seed: 1 };
+        let batch = TrainingData::tales(tokenizer.clone(), &shape).batch(0).unwrap();
+        let end = tokenizer.end_of_text().unwrap() as i32;
+        let stream = random::stream(1, "training tales").next_u64();
+        let mut seen = [0; 4]; // rows from a tale's beginning, middle and end, and with more than one tale
+        for (row, (inputs, targets)) in batch.inputs.chunks(context).zip(batch.targets.chunks(context)).enumerate() {
+            let first = row as u64 * TALES_PER_ROW;
+            let two = [0, 1].map(|next| tokenizer.encode(&story(stream, first + next).text).unwrap());
+            let text: Vec<i32> = [&[][..], &two[0], &two[1]].join(&(end as u32)).iter().map(|&id| id as i32).collect();
+            let place = text.windows(context + 1).position(|ids| ids[..context] == *inputs && ids[1..] == *targets);
+            let place = place.unwrap_or_else(|| panic!("row {row} is not part of its tale"));
+            assert_eq!(place % context, 0);
+            let last = two[0].len() / context * context;
+            seen[if place == 0 { 0 } else { 1 + usize::from(place == last) }] += 1;
+            seen[3] += usize::from(place + context > two[0].len());
+        }
+        // A tale has about ten rows.
+        assert!(seen[0] > 10 && seen[1] > 100 && seen[2] > 10 && seen[3] == seen[2], "{seen:?}");
     }
 
     #[test]

@@ -137,3 +137,24 @@ fn bytes(directory: &Path) -> u64 {
     };
     entries.filter_map(io::Result::ok).map(size).sum()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_many_samples_some_are_shown_and_the_last_is_one_of_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let steps = |count: u64| {
+            for step in 1..=count {
+                fs::write(folder.path().join(format!("step-{step:06}.txt")), step.to_string()).unwrap();
+            }
+            let shown = samples(folder.path()).unwrap();
+            assert!(shown.iter().all(|sample| sample.text == sample.step.to_string()));
+            shown.iter().map(|sample| sample.step).collect::<Vec<_>>()
+        };
+        assert_eq!(steps(24), (1..=24).collect::<Vec<_>>());
+        assert_eq!(steps(25), (1..=25).step_by(2).collect::<Vec<_>>());
+        assert_eq!(steps(100), (5..=100).step_by(5).collect::<Vec<_>>());
+    }
+}
