@@ -14,8 +14,8 @@ use super::number::exact;
 const WIDTH: f64 = 480.0;
 /// Height of the area with the curves.
 const PLOT_HEIGHT: f64 = 236.0;
-/// What a character of a label takes on average, 12 high.
-const CHARACTER: f64 = 6.3;
+/// What a character of a label takes, 12 high: on average in a wide font (`DejaVu Sans`), so that names are not cut off.
+const CHARACTER: f64 = 7.4;
 /// How many colours there are; the eleventh series has the first again.
 const COLOURS: usize = 10;
 /// Up to this many points of a series are marked with dots.

@@ -23,10 +23,10 @@ a { color: var(--accent); }
 code, pre { font: 13px/1.5 ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; }
 pre { background: var(--tint); border-radius: 6px; padding: 12px 14px; margin: 0 0 12px; overflow-x: auto; }
 .scroll { overflow-x: auto; margin: 0 0 16px; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 15px; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 14px; }
 th { text-align: left; font-weight: 600; color: var(--soft); border-bottom: 1.5px solid var(--line); white-space: nowrap; }
 td { border-bottom: 1px solid var(--line); }
-th, td { padding: 6px 18px 6px 0; vertical-align: top; }
+th, td { padding: 6px 14px 6px 0; vertical-align: top; }
 .charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 440px), 1fr)); gap: 28px 36px; }
 .charts > *, .chart { min-width: 0; }
 .chart { display: block; width: 100%; max-width: 640px; height: auto; }
@@ -34,7 +34,6 @@ details > summary { cursor: pointer; color: var(--soft); margin: 0 0 10px; }
 @media (max-width: 480px) {
   main { padding: 18px 14px 40px; }
   h1 { font-size: 23px; }
-  table { font-size: 14px; }
   th, td { padding-right: 12px; }
 }
 ";
