@@ -1,4 +1,4 @@
-//! How much memory this process has used and how much there is, and when freed memory goes back.
+//! How much memory this process has used and how much there is, and when freed memory goes back to the system.
 
 /// `mi_option_purge_delay` of mimalloc.h, in milliseconds.
 const PURGE_DELAY: libmimalloc_sys::mi_option_t = 15;
@@ -14,6 +14,39 @@ pub fn keep_freed_memory() {
         libmimalloc_sys::mi_option_set(PURGE_DELAY, 100);
     }
 }
+
+/// Lets what a graphics driver frees go back to the system. Drivers compile in C and C++, whose allocator keeps the pages between
+/// what a compiled kernel still needs: with software Vulkan a quarter of a process that trains a small model. Called once, by programs
+/// that may use a GPU; does something only where the allocator is glibc's.
+#[cfg(all(feature = "gpu", target_os = "linux", target_env = "gnu"))]
+pub fn return_drivers_memory() {
+    use std::thread;
+    use std::time::Duration;
+
+    /// How far memory may grow in between, and how often it is looked at: 300 kernels are compiled in some seconds.
+    const GROWTH: u64 = 8 << 20;
+    const INTERVAL: Duration = Duration::from_millis(100);
+
+    thread::spawn(|| {
+        let resident = || resident_memory_bytes().unwrap_or(0);
+        let mut most = 0; // after a call; it only grows, so a process that has settled is left alone
+        loop {
+            thread::sleep(INTERVAL);
+            if resident() > most + GROWTH {
+                // SAFETY: takes a number and may be called at any time, from any thread.
+                #[allow(unsafe_code)]
+                unsafe {
+                    libc::malloc_trim(0);
+                }
+                most = most.max(resident());
+            }
+        }
+    });
+}
+
+/// Nothing: there is no driver, or its allocator is not glibc's.
+#[cfg(not(all(feature = "gpu", target_os = "linux", target_env = "gnu")))]
+pub fn return_drivers_memory() {}
 
 /// The largest resident size of this process so far, where the system tells (Linux).
 pub fn peak_memory_bytes() -> Option<u64> {

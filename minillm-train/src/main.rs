@@ -10,5 +10,6 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     minillm_infer::memory::keep_freed_memory();
+    minillm_infer::memory::return_drivers_memory();
     minillm_train::cli::main()
 }
