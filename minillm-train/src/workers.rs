@@ -41,6 +41,7 @@ impl Workers {
     /// Runs `task` on every item, each worker taking the next one when it is free; results come in the order of the items.
     pub fn map<T, R, I>(&self, items: I, task: impl Fn(T) -> R + Sync) -> Vec<R>
     where
+        T: Send,
         R: Send,
         I: IntoIterator<Item = T, IntoIter: Send>,
     {
@@ -48,15 +49,20 @@ impl Workers {
         if self.pools.is_empty() || items.size_hint() == (1, Some(1)) {
             return items.map(task).collect();
         }
-        let items = Mutex::new(items.enumerate());
+        let mut items = items.enumerate();
+        // The first item of each is always the same one: then it finds the memory there that it freed a step ago.
+        let first: Vec<_> = self.pools.iter().map(|_| items.next()).collect();
+        let items = Mutex::new(items);
         // A lock that a panicking worker held is still good: what it guards is one step of an iterator.
         let next = || items.lock().unwrap_or_else(PoisonError::into_inner).next();
-        let run = |pool: &ThreadPool| {
-            pool.install(|| std::iter::from_fn(next).map(|(index, item)| (index, task(item))).collect::<Vec<_>>())
+        let run = |pool: &ThreadPool, first: Option<(usize, T)>| {
+            let items = first.into_iter().chain(std::iter::from_fn(next));
+            pool.install(|| items.map(|(index, item)| (index, task(item))).collect::<Vec<_>>())
         };
         let mut results = thread::scope(|scope| {
             let run = &run;
-            let started: Vec<_> = self.pools.iter().map(|pool| scope.spawn(move || run(pool))).collect();
+            let pools = self.pools.iter().zip(first);
+            let started: Vec<_> = pools.map(|(pool, first)| scope.spawn(move || run(pool, first))).collect();
             // A worker's panic is the caller's.
             let joined = started.into_iter().map(|worker| worker.join().unwrap_or_else(|panic| resume_unwind(panic)));
             joined.flatten().collect::<Vec<_>>()
