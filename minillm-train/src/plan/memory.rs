@@ -289,7 +289,7 @@ mod tests {
         );
         assert_eq!(fast.parts[7], ("process", [28 * MIB; 3]));
         let in_use = 3 * weights + activations + passing;
-        assert_eq!(fast.at(Moment::Forward), in_use + in_use / 4 + 28 * MIB);
+        assert_eq!(fast.at(Moment::Forward), in_use + (HELD * in_use as f64) as usize + 28 * MIB);
         assert_eq!(fast.peak(), fast.at(fast.peak_moment()));
 
         // GPT-2's norm keeps as much; of the MLP, GELU's input and output: 2 * 16 numbers for 3 * 16.
