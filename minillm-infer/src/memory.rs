@@ -27,7 +27,7 @@ pub fn return_drivers_memory() {
     const GROWTH: u64 = 8 << 20;
     const INTERVAL: Duration = Duration::from_millis(100);
 
-    thread::spawn(|| {
+    let watch = || {
         let resident = || resident_memory_bytes().unwrap_or(0);
         let mut most = 0; // after a call; it only grows, so a process that has settled is left alone
         loop {
@@ -41,7 +41,9 @@ pub fn return_drivers_memory() {
                 most = most.max(resident());
             }
         }
-    });
+    };
+    // A system without a thread to spare keeps the memory.
+    let _ = thread::Builder::new().name("drivers' memory".to_owned()).spawn(watch);
 }
 
 /// Nothing: there is no driver, or its allocator is not glibc's.

@@ -70,7 +70,7 @@ pub fn validation(tokenizer: &Tokenizer) -> Result<ValidationTales> {
 ///
 /// A row begins with a tale. The last tale is cut where the row ends: leaving it out if it does not fit would leave out
 /// the long ones more often than the short ones, and the model would learn other probabilities than those it is scored
-/// by. A tale longer than a whole row has rows of its own, as in validation, and `row` is one of them, each in turn.
+/// by. A tale longer than a whole row has rows of its own, as in validation, and `row` is one of those, by its number.
 pub fn training_row(tokenizer: &Tokenizer, seed: u64, row: u64, context: usize) -> Result<(Vec<u32>, Range<u64>)> {
     let stream = random::stream(seed, "training tales").next_u64();
     let tale = |index| -> Result<Vec<u32>> {
