@@ -9,7 +9,7 @@ const KEPT: std::ffi::c_long = if cfg!(feature = "tch") { 1000 } else { 100 };
 
 /// Lets mimalloc, the programs' allocator, keep freed memory for `KEPT`, and large regions ten times that. By default it is less than a
 /// training step, and the next step would get the same memory again as fresh pages, which the system fills with zeros first. Longer
-/// does not make steps faster, and costs memory: what one size of tensor has freed does not serve another. Called once, at the
+/// does not make steps of the Rust backends faster, and costs memory: what one size of tensor has freed does not serve another. Called once, at the
 /// beginning of a program that uses mimalloc.
 pub fn keep_freed_memory() {
     // SAFETY: sets a number that mimalloc reads; it may be set at any time, from any thread.
