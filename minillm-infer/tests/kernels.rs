@@ -236,7 +236,7 @@ fn attention() {
 fn adam_w() {
     for (name, device, _) in devices().into_iter().filter(|(_, _, kernels)| kernels.adam_w) {
         let device = device.inner();
-        let n = 40_000; // three pieces of shared work
+        let n = 300_000; // more than one piece of shared work on each backend
         let step = AdamWStep {
             time: 3,
             learning_rate: 0.01,
