@@ -9,7 +9,7 @@
 
 Nothing else should run meanwhile. Each number is the median of the rounds; in a round everyone gets a turn. All ratios
 are ours / theirs: of speed, more than 1 is good for us; of memory, less. PyTorch's peak memory has its libraries in it,
-some 300 MB. On a GPU it is what PyTorch allocated there, and ours, the host's, is left out. `train` needs a C++
+some 300 MB. On a GPU it is what each one's allocator took of the device, kernels not counted. `train` needs a C++
 compiler and Python.h, or `--no-compile`. MINILLM_TRAIN and MINILLM_INFER may name built programs; without them cargo
 builds and runs ours. PyTorch's side, `pytorch_train.py`, does not run on Windows.
 """
@@ -101,6 +101,11 @@ def on_gpu(arguments):
     return arguments.device.split(":")[0] not in ("flex", "ndarray", "tch")
 
 
+def memory_of(report):
+    """Of the device, where a backend reports it, else of the process."""
+    return report.get("device_memory_bytes") or report["peak_memory_bytes"]
+
+
 def train_here(shape, steps, device, *settings, warmup=5):
     settings = [
         f"model.vocab_size={shape.vocab}", f"model.num_hidden_layers={shape.layers}",
@@ -130,9 +135,8 @@ def compare_training(shape, steps, arguments, peers):
     for name, runs in in_turns(contestants, arguments.rounds).items():
         if {run["parameters"] for run in runs} != {result["parameters"]}:
             raise RuntimeError(f"{name}: {runs[0]['parameters']} parameters instead of {result['parameters']}")
-        rates, memory = ([run[key] for run in runs] for key in ("tokens_per_second", "peak_memory_bytes"))
-        known = all(memory) and not (name == "ours" and on_gpu(arguments))
-        peak = median(memory) if known else None
+        rates, memory = [run["tokens_per_second"] for run in runs], [memory_of(run) for run in runs]
+        peak = median(memory) if all(memory) else None
         result[name] = {"tokens_per_second": median(rates), "peak_memory_bytes": peak, "rounds": rates}
     return result
 
@@ -231,7 +235,7 @@ def memory(arguments):
 
         def peak(context, batch):
             shape = Shape(4, 128, 4, context, batch, 65)
-            found = train_here(shape, 2, arguments.device, f"train.kernels={kernels}", warmup=1)["peak_memory_bytes"]
+            found = memory_of(train_here(shape, 2, arguments.device, f"train.kernels={kernels}", warmup=1))
             results.append({"kernels": kernels, **shape._asdict(), "peak_memory_bytes": found})
             return found
 

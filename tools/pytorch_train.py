@@ -110,7 +110,7 @@ class Llama(nn.Module):
 
 def peak_memory(on_gpu):
     if on_gpu:
-        return torch.cuda.max_memory_allocated()
+        return torch.cuda.max_memory_reserved()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 

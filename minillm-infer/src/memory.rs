@@ -1,4 +1,6 @@
-//! How much memory this process has used and how much there is, and when freed memory goes back to the system.
+//! How much memory this process and its device have used and how much there is, and when freed memory goes back to the system.
+
+use burn::tensor::Device;
 
 /// `mi_option_purge_delay` of mimalloc.h, in milliseconds.
 const PURGE_DELAY: libmimalloc_sys::mi_option_t = 15;
@@ -57,6 +59,13 @@ pub fn return_drivers_memory() {}
 /// The largest resident size of this process so far, where the system tells (Linux).
 pub fn peak_memory_bytes() -> Option<u64> {
     kilobytes("/proc/self/status", "VmHWM:")
+}
+
+/// What the backend has taken of a GPU's memory, in bytes, compiled kernels not counted. It gives little of that back, so that
+/// after some equal steps this is about the most that one of them needs. `None` on CPU backends, where tensors are this process's
+/// memory, and on LibTorch, which does not say.
+pub fn device_memory_bytes(device: &Device) -> Option<u64> {
+    device.memory_pool_usage().map(|usage| usage.bytes_reserved)
 }
 
 /// The resident size of this process now, where the system tells (Linux).

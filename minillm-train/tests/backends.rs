@@ -40,3 +40,20 @@ fn every_backend_trains_and_generates_alike() {
         assert_eq!(text(device), text(&"flex".to_owned()), "{device}");
     }
 }
+
+/// Weights, gradients and two moments, 4 bytes each, lie in the device's memory or in the process's.
+#[test]
+fn bench_reports_the_memory_of_every_device() {
+    let bench = Bench::new();
+    for device in all_devices() {
+        let arguments =
+            ["bench", "tiny.toml", "--set", "model.vocab_size=30", "--steps", "1", "--warmup", "1", "--json"];
+        let output = bench.run(&[&arguments[..], &["--device", &device]].concat());
+        let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        let least = 16 * report["parameters"].as_u64().unwrap();
+        let bytes = report["device_memory_bytes"].as_u64();
+        let is_silent = ["flex", "ndarray", "tch"].contains(&device.split(':').next().unwrap());
+        assert_eq!(bytes.is_none(), is_silent, "{device}: {report}");
+        assert!(bytes.is_none_or(|bytes| (least..1 << 30).contains(&bytes)), "{device}: {report}");
+    }
+}

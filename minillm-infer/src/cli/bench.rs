@@ -12,7 +12,7 @@ use super::output::print;
 use super::{Weights, load_with};
 use crate::error::{Error, Result};
 use crate::generate::Tokens;
-use crate::memory::peak_memory_bytes;
+use crate::memory::{device_memory_bytes, peak_memory_bytes};
 use crate::sampling::Sampling;
 
 /// Measure the speed of generation: a random prompt, then greedy tokens
@@ -69,6 +69,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
         "weight_bytes": checkpoint.model.weight_bytes(),
         "kv_cache_bytes": stats::kv_cache_bytes_per_token(config) * (prompt_tokens + new_tokens),
         "peak_memory_bytes": peak_memory_bytes(),
+        "device_memory_bytes": device_memory_bytes(&device),
     });
     if args.json {
         return print(&format!("{report}\n"));

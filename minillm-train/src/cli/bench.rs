@@ -7,7 +7,7 @@ use std::time::Instant;
 use burn::tensor::Device;
 use minillm_infer::cli::output::print;
 use minillm_infer::device::{self, Found};
-use minillm_infer::memory::peak_memory_bytes;
+use minillm_infer::memory::{device_memory_bytes, peak_memory_bytes};
 use minillm_model::decoder::LanguageModel;
 use minillm_model::ops::Kernels;
 use minillm_model::{init, random, stats};
@@ -76,9 +76,9 @@ pub(super) fn run(args: &Args) -> Result<()> {
         print(&format!("{report}\n"))?;
         return Ok(());
     }
-    print(&format!("device             {} ({})\n", found.name, found.description))?;
+    print(&format!("device              {} ({})\n", found.name, found.description))?;
     for (name, value) in report.as_object().into_iter().flatten() {
-        print(&format!("{name:<18} {value}\n"))?;
+        print(&format!("{name:<19} {value}\n"))?;
     }
     Ok(())
 }
@@ -133,6 +133,7 @@ fn measure(args: &Args, config: &RunConfig, vocab_size: usize, found: &Found, ke
         "ms_per_step": seconds * 1e3 / steps as f64,
         "parameters": stats::parameters(&model_config).total(),
         "peak_memory_bytes": peak_memory_bytes(),
+        "device_memory_bytes": device_memory_bytes(&device),
         "loss": loss,
     }))
 }
