@@ -19,6 +19,7 @@ use super::tensor_files::{damaged, transpose};
 use crate::config::ModelConfig;
 use crate::decoder::LanguageModel;
 use crate::error::{Error, Result};
+use crate::ops::Kernels;
 use crate::parameters::{self, ParameterMapper, ParameterVisitor, is_linear_weight};
 
 /// Builds the model of `config` with the weights at `path`: a safetensors file, or a directory with one or several.
@@ -45,7 +46,8 @@ pub fn load_from(files: &TensorFiles, naming: Naming, config: &ModelConfig, devi
     for (index, place) in places.iter().enumerate() {
         by_parameter.extend(place.parameters.iter().map(|(name, row)| (name.as_str(), (index, *row))));
     }
-    let mut fill = Fill { files, places: &places, by_parameter, open: HashMap::new(), failed: None };
+    let for_generation = Kernels::fastest(device).linear && !device.is_autodiff();
+    let mut fill = Fill { files, places: &places, by_parameter, open: HashMap::new(), for_generation, failed: None };
     let model = parameters::map(LanguageModel::new(config, device)?, &mut fill);
     fill.failed.map_or(Ok(model), Err)
 }
@@ -111,6 +113,7 @@ struct Fill<'a> {
     by_parameter: HashMap<&'a str, (usize, usize)>,
     /// Fused tensors of which some parameters are still to come, by place, with how many.
     open: HashMap<usize, (HostTensor, usize)>,
+    for_generation: bool,
     failed: Option<Error>,
 }
 
@@ -136,7 +139,7 @@ impl Fill<'_> {
             }
             HostTensor { shape, values }
         };
-        Ok(if is_linear_weight(name) { transpose(tensor) } else { tensor })
+        Ok(tensor)
     }
 }
 
@@ -147,8 +150,13 @@ impl ParameterMapper for Fill<'_> {
         }
         let shape = param.lazy_shape();
         let rows = if is_linear_weight(name) { shape[1] } else { shape[0] };
+        let device = param.lazy_device();
+        let tensor = |tensor: HostTensor| Tensor::from_data(TensorData::new(tensor.values, tensor.shape), &device);
         match self.read(name, rows) {
-            Ok(tensor) => Param::from_data(TensorData::new(tensor.values, tensor.shape), &param.lazy_device()),
+            Ok(read) if !is_linear_weight(name) => Param::from_tensor(tensor(read)),
+            // Generation reads the rows of the file's matrix, and here they stay; training has them in Burn's layout.
+            Ok(read) if self.for_generation => Param::from_tensor(tensor(read).swap_dims(0, 1)),
+            Ok(read) => Param::from_tensor(tensor(transpose(read))),
             Err(error) => {
                 self.failed = Some(error);
                 param

@@ -10,7 +10,7 @@ use burn::module::{Initializer, Module, Param};
 use burn::tensor::module::linear;
 use burn::tensor::{Device, FloatDType, Tensor};
 
-use crate::ops::linear::{FEW_ROWS, QuantizedMatrix, few_rows, product, quantized};
+use crate::ops::linear::{QuantizedMatrix, product, quantized};
 use crate::ops::{Kernels, Precision};
 
 /// `x W + b` with a weight of `[input, output]`; PyTorch and its files have `[output, input]`.
@@ -46,7 +46,6 @@ impl Linear {
         let bias = self.bias.as_ref().map(Param::val);
         let out = match &self.quantized {
             Some(matrix) => quantized(x, matrix),
-            None if self.kernels.linear && has_few_rows(&x) => few_rows(x, self.weight.val(), false),
             None => match self.kernels.precision {
                 Precision::F32 if self.kernels.product => product(x, self.weight.val()),
                 Precision::F32 => return linear(x, self.weight.val(), bias),
@@ -72,13 +71,7 @@ pub(crate) fn tied_head(
 ) -> Tensor<3> {
     match in_8_bits {
         Some(matrix) => quantized(hidden, matrix),
-        None if kernels.linear && has_few_rows(&hidden) => few_rows(hidden, embedding, true),
+        None if kernels.product => product(hidden, embedding.transpose()),
         None => hidden.matmul(embedding.transpose().unsqueeze()),
     }
-}
-
-/// As in generation, one token after the other.
-fn has_few_rows(x: &Tensor<3>) -> bool {
-    let [b, t, _] = x.dims();
-    b * t <= FEW_ROWS && !x.device().is_autodiff()
 }

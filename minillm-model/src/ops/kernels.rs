@@ -25,9 +25,9 @@ pub struct Kernels {
     pub cross_entropy: bool,
     /// [`adam_w`](super::adam_w)
     pub adam_w: bool,
-    /// [`linear`](super::linear), in generation
+    /// [`linear`](super::linear) for generation: matrices in 8 bits, and otherwise as they lie in files
     pub linear: bool,
-    /// [`linear`](super::linear), in training
+    /// [`linear`](super::linear)
     pub product: bool,
     /// Of matrix products.
     pub precision: Precision,

@@ -1,5 +1,5 @@
-//! Products with a layer's matrix: for generation those of few rows, which cost one reading of the matrix, and with matrices
-//! in 8 bits, which cost a quarter of one; for training one product of all rows, where Burn would multiply each sequence.
+//! Products with a layer's matrix: of all rows at once, where Burn would multiply each sequence; in generation, where there is
+//! one row, a single reading of the matrix; and with matrices in 8 bits, a quarter of one.
 
 use std::sync::Arc;
 
@@ -10,9 +10,6 @@ use burn::tensor::Tensor;
 use super::autodiff::prelude::*;
 use crate::checkpoint::encoding::{Encoding, Q8_0_BLOCK};
 
-/// Rows up to which reading the matrix once, without packing it for a matrix product, is faster.
-pub const FEW_ROWS: usize = 8;
-
 /// Backends with the fast form.
 #[backend_extension(
     Flex: cfg(feature = "flex"),
@@ -21,9 +18,6 @@ pub const FEW_ROWS: usize = 8;
     Autodiff
 )]
 pub trait LinearOp: Backend {
-    /// `x`: `[.., input]`, `weight`: `[input, output]`, or `[output, input]` if `transposed` -> `[.., output]`
-    fn few_rows(x: FloatTensor<Self>, weight: FloatTensor<Self>, transposed: bool) -> FloatTensor<Self>;
-
     /// `x`: `[.., input]`, `weight`: `[input, output]` -> `[.., output]`
     fn product(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self>;
 
@@ -39,10 +33,6 @@ pub trait LinearOp: Backend {
 }
 
 impl<B: LinearOp, C: CheckpointStrategy> LinearOp for Autodiff<B, C> {
-    fn few_rows(_: FloatTensor<Self>, _: FloatTensor<Self>, _: bool) -> FloatTensor<Self> {
-        unreachable!("generation is not differentiated")
-    }
-
     fn product(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
         #[derive(Debug)]
         struct Step;
@@ -120,15 +110,7 @@ impl QuantizedMatrix {
     }
 }
 
-/// `x W` for at most [`FEW_ROWS`] rows of x, on all cores; tensors without autodiff.
-///
-/// # Shapes
-/// - `x`: `[B, T, input]`, `weight`: `[input, output]`, or `[output, input]` if `transposed` -> `[B, T, output]`
-pub fn few_rows(x: Tensor<3>, weight: Tensor<2>, transposed: bool) -> Tensor<3> {
-    Tensor::from_dispatch(Dispatch::few_rows(x.into_dispatch(), weight.into_dispatch(), transposed))
-}
-
-/// `x W`, with a backward pass.
+/// `x W`, with a backward pass. A row at a time it is fastest with a transposed matrix, whose outputs lie one after the other.
 ///
 /// # Shapes
 /// - `x`: `[B, T, input]`, `weight`: `[input, output]` -> `[B, T, output]`

@@ -7,8 +7,7 @@ use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::tensor::Shape;
 
 use super::attention::Kept;
-use super::cross_entropy::OutputMatrix;
-use super::host::{HeadsIn, Host};
+use super::host::{HeadsIn, Host, MatrixIn};
 use super::rotary::Direction;
 use crate::ops::activation::{ActivationOp, Curve};
 use crate::ops::adam_w::{AdamWOp, AdamWStep};
@@ -23,13 +22,6 @@ use crate::ops::swiglu::SwigluOp;
 /// A tensor that lies as `[B, T, heads, E]`, seen as `[B, heads, T, E]`.
 fn from_tokens<B: Host>(values: Vec<f32>, [b, heads, t, e]: [usize; 4]) -> FloatTensor<B> {
     B::float_swap_dims(B::tensor(values, Shape::new([b, t, heads, e])), 1, 2)
-}
-
-/// The output matrix in `tensor`.
-fn output_matrix<'a, B: Host>(tensor: &FloatTensor<B>, data: &'a [f32], tied: bool) -> OutputMatrix<'a> {
-    let [rows, columns] = tensor.shape().dims();
-    let (d, v) = if tied { (columns, rows) } else { (rows, columns) };
-    OutputMatrix { data, d, v, tied }
 }
 
 macro_rules! implement {
@@ -120,21 +112,9 @@ macro_rules! implement {
         }
 
         impl LinearOp for $backend {
-            fn few_rows(x: FloatTensor<Self>, weight: FloatTensor<Self>, transposed: bool) -> FloatTensor<Self> {
-                let [b, t, input] = x.shape().dims();
-                let output = weight.shape()[usize::from(!transposed)];
-                let (x, weight) = (Self::numbers(&x), Self::numbers(&weight));
-                let out = if transposed {
-                    super::linear::few_rows_transposed(&x, &weight, input)
-                } else {
-                    super::linear::few_rows(&x, &weight, input)
-                };
-                Self::tensor(out, Shape::new([b, t, output]))
-            }
-
             fn product(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
-                let [b, t, input] = x.shape().dims();
-                let out = super::linear::forward(&Self::numbers(&x), &Self::numbers(&weight), input);
+                let [b, t, _] = x.shape().dims();
+                let out = super::linear::forward(&Self::numbers(&x), MatrixIn::of::<Self>(&weight).view());
                 Self::tensor(out, Shape::new([b, t, weight.shape()[1]]))
             }
 
@@ -144,8 +124,8 @@ macro_rules! implement {
                 grad: FloatTensor<Self>,
             ) -> (FloatTensor<Self>, FloatTensor<Self>) {
                 let (x_shape, weight_shape) = (x.shape(), weight.shape());
-                let [x, weight, grad] = [&x, &weight, &grad].map(Self::numbers);
-                let (dx, dweight) = super::linear::backward(&x, &weight, &grad, weight_shape[0]);
+                let (x, grad) = (Self::numbers(&x), Self::numbers(&grad));
+                let (dx, dweight) = super::linear::backward(&x, MatrixIn::of::<Self>(&weight).view(), &grad);
                 (Self::tensor(dx, x_shape), Self::tensor(dweight, weight_shape))
             }
 
@@ -204,10 +184,10 @@ macro_rules! implement {
                 targets: IntTensor<Self>,
                 tied: bool,
             ) -> FloatTensor<Self> {
-                let data = Self::numbers(&output);
-                let matrix = output_matrix::<Self>(&output, &data, tied);
-                let numbers = Self::numbers(&hidden);
-                let (loss, _) = super::cross_entropy::cross_entropy(&numbers, matrix, &Self::ids(&targets), false);
+                let matrix = MatrixIn::of::<Self>(&output);
+                let matrix = if tied { matrix.view().transposed() } else { matrix.view() };
+                let (numbers, targets) = (Self::numbers(&hidden), Self::ids(&targets));
+                let (loss, _) = super::cross_entropy::cross_entropy(&numbers, matrix, tied, &targets, false);
                 Self::tensor(vec![loss], Shape::new([1]))
             }
 
@@ -217,11 +197,10 @@ macro_rules! implement {
                 targets: IntTensor<Self>,
                 tied: bool,
             ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
-                let data = Self::numbers(&output);
-                let matrix = output_matrix::<Self>(&output, &data, tied);
-                let numbers = Self::numbers(&hidden);
-                let (loss, gradients) =
-                    super::cross_entropy::cross_entropy(&numbers, matrix, &Self::ids(&targets), true);
+                let matrix = MatrixIn::of::<Self>(&output);
+                let matrix = if tied { matrix.view().transposed() } else { matrix.view() };
+                let (numbers, targets) = (Self::numbers(&hidden), Self::ids(&targets));
+                let (loss, gradients) = super::cross_entropy::cross_entropy(&numbers, matrix, tied, &targets, true);
                 let (dhidden, doutput) = gradients.map_or_else(Default::default, |all| (all.hidden, all.output));
                 (
                     Self::tensor(vec![loss], Shape::new([1])),

@@ -15,52 +15,29 @@ use super::share::{self, PIECE};
 /// Logits held at once, in numbers: 8 MiB a thread.
 const CHUNK: usize = 2 * 1024 * 1024;
 
-/// The output matrix, `[D, V]` as a linear layer keeps it, or `[V, D]` where it is the embedding's.
-#[derive(Clone, Copy, Debug)]
-pub struct OutputMatrix<'a> {
-    /// Its numbers, row after row.
-    pub data: &'a [f32],
-    /// D.
-    pub d: usize,
-    /// V.
-    pub v: usize,
-    /// Whether it is `[V, D]`.
-    pub tied: bool,
-}
-
-impl<'a> OutputMatrix<'a> {
-    /// `[D, V]`, however it lies.
-    fn matrix(self) -> Matrix<'a> {
-        if self.tied {
-            Matrix::new(self.data, self.v, self.d, self.d).transposed()
-        } else {
-            Matrix::new(self.data, self.d, self.v, self.v)
-        }
-    }
-}
-
 /// The gradients of the summed loss.
 #[derive(Debug)]
 pub struct LossGradients {
     /// As `hidden`.
     pub hidden: Vec<f32>,
-    /// As the output matrix lies.
+    /// `[D, V]`, or `[V, D]` if tied.
     pub output: Vec<f32>,
 }
 
 /// The loss summed over the rows whose target is not negative, and its gradients if wanted.
 ///
 /// # Shapes
-/// - `hidden`: `[N, D]`, `targets`: `[N]`
+/// - `hidden`: `[N, D]`, `output`: `[D, V]`, of the embedding's `[V, D]` if `tied`, `targets`: `[N]`
 pub fn cross_entropy(
     hidden: &[f32],
-    output: OutputMatrix,
+    output: Matrix,
+    tied: bool,
     targets: &[i32],
     with_gradients: bool,
 ) -> (f32, Option<LossGradients>) {
-    let OutputMatrix { d, v, tied, .. } = output;
+    let [d, v] = output.shape();
     let mut gradients =
-        with_gradients.then(|| LossGradients { hidden: vec![0.0; hidden.len()], output: vec![0.0; output.data.len()] });
+        with_gradients.then(|| LossGradients { hidden: vec![0.0; hidden.len()], output: vec![0.0; d * v] });
     let rows_at_once = (CHUNK / v).clamp(1, targets.len().max(1));
     let mut logits = vec![0.0; rows_at_once * v];
     let mut total = 0.0;
@@ -69,12 +46,12 @@ pub fn cross_entropy(
         let first = chunk * rows_at_once * d;
         let hidden = Matrix::new(&hidden[first..first + rows * d], rows, d, d);
         let logits = &mut logits[..rows * v];
-        product(logits, v, Store::Replace, 1.0, hidden, output.matrix());
+        product(logits, v, Store::Replace, 1.0, hidden, output);
         total += losses_and_gradients(logits, targets, v, with_gradients);
         if let Some(gradients) = &mut gradients {
             let dlogits = Matrix::new(logits, rows, v, v);
             let dhidden = &mut gradients.hidden[first..first + rows * d];
-            product(dhidden, d, Store::Replace, 1.0, dlogits, output.matrix().transposed());
+            product(dhidden, d, Store::Replace, 1.0, dlogits, output.transposed());
             if tied {
                 product(&mut gradients.output, d, Store::Add, 1.0, dlogits.transposed(), hidden);
             } else {

@@ -7,6 +7,7 @@ use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Backend, TensorMetadata};
 use burn::tensor::{Shape, TensorData};
 
+use super::product::Matrix;
 use super::view::Heads;
 
 /// A backend whose tensors are slices of this process's memory.
@@ -51,6 +52,36 @@ impl<'a> HeadsIn<'a> {
     /// To read from.
     pub fn view(&self) -> Heads<'_> {
         Heads { data: &self.data, shape: self.shape, strides: self.strides }
+    }
+}
+
+/// A tensor of two dimensions, borrowed where it or its transpose lies row after row and copied where not.
+pub struct MatrixIn<'a> {
+    data: Cow<'a, [f32]>,
+    shape: [usize; 2],
+    transposed: bool,
+}
+
+impl<'a> MatrixIn<'a> {
+    /// Of a tensor with two dimensions.
+    pub fn of<B: Host>(tensor: &'a FloatTensor<B>) -> Self {
+        let shape: [usize; 2] = tensor.shape().dims();
+        match B::strided(tensor) {
+            Some((data, strides)) if strides == [1, shape[0]] => {
+                Self { data: Cow::Borrowed(&data[..shape[0] * shape[1]]), shape, transposed: true }
+            }
+            _ => Self { data: B::numbers(tensor), shape, transposed: false },
+        }
+    }
+
+    /// To read from.
+    pub fn view(&self) -> Matrix<'_> {
+        let [rows, columns] = self.shape;
+        if self.transposed {
+            Matrix::new(&self.data, columns, rows, rows).transposed()
+        } else {
+            Matrix::new(&self.data, rows, columns, columns)
+        }
     }
 }
 

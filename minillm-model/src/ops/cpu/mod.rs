@@ -1,6 +1,6 @@
 //! The fast forms on slices of f32, for Burn's Rust backends, flex and ndarray.
 //!
-//! A file an operation, plus [`math`] (vector instructions), [`product`] (matrix products), [`share`] (threads),
+//! A file an operation, plus [`math`] (vector instructions), [`product`] and [`dots`] (matrix products), [`share`] (threads),
 //! [`view`] (where numbers lie), `host` (what a backend's tensors must offer) and `backends` (from tensors to slices).
 
 // A loop that is not inlined into `vectorised` is compiled for the oldest processor.
@@ -11,6 +11,7 @@ pub mod adam_w;
 pub mod attention;
 mod backends;
 pub mod cross_entropy;
+pub mod dots;
 mod host;
 pub mod layer_norm;
 pub mod linear;

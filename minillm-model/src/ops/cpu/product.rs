@@ -20,6 +20,17 @@ impl<'a> Matrix<'a> {
         Self { data, rows, columns, row_stride, column_stride: 1 }
     }
 
+    /// Rows and columns.
+    pub fn shape(&self) -> [usize; 2] {
+        [self.rows, self.columns]
+    }
+
+    /// Its columns one after the other, if that is how they lie.
+    pub fn columns(&self) -> Option<&'a [f32]> {
+        let lie_so = self.row_stride == 1 && self.column_stride == self.rows;
+        lie_so.then(|| &self.data[..self.rows * self.columns])
+    }
+
     /// Rows and columns exchanged; nothing is copied.
     #[must_use]
     pub fn transposed(self) -> Self {

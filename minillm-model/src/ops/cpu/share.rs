@@ -26,22 +26,6 @@ pub fn map<T: Send, R: Send>(items: Vec<T>, task: impl Fn(T) -> R + Sync + Send)
     }
 }
 
-/// Outputs of a product with a matrix of `[output, input]` in a piece: a share for each thread, in whole `step`s, and none
-/// smaller than is worth it. An output's sum does not depend on it.
-pub fn outputs_per_piece(output: usize, input: usize, step: usize, worth_sharing: usize) -> usize {
-    let threads = (output * input / worth_sharing).clamp(1, rayon::current_num_threads());
-    output.div_ceil(threads).next_multiple_of(step)
-}
-
-/// Lines of `width` numbers in a piece of a matrix whose sum over lines is taken piece by piece: whole `step`s, none smaller
-/// than is worth it.
-pub fn lines_per_piece(lines: usize, width: usize, step: usize, worth_sharing: usize) -> usize {
-    /// At most: enough for the cores of a laptop, and each costs another sum as wide as a line.
-    const PIECES: usize = 16;
-
-    lines.div_ceil(PIECES).max(worth_sharing / width.max(1)).next_multiple_of(step)
-}
-
 /// Rows in a piece, for rows of `width` numbers.
 pub fn rows_per_piece(width: usize) -> usize {
     (PIECE / width.max(1)).max(1)

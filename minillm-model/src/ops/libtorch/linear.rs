@@ -10,11 +10,6 @@ use tch::Tensor;
 use crate::ops::linear::{LinearOp, QuantizedMatrix};
 
 impl LinearOp for LibTorch {
-    fn few_rows(x: FloatTensor<Self>, weight: FloatTensor<Self>, transposed: bool) -> FloatTensor<Self> {
-        let matrix = if transposed { weight.tensor.tr() } else { weight.tensor };
-        TchTensor::new(times(&x.tensor, &matrix))
-    }
-
     fn product(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
         TchTensor::new(times(&x.tensor, &weight.tensor))
     }

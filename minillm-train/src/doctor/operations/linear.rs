@@ -6,7 +6,7 @@ use burn::module::Param;
 use burn::tensor::{Tensor, TensorData};
 use minillm_model::checkpoint::encoding::Encoding;
 use minillm_model::layers::linear::Linear;
-use minillm_model::ops::linear::{QuantizedMatrix, few_rows as fused_few_rows, quantized};
+use minillm_model::ops::linear::{QuantizedMatrix, product, quantized};
 
 use crate::doctor::check::{Computed, Part, Setting};
 use crate::doctor::inputs::{both_ways, leaf, random, to, values};
@@ -29,8 +29,8 @@ pub fn few_rows(Setting { plain, kernels, .. }: &Setting) -> Computed {
     linear.weight = Param::from_tensor(random([33, 65], "weight", plain));
     linear.kernels = *kernels;
     let embedding = random([65, 33], "embedding", plain);
-    let logits = if kernels.linear {
-        fused_few_rows(x.clone(), embedding, true)
+    let logits = if kernels.product {
+        product(x.clone(), embedding.transpose())
     } else {
         x.clone().matmul(embedding.transpose().unsqueeze())
     };

@@ -1,0 +1,107 @@
+//! Rows times the lines of a matrix that lies output after output, as files have it: every result is the dot product of two runs
+//! of memory. One row takes as long as the matrix takes to be read; with more, what was read is used for several at once.
+
+use pulp::{Arch, Simd, WithSimd};
+
+use super::math::{dot, vectorised};
+
+/// Rows and lines in a tile: its 12 sums, a vector of each line and one of a row fill the 16 registers of AVX2.
+const ROWS: usize = 4;
+const LINES: usize = 3;
+
+/// # Shapes
+/// - `x`: rows of `input`, `lines`: `[lines, input]` -> rows of `lines`
+pub fn dots(x: &[f32], lines: &[f32], input: usize) -> Vec<f32> {
+    let mut out = vec![0.0; x.len() / input * (lines.len() / input)];
+    if x.len() == input {
+        vectorised!({
+            for (out, line) in out.iter_mut().zip(lines.chunks_exact(input)) {
+                *out = dot(x, line);
+            }
+        });
+    } else {
+        Arch::new().dispatch(Tiles { x, lines, input, out: &mut out });
+    }
+    out
+}
+
+struct Tiles<'a> {
+    x: &'a [f32],
+    lines: &'a [f32],
+    input: usize,
+    out: &'a mut [f32],
+}
+
+impl WithSimd for Tiles<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self { x, lines, input, out } = self;
+        let width = lines.len() / input;
+        for (x, out) in x.chunks(ROWS * input).zip(out.chunks_mut(ROWS * width)) {
+            match x.len() / input {
+                4 => pass::<S, 4, LINES>(simd, x, lines, input, out),
+                3 => pass::<S, 3, LINES>(simd, x, lines, input, out),
+                2 => pass::<S, 2, LINES>(simd, x, lines, input, out),
+                _ => pass::<S, 1, LINES>(simd, x, lines, input, out),
+            }
+        }
+    }
+}
+
+/// R rows past all lines, C at a time.
+#[inline(always)]
+fn pass<S: Simd, const R: usize, const C: usize>(simd: S, x: &[f32], lines: &[f32], input: usize, out: &mut [f32]) {
+    let width = lines.len() / input;
+    let whole = width / C * C;
+    for first in (0..whole).step_by(C) {
+        let sums = tile::<S, R, C>(simd, x, &lines[first * input..], input);
+        for (sums, out) in sums.iter().zip(out.chunks_exact_mut(width)) {
+            out[first..][..C].copy_from_slice(sums);
+        }
+    }
+    for first in whole..width {
+        let sums = tile::<S, R, 1>(simd, x, &lines[first * input..], input);
+        for ([sum], out) in sums.iter().zip(out.chunks_exact_mut(width)) {
+            out[first] = *sum;
+        }
+    }
+}
+
+/// The first R rows times the first C lines.
+#[inline(always)]
+fn tile<S: Simd, const R: usize, const C: usize>(simd: S, x: &[f32], lines: &[f32], input: usize) -> [[f32; C]; R] {
+    let vectors = input / S::F32_LANES;
+    let (mut x_vectors, mut line_vectors): ([&[S::f32s]; R], [&[S::f32s]; C]) = ([&[]; R], [&[]; C]);
+    for (r, slot) in x_vectors.iter_mut().enumerate() {
+        *slot = &S::as_simd_f32s(&x[r * input..][..input]).0[..vectors];
+    }
+    for (c, slot) in line_vectors.iter_mut().enumerate() {
+        *slot = &S::as_simd_f32s(&lines[c * input..][..input]).0[..vectors];
+    }
+    let mut sums = [[simd.splat_f32s(0.0); C]; R];
+    for i in 0..vectors {
+        for r in 0..R {
+            for c in 0..C {
+                sums[r][c] = simd.mul_add_e_f32s(x_vectors[r][i], line_vectors[c][i], sums[r][c]);
+            }
+        }
+    }
+    let mut out = [[0.0; C]; R];
+    for r in 0..R {
+        for c in 0..C {
+            out[r][c] = simd.reduce_sum_f32s(sums[r][c]);
+        }
+    }
+    let rest = vectors * S::F32_LANES..input;
+    if !rest.is_empty() {
+        for (r, out) in out.iter_mut().enumerate() {
+            for (c, out) in out.iter_mut().enumerate() {
+                let (x, line) = (&x[r * input..][rest.clone()], &lines[c * input..][rest.clone()]);
+                *out += x.iter().zip(line).map(|(x, number)| x * number).sum::<f32>();
+            }
+        }
+    }
+    out
+}
