@@ -107,11 +107,11 @@ fn cross_entropy(bencher: Bencher, form: &str) {
     });
 }
 
-/// One row through a matrix, as in generation; readable is Burn's product.
+/// One row through a matrix that lies as in generation; readable is Burn's product.
 #[divan::bench(args = FORMS)]
 fn one_row(bencher: Bencher, form: &str) {
     let mut linear = Linear::new(768, 2048, false, &device());
-    linear.weight = burn::module::Param::from_tensor(random([768, 2048], &device()));
+    linear.weight = burn::module::Param::from_tensor(random([2048, 768], &device()).transpose());
     linear.kernels = kernels(form);
     let x = random([1, 1, 768], &device());
     bencher.bench_local(|| linear.forward(x.clone()));

@@ -407,12 +407,13 @@ fn not_a_number_stays_one() {
     }
 }
 
-/// Few rows through the products of generation, in both layouts of the matrix and with odd sizes.
+/// Products with the matrix as training has it and as files do, for all remainders of rows and outputs.
 #[test]
-fn few_rows() {
+fn products_in_both_layouts() {
     for (name, device, _) in devices().into_iter().filter(|(_, _, kernels)| kernels.linear) {
         let device = device.inner();
-        for (rows, input, output) in [(1, 1, 1), (3, 7, 5), (8, 33, 65), (1, 256, 700), (2, 260, 130)] {
+        let sizes = [(1, 1, 1), (3, 7, 5), (8, 33, 65), (1, 256, 700), (2, 260, 130), (13, 40, 200), (70, 96, 301)];
+        for (rows, input, output) in sizes {
             let x = random([1, rows, input], "x", &device);
             let weight = random([input, output], "weight", &device);
             let expected = x.clone().matmul(weight.clone().unsqueeze());

@@ -1,8 +1,9 @@
 //! Weights into a model and out of it: every tensor of the files is used and every parameter is filled, or the error lists
 //! both.
 //!
-//! Files keep the matrix of a linear layer as `[out, in]`, Burn as `[in, out]`: it is transposed on the way. A tied
-//! model's file has no `lm_head.weight`.
+//! Files keep the matrix of a linear layer as `[out, in]`, Burn as `[in, out]`. For training its numbers are transposed on the
+//! way; for generation on a CPU they stay where they are, and only the dimensions change places. A tied model's file has no
+//! `lm_head.weight`.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -154,7 +155,7 @@ impl ParameterMapper for Fill<'_> {
         let tensor = |tensor: HostTensor| Tensor::from_data(TensorData::new(tensor.values, tensor.shape), &device);
         match self.read(name, rows) {
             Ok(read) if !is_linear_weight(name) => Param::from_tensor(tensor(read)),
-            // Generation reads the rows of the file's matrix, and here they stay; training has them in Burn's layout.
+            // One row at a time is multiplied fastest with the file's rows as they lie.
             Ok(read) if self.for_generation => Param::from_tensor(tensor(read).swap_dims(0, 1)),
             Ok(read) => Param::from_tensor(tensor(transpose(read))),
             Err(error) => {

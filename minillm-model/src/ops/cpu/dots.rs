@@ -41,24 +41,24 @@ impl WithSimd for Tiles<'_> {
         let width = lines.len() / input;
         for (x, out) in x.chunks(ROWS * input).zip(out.chunks_mut(ROWS * width)) {
             match x.len() / input {
-                4 => pass::<S, 4, LINES>(simd, x, lines, input, out),
-                3 => pass::<S, 3, LINES>(simd, x, lines, input, out),
-                2 => pass::<S, 2, LINES>(simd, x, lines, input, out),
-                _ => pass::<S, 1, LINES>(simd, x, lines, input, out),
+                4 => pass::<S, 4>(simd, x, lines, input, out),
+                3 => pass::<S, 3>(simd, x, lines, input, out),
+                2 => pass::<S, 2>(simd, x, lines, input, out),
+                _ => pass::<S, 1>(simd, x, lines, input, out),
             }
         }
     }
 }
 
-/// R rows past all lines, C at a time.
+/// R rows past all lines.
 #[inline(always)]
-fn pass<S: Simd, const R: usize, const C: usize>(simd: S, x: &[f32], lines: &[f32], input: usize, out: &mut [f32]) {
+fn pass<S: Simd, const R: usize>(simd: S, x: &[f32], lines: &[f32], input: usize, out: &mut [f32]) {
     let width = lines.len() / input;
-    let whole = width / C * C;
-    for first in (0..whole).step_by(C) {
-        let sums = tile::<S, R, C>(simd, x, &lines[first * input..], input);
+    let whole = width / LINES * LINES;
+    for first in (0..whole).step_by(LINES) {
+        let sums = tile::<S, R, LINES>(simd, x, &lines[first * input..], input);
         for (sums, out) in sums.iter().zip(out.chunks_exact_mut(width)) {
-            out[first..][..C].copy_from_slice(sums);
+            out[first..][..LINES].copy_from_slice(sums);
         }
     }
     for first in whole..width {

@@ -30,7 +30,7 @@ pub fn checks() -> Vec<Check> {
         check("cross-entropy (tied)", |kernels| kernels.cross_entropy, |setting| output::cross_entropy(true, setting)),
         check("AdamW", |kernels| kernels.adam_w, output::adam_w),
         check("linear", |kernels| kernels.product, linear::linear),
-        check("linear (few rows)", |kernels| kernels.linear, linear::few_rows).for_generation(),
+        check("linear (few rows)", |kernels| kernels.product, linear::few_rows).for_generation(),
         check("linear (8 bits)", |kernels| kernels.linear, linear::in_8_bits).for_generation(),
         check("embedding", |_| false, layers::embedding),
         check("dropout", |_| false, layers::dropped),
