@@ -72,16 +72,10 @@ fn pass<S: Simd, const R: usize>(simd: S, x: &[f32], lines: &[f32], input: usize
 /// The first R rows times the first C lines.
 #[inline(always)]
 fn tile<S: Simd, const R: usize, const C: usize>(simd: S, x: &[f32], lines: &[f32], input: usize) -> [[f32; C]; R] {
-    let vectors = input / S::F32_LANES;
-    let (mut x_vectors, mut line_vectors): ([&[S::f32s]; R], [&[S::f32s]; C]) = ([&[]; R], [&[]; C]);
-    for (r, slot) in x_vectors.iter_mut().enumerate() {
-        *slot = &S::as_simd_f32s(&x[r * input..][..input]).0[..vectors];
-    }
-    for (c, slot) in line_vectors.iter_mut().enumerate() {
-        *slot = &S::as_simd_f32s(&lines[c * input..][..input]).0[..vectors];
-    }
+    let (x_vectors, line_vectors) = (vectors::<S, R>(x, input), vectors::<S, C>(lines, input));
+    let whole = input / S::F32_LANES;
     let mut sums = [[simd.splat_f32s(0.0); C]; R];
-    for i in 0..vectors {
+    for i in 0..whole {
         for r in 0..R {
             for c in 0..C {
                 sums[r][c] = simd.mul_add_e_f32s(x_vectors[r][i], line_vectors[c][i], sums[r][c]);
@@ -94,7 +88,7 @@ fn tile<S: Simd, const R: usize, const C: usize>(simd: S, x: &[f32], lines: &[f3
             out[r][c] = simd.reduce_sum_f32s(sums[r][c]);
         }
     }
-    let rest = vectors * S::F32_LANES..input;
+    let rest = whole * S::F32_LANES..input;
     if !rest.is_empty() {
         for (r, out) in out.iter_mut().enumerate() {
             for (c, out) in out.iter_mut().enumerate() {
@@ -104,4 +98,14 @@ fn tile<S: Simd, const R: usize, const C: usize>(simd: S, x: &[f32], lines: &[f3
         }
     }
     out
+}
+
+/// The first N runs of `input` numbers, without those that do not fill a vector.
+#[inline(always)]
+fn vectors<S: Simd, const N: usize>(numbers: &[f32], input: usize) -> [&[S::f32s]; N] {
+    let mut vectors: [&[S::f32s]; N] = [&[]; N];
+    for (vectors, numbers) in vectors.iter_mut().zip(numbers.chunks_exact(input)) {
+        *vectors = &S::as_simd_f32s(numbers).0[..input / S::F32_LANES];
+    }
+    vectors
 }
