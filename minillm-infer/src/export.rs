@@ -24,8 +24,6 @@ use crate::verify::{Comparison, compare};
 const CARD_FILE: &str = "README.md";
 /// What `ollama create` reads.
 const MODELFILE: &str = "Modelfile";
-/// Adding in another order moves logits by about a millionth of their spread.
-const LARGEST_REORDERING: f64 = 1e-5;
 /// Rounding a weight to 8 bits moves logits by about a hundredth of their spread; a wrong layout moves them by all of it.
 const LARGEST_ROUNDING: f64 = 0.25;
 
@@ -209,12 +207,13 @@ impl Job<'_> {
             }
         }
         let comparison = compare(self.source, written, self.device)?;
-        let largest = match self.options.encoding {
-            // The same weights; but a model that was not read from a file has its matrices as training has them.
-            Encoding::F32 => LARGEST_REORDERING,
-            _ => LARGEST_ROUNDING,
+        let is_good = match self.options.encoding {
+            // The same weights on the same device: the same bits.
+            Encoding::F32 => comparison.is_equal(0.0),
+            _ => {
+                comparison.relative <= LARGEST_ROUNDING && comparison.texts_equal.is_none_or(|n| n == comparison.texts)
+            }
         };
-        let is_good = comparison.relative <= largest && comparison.texts_equal.is_none_or(|n| n == comparison.texts);
         if is_good { Ok(comparison) } else { differ(format!("what was written computes something else: {comparison}")) }
     }
 }

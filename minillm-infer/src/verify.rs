@@ -78,17 +78,18 @@ pub fn compare(a: &Checkpoint, b: &Checkpoint, device: &Device) -> Result<Compar
     }
     let context = a.config.context().min(b.config.context());
     let prompt = fixed_prompt(vocab_size, context);
-    let of = |model: &Checkpoint| logits(&model.model, &model.config, device, &prompt);
-    let (ours, theirs) = (of(a)?, of(b)?);
+    let models = [a, b].map(|checkpoint| (checkpoint.model.clone().for_generation(), &checkpoint.config));
+    let [ours, theirs] = models.each_ref().map(|(model, config)| logits(model, config, device, &prompt));
+    let (ours, theirs) = (ours?, theirs?);
     let difference = |(a, b): (&f32, &f32)| (a - b).abs();
     let largest = ours.iter().zip(&theirs).map(difference).fold(0.0, f32::max);
 
     let count = GREEDY_TOKENS.min(context - prompt.len());
-    let greedy = |model: &Checkpoint| -> Result<Vec<u32>> {
+    let [greedy_a, greedy_b] = models.each_ref().map(|(model, config)| -> Result<Vec<u32>> {
         let sampling = Sampling { temperature: 0.0, ..Sampling::default() };
-        Tokens::new(&model.model, &model.config, device, &prompt, count, &sampling)?.collect()
-    };
-    let (greedy_a, greedy_b) = (greedy(a)?, greedy(b)?);
+        Tokens::new(model, config, device, &prompt, count, &sampling)?.collect()
+    });
+    let (greedy_a, greedy_b) = (greedy_a?, greedy_b?);
     let greedy_equal = greedy_a.iter().zip(&greedy_b).take_while(|(a, b)| a == b).count();
     let (mut texts_equal, mut texts) = (None, 0);
     if let (Some(a), Some(b)) = (&a.tokenizer, &b.tokenizer) {

@@ -164,10 +164,8 @@ fn every_combination_survives_its_files() {
         let read = hf_config::from_json(&directory.path().join("config.json"), &json).unwrap();
         assert_eq!((&read.config, read.begin_id, &read.end_ids), (&config, Some(1), &vec![2]), "{json}");
         let loaded = weights::load(&path, &read.config, &device()).unwrap();
-        assert_eq!(weights::collect(&loaded).unwrap(), weights::collect(&model).unwrap(), "{config:?}");
-        let logits = |model: &LanguageModel| model.forward(ids([1, 2, 3]), None);
-        let difference: f32 = (logits(&loaded) - logits(&model)).abs().max().into_scalar();
-        assert!(difference < 1e-5, "{difference} {config:?}"); // f32 sums in another order: its matrices lie as in the file
+        let logits = |model: LanguageModel| model.forward(ids([1, 2, 3]), None).into_data();
+        assert_eq!(logits(loaded), logits(model.for_generation()), "{config:?}");
     }
 }
 

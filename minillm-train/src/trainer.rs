@@ -243,7 +243,7 @@ impl Trainer {
     }
 
     fn evaluate(&mut self) -> Result<Evaluation> {
-        let model = self.model.valid();
+        let model = self.model.valid().for_generation();
         let device = self.device.clone().without_autodiff();
         let rows = self.config.train.micro_batch_size();
         let evaluation = evaluate(&model, &device, &self.workers, &self.corpus.validation, rows);

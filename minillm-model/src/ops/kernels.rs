@@ -1,6 +1,7 @@
 //! Which operations run in their fast form.
 
 use burn::backend::DispatchDevice;
+use burn::module::Param;
 use burn::tensor::Device;
 
 use crate::decoder::{Decoder, LanguageModel};
@@ -8,6 +9,7 @@ use crate::layers::attention::Attention;
 use crate::layers::linear::Linear;
 use crate::layers::{Mlp, Norm};
 use crate::ops::Precision;
+use crate::ops::linear::by_output;
 
 /// How a model computes: the operations that have a fast form, whether it is used, and the precision of matrix products.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,6 +123,18 @@ impl Kernels {
 }
 
 impl LanguageModel {
+    /// The same model with its matrices as generation reads them, and as a model read from a file has them: both then compute
+    /// the same bits. For a model without autodiff; a copy of its matrices where they lie as in training.
+    #[must_use]
+    pub fn for_generation(mut self) -> Self {
+        if self.kernels.linear {
+            for linear in self.model.linears().chain(&mut self.lm_head).filter(|linear| linear.quantized.is_none()) {
+                linear.weight = Param::from_tensor(by_output(linear.weight.val()));
+            }
+        }
+        self
+    }
+
     /// The same model, computing with `kernels`. New models use [`Kernels::fastest`].
     #[must_use]
     pub fn with_kernels(mut self, kernels: Kernels) -> Self {

@@ -18,6 +18,9 @@ use crate::checkpoint::encoding::{Encoding, Q8_0_BLOCK};
     Autodiff
 )]
 pub trait LinearOp: Backend {
+    /// `weight`: `[input, output]`, the same, lying output after output
+    fn by_output(weight: FloatTensor<Self>) -> FloatTensor<Self>;
+
     /// `x`: `[.., input]`, `weight`: `[input, output]` -> `[.., output]`
     fn product(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self>;
 
@@ -33,6 +36,10 @@ pub trait LinearOp: Backend {
 }
 
 impl<B: LinearOp, C: CheckpointStrategy> LinearOp for Autodiff<B, C> {
+    fn by_output(_: FloatTensor<Self>) -> FloatTensor<Self> {
+        unreachable!("generation is not differentiated")
+    }
+
     fn product(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
         #[derive(Debug)]
         struct Step;
@@ -110,7 +117,13 @@ impl QuantizedMatrix {
     }
 }
 
-/// `x W`, with a backward pass. A row at a time it is fastest with a transposed matrix, whose outputs lie one after the other.
+/// The same matrix, `[input, output]`, with its outputs one after the other in memory, as files have them and as a row at a time is
+/// multiplied fastest. Copied only if it lies otherwise; a tensor without autodiff.
+pub fn by_output(weight: Tensor<2>) -> Tensor<2> {
+    Tensor::from_dispatch(Dispatch::by_output(weight.into_dispatch()))
+}
+
+/// `x W`, with a backward pass.
 ///
 /// # Shapes
 /// - `x`: `[B, T, input]`, `weight`: `[input, output]` -> `[B, T, output]`

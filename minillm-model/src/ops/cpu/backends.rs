@@ -24,6 +24,16 @@ fn from_tokens<B: Host>(values: Vec<f32>, [b, heads, t, e]: [usize; 4]) -> Float
     B::float_swap_dims(B::tensor(values, Shape::new([b, t, heads, e])), 1, 2)
 }
 
+/// A matrix of `[input, output]` that lies as `[output, input]`; copied only if it does not yet.
+fn by_output<B: Host>(weight: FloatTensor<B>) -> FloatTensor<B> {
+    if MatrixIn::of::<B>(&weight).view().columns().is_some() {
+        return weight;
+    }
+    let turned = B::float_swap_dims(weight, 0, 1);
+    let numbers = B::numbers(&turned).into_owned();
+    B::float_swap_dims(B::tensor(numbers, turned.shape()), 0, 1)
+}
+
 macro_rules! implement {
     ($backend:ty) => {
         impl RmsNormOp for $backend {
@@ -112,6 +122,10 @@ macro_rules! implement {
         }
 
         impl LinearOp for $backend {
+            fn by_output(weight: FloatTensor<Self>) -> FloatTensor<Self> {
+                by_output::<Self>(weight)
+            }
+
             fn product(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
                 let [b, t, _] = x.shape().dims();
                 let out = super::linear::forward(&Self::numbers(&x), MatrixIn::of::<Self>(&weight).view());
