@@ -74,7 +74,10 @@ impl Sampler {
     /// Chooses from the logits of the next token, given the tokens before it (prompt included). Fails if a logit is NaN or
     /// infinitely large, or if none is left.
     pub fn next(&mut self, logits: &[f32], previous: &[u32]) -> Result<u32> {
-        if !largest(logits).is_finite() || logits.iter().any(|logit| logit.is_nan()) {
+        // No `any`: a loop that may end early is not turned into vector instructions.
+        let is_bad = |logit: f32| logit.is_nan() || logit == f32::INFINITY;
+        let bad = logits.iter().fold(false, |bad, logit| bad | is_bad(*logit));
+        if bad || logits.iter().all(|logit| *logit == f32::NEG_INFINITY) {
             return Err(Error::NotFinite { what: "the logits are" });
         }
         let mut logits = logits.to_vec();
@@ -113,6 +116,9 @@ pub fn argmax(logits: &[f32]) -> u32 {
 /// Divides positive logits of tokens already there by `penalty`, multiplies negative ones by it. Once, however often a
 /// token was there.
 pub fn penalise_repetition(logits: &mut [f32], previous: &[u32], penalty: f32) {
+    if penalty == 1.0 {
+        return;
+    }
     let mut seen = previous.to_vec();
     seen.sort_unstable();
     seen.dedup();

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use minillm_model::checkpoint::Checkpoint;
+use minillm_model::tokenizer::Tokenizer;
 use serde_json::json;
 
 use super::output::{note, print};
@@ -88,11 +88,11 @@ pub(super) fn run(args: &Args) -> Result<()> {
     let tokens = Tokens::new(&checkpoint.model, &checkpoint.config, &device, &prompt, args.max_new_tokens, &sampling)?
         .end_at(&checkpoint.end_ids);
 
-    let generated = if checkpoint.tokenizer.is_some() {
-        generate_text(args, &checkpoint, tokens)?
-    } else {
-        generate_ids(args, tokens)?
-    };
+    // All in the pool at once: from outside it, every token would have to wake a thread.
+    let generated = checkpoint.model.kernels().run(|| match &checkpoint.tokenizer {
+        Some(tokenizer) => generate_text(args, tokenizer, tokens),
+        None => generate_ids(args, tokens),
+    })?;
     let (prefill, decode) = (generated.rates.prefill_tokens_per_second, generated.rates.decode_tokens_per_second);
     if args.json {
         let object = json!({
@@ -115,11 +115,11 @@ pub(super) fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-fn generate_text(args: &Args, checkpoint: &Checkpoint, tokens: Tokens) -> Result<Generated> {
+fn generate_text(args: &Args, tokenizer: &Tokenizer, tokens: Tokens) -> Result<Generated> {
     if let (Some(prompt), false) = (&args.prompt, args.json) {
         print(prompt)?;
     }
-    text(tokens, tokenizer(checkpoint)?, &args.stop, |piece| if args.json { Ok(()) } else { print(piece) })
+    text(tokens, tokenizer, &args.stop, |piece| if args.json { Ok(()) } else { print(piece) })
 }
 
 /// Without a tokenizer, ids are all there is to print.

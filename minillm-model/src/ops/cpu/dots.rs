@@ -10,9 +10,8 @@ const ROWS: usize = 4;
 const LINES: usize = 3;
 
 /// # Shapes
-/// - `x`: rows of `input`, `lines`: `[lines, input]` -> rows of `lines`
-pub fn dots(x: &[f32], lines: &[f32], input: usize) -> Vec<f32> {
-    let mut out = vec![0.0; x.len() / input * (lines.len() / input)];
+/// - `x`: rows of `input`, `lines`: `[lines, input]` -> `out`: rows of `lines`
+pub fn dots(x: &[f32], lines: &[f32], input: usize, out: &mut [f32]) {
     if x.len() == input {
         vectorised!({
             for (out, line) in out.iter_mut().zip(lines.chunks_exact(input)) {
@@ -20,9 +19,8 @@ pub fn dots(x: &[f32], lines: &[f32], input: usize) -> Vec<f32> {
             }
         });
     } else {
-        Arch::new().dispatch(Tiles { x, lines, input, out: &mut out });
+        Arch::new().dispatch(Tiles { x, lines, input, out });
     }
-    out
 }
 
 struct Tiles<'a> {

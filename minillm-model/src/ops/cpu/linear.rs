@@ -1,5 +1,7 @@
 //! Products with a layer's matrix, and with one in 8 bits.
 
+use std::ops::Range;
+
 use super::dots::dots;
 use super::math::vectorised;
 use super::product::{Matrix, Store, product};
@@ -13,9 +15,9 @@ pub fn forward(x: &[f32], weight: Matrix) -> Vec<f32> {
     let [input, output] = weight.shape();
     let rows = x.len() / input;
     if let Some(lines) = weight.columns() {
-        let columns = outputs_per_piece(rows, input, output);
-        let parts = share::map(lines.chunks(columns * input).collect(), |lines| dots(x, lines, input));
-        return side_by_side(&parts, rows, output, columns);
+        return in_pieces([rows, input, output], |outputs, out| {
+            dots(x, &lines[outputs.start * input..outputs.end * input], input, out);
+        });
     }
     let mut out = vec![0.0; rows * output];
     product(&mut out, output, Store::Replace, 1.0, Matrix::new(x, rows, input, input), weight);
@@ -39,22 +41,19 @@ pub fn backward(x: &[f32], weight: Matrix, grad: &[f32]) -> (Vec<f32>, Vec<f32>)
 pub fn quantized(x: &[f32], matrix: &QuantizedMatrix) -> Vec<f32> {
     let QuantizedMatrix { quants, scales, input, output } = matrix;
     let (rows, blocks) = (x.len() / input, input / Q8_0_BLOCK);
-    let columns = outputs_per_piece(rows, *input, *output);
-    let pieces = quants.chunks(columns * input).zip(scales.chunks(columns * blocks)).collect();
-    let parts = share::map(pieces, |(quants, scales)| {
+    in_pieces([rows, *input, *output], |outputs, out| {
+        let quants = &quants[outputs.start * input..outputs.end * input];
+        let scales = &scales[outputs.start * blocks..outputs.end * blocks];
         if rows > 1 {
-            return dots(x, &in_f32(quants, scales), *input);
+            return dots(x, &in_f32(quants, scales), *input, out);
         }
-        let mut part = vec![0.0; quants.len() / input];
         vectorised!({
             let lines = quants.chunks_exact(*input).zip(scales.chunks_exact(blocks));
-            for (out, (quants, scales)) in part.iter_mut().zip(lines) {
+            for (out, (quants, scales)) in out.iter_mut().zip(lines) {
                 *out = quantized_dot(x, quants, scales);
             }
         });
-        part
-    });
-    side_by_side(&parts, rows, *output, columns)
+    })
 }
 
 #[inline(always)]
@@ -85,7 +84,33 @@ fn in_f32(quants: &[i8], scales: &[f32]) -> Vec<f32> {
     numbers
 }
 
-/// Outputs in a piece of the work on a matrix that lies output after output. No result depends on it.
+/// Rows of `output`, shared among threads by outputs: `compute` fills `out` with all rows of a range of them. No result
+/// depends on the ranges.
+fn in_pieces([rows, input, output]: [usize; 3], compute: impl Fn(Range<usize>, &mut [f32]) + Sync) -> Vec<f32> {
+    let columns = outputs_per_piece(rows, input, output);
+    let mut out = vec![0.0; rows * output];
+    let pieces = (0..output).step_by(columns).map(|start| start..(start + columns).min(output));
+    if rows == 1 {
+        share::for_each(pieces.zip(out.chunks_mut(columns)).collect(), |(outputs, out)| compute(outputs, out));
+        return out;
+    }
+    let parts = share::map(pieces.collect(), |outputs: Range<usize>| {
+        let mut part = vec![0.0; rows * outputs.len()];
+        compute(outputs, &mut part);
+        part
+    });
+    let rows_per_piece = share::rows_per_piece(output);
+    share::for_each(out.chunks_mut(rows_per_piece * output).enumerate().collect(), |(piece, out)| {
+        for (row, out) in (piece * rows_per_piece..).zip(out.chunks_exact_mut(output)) {
+            for (out, part) in out.chunks_mut(columns).zip(&parts) {
+                out.copy_from_slice(&part[row * out.len()..][..out.len()]);
+            }
+        }
+    });
+    out
+}
+
+/// Outputs in a piece of the work on a matrix that lies output after output.
 fn outputs_per_piece(rows: usize, input: usize, output: usize) -> usize {
     /// Pieces for each thread, so that one that is held up leaves work to the others.
     const PIECES: usize = 8;
@@ -99,18 +124,4 @@ fn outputs_per_piece(rows: usize, input: usize, output: usize) -> usize {
     let pieces = (output * input / WORTH_SHARING).clamp(1, PIECES * rayon::current_num_threads());
     let columns = output.div_ceil(pieces).next_multiple_of(STEP);
     if rows == 1 { columns } else { columns.min((CACHED / input).next_multiple_of(STEP)) }
-}
-
-/// Rows of `output` from pieces of `columns` each.
-fn side_by_side(parts: &[Vec<f32>], rows: usize, output: usize, columns: usize) -> Vec<f32> {
-    let mut out = vec![0.0; rows * output];
-    let rows_per_piece = share::rows_per_piece(output);
-    share::for_each(out.chunks_mut(rows_per_piece * output).enumerate().collect(), |(piece, out)| {
-        for (row, out) in (piece * rows_per_piece..).zip(out.chunks_exact_mut(output)) {
-            for (out, part) in out.chunks_mut(columns).zip(parts) {
-                out.copy_from_slice(&part[row * out.len()..][..out.len()]);
-            }
-        }
-    });
-    out
 }
