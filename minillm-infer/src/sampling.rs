@@ -116,16 +116,13 @@ pub fn argmax(logits: &[f32]) -> u32 {
 /// Divides positive logits of tokens already there by `penalty`, multiplies negative ones by it. Once, however often a
 /// token was there.
 pub fn penalise_repetition(logits: &mut [f32], previous: &[u32], penalty: f32) {
-    if penalty == 1.0 {
-        return;
-    }
-    let mut seen = previous.to_vec();
-    seen.sort_unstable();
-    seen.dedup();
-    for id in seen {
-        if let Some(logit) = logits.get_mut(id as usize).filter(|logit| logit.is_finite()) {
-            let penalised = if *logit > 0.0 { *logit / penalty } else { *logit * penalty };
-            *logit = penalised.clamp(f32::MIN, f32::MAX); // an extreme penalty must not make it infinite
+    let mut seen = vec![false; logits.len()];
+    for id in previous {
+        let id = *id as usize;
+        if seen.get(id) == Some(&false) && logits[id].is_finite() {
+            seen[id] = true;
+            let penalised = if logits[id] > 0.0 { logits[id] / penalty } else { logits[id] * penalty };
+            logits[id] = penalised.clamp(f32::MIN, f32::MAX); // an extreme penalty must not make it infinite
         }
     }
 }
