@@ -5,7 +5,7 @@
 use std::path::Path;
 
 use libfuzzer_sys::fuzz_target;
-use minillm_model::checkpoint::encoding::Encoding;
+use minillm_model::encoding::Encoding;
 use minillm_model::checkpoint::hf_config::{chat_template, from_json, generation_end_ids, to_json};
 use minillm_model::stats;
 

@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use fs_err as fs;
-use minillm_model::checkpoint::encoding::Encoding;
 use minillm_model::checkpoint::family::Family;
 use minillm_model::checkpoint::naming::Naming;
 use minillm_model::checkpoint::weights::{self, HostTensor, HostTensors};
 use minillm_model::checkpoint::{self, Checkpoint, Contents, WEIGHTS_FILE, durable, gguf, safetensors};
 use minillm_model::config::{AttentionBias, ModelConfig};
+use minillm_model::encoding::Encoding;
 use minillm_model::error::Error as ModelError;
 use minillm_model::parameters;
 

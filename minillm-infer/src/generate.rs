@@ -163,7 +163,7 @@ impl<'a> Tokens<'a> {
         let mut last = None;
         for ids in new.chunks(PREFILL_CHUNK) {
             let ids = ids_tensor(ids, &self.device); // [1, T]
-            let hidden = self.model.model.forward(ids, Some(&mut self.cache), &Dropout::off()); // [1, T, D]
+            let hidden = self.model.hidden_states(ids, Some(&mut self.cache), Dropout::default()); // [1, T, D]
             let [_, t, _] = hidden.dims();
             last = Some(hidden.narrow(1, t - 1, 1)); // [1, 1, D]: only the last position matters
         }
@@ -186,7 +186,7 @@ impl Iterator for Tokens<'_> {
             return None;
         }
         let (start, is_first) = (Instant::now(), self.generated().is_empty());
-        let step = self.model.kernels().run(|| self.step());
+        let step = self.model.compute().run(|| self.step());
         self.rates.add(self.prompt_length, is_first, start.elapsed().as_secs_f64());
         match step {
             Ok(id) if self.end_ids.contains(&id) => self.finished = Some(FinishReason::EndOfText),

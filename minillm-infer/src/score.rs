@@ -54,7 +54,7 @@ pub struct Window<'a> {
 pub fn window_nats(model: &LanguageModel, device: &Device, window: Window) -> f64 {
     let shape = [window.rows, window.inputs.len() / window.rows];
     let tensor = |ids: &[i32]| Tensor::<2, Int>::from_data(TensorData::new(ids.to_vec(), shape), device);
-    let hidden = model.model.forward(tensor(window.inputs), None, &Dropout::off()); // [B, T, D]
+    let hidden = model.hidden_states(tensor(window.inputs), None, Dropout::default()); // [B, T, D]
     let nats = model.summed_loss(hidden, tensor(window.targets)).try_into_vec_as::<f64>();
     nats.map_or(f64::NAN, |nats| nats.iter().sum())
 }

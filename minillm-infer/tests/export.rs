@@ -11,10 +11,10 @@ use minillm_infer::generate::Tokens;
 use minillm_infer::sampling::Sampling;
 use minillm_infer::verify::compare;
 use minillm_model::checkpoint::durable::System;
-use minillm_model::checkpoint::encoding::Encoding;
 use minillm_model::checkpoint::{self, Checkpoint, weights};
 use minillm_model::config::{ModelOptions, Preset};
 use minillm_model::decoder::LanguageModel;
+use minillm_model::encoding::Encoding;
 use minillm_model::init;
 use minillm_model::tokenizer::Tokenizer;
 

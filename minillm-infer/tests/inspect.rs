@@ -11,7 +11,7 @@ use minillm_model::checkpoint::{self, Checkpoint};
 use minillm_model::config::{ModelConfig, ModelOptions, Position, Preset};
 use minillm_model::decoder::LanguageModel;
 use minillm_model::init;
-use minillm_model::ops::Kernels;
+use minillm_model::ops::ComputeOptions;
 use minillm_model::tokenizer::Tokenizer;
 
 /// Sums and softmax of f32 numbers.
@@ -121,12 +121,12 @@ fn the_last_row_of_the_lens_is_the_models_own_prediction() {
 
 /// The fast forms have no weights to show; what is shown is what they computed.
 #[test]
-fn fast_and_readable_kernels_show_the_same() {
+fn fast_and_readable_forms_show_the_same() {
     let device = Device::flex();
     let loaded = checkpoint::load(&models()[0], &device).unwrap();
     let ids = some_ids(&loaded.config);
     let fast = look(&loaded, &device, &ids);
-    let model = loaded.model.with_kernels(Kernels::READABLE);
+    let model = loaded.model.with_compute(ComputeOptions::READABLE);
     let readable = Internals::new(&model, &loaded.config, None, &device, &ids).unwrap();
     let numbers = |internals: &Internals| -> Vec<f32> {
         let weights = internals.attention.iter().flatten().flatten().flatten();

@@ -12,16 +12,17 @@ use burn::module::{Initializer, Module};
 use burn::nn::{Embedding, EmbeddingConfig};
 use burn::tensor::{Device, Int, Tensor};
 
-use crate::block::{Block, Shared};
+use crate::block::Block;
 use crate::config::{ModelConfig, Position};
 use crate::error::Result;
-use crate::kv_cache::{KvCache, LayerCache};
-use crate::layers::Norm;
+use crate::kv_cache::KvCache;
+use crate::layers::context::ForwardContext;
 use crate::layers::dropout::{Dropout, dropout};
-use crate::layers::linear::{Linear, tied_head};
-use crate::layers::rope::RotaryEmbedding;
-use crate::ops::Kernels;
-use crate::ops::linear::QuantizedMatrix;
+use crate::layers::linear::Linear;
+use crate::layers::rope_table::RotaryEmbedding;
+use crate::layers::{Norm, forms};
+use crate::ops::ComputeOptions;
+use crate::ops::generation::QuantizedMatrix;
 
 /// Everything between token ids and the last hidden state.
 #[derive(Module, Debug)]
@@ -45,8 +46,9 @@ pub struct LanguageModel {
     pub model: Decoder,
     /// D -> V. `None` if tied: then the embedding matrix is used again (Press & Wolf 2017, arXiv:1608.05859).
     pub lm_head: Option<Linear>,
+    /// How its passes compute: the one place where that is kept. Each pass hands it down in its [`ForwardContext`].
     #[module(skip)]
-    pub(crate) kernels: Kernels,
+    pub(crate) compute: ComputeOptions,
     /// A tied output matrix in 8 bits, for generation.
     #[module(skip)]
     pub(crate) quantized: Option<Arc<QuantizedMatrix>>,
@@ -67,7 +69,7 @@ impl LanguageModel {
             rope: (config.position == Position::Rope).then(|| RotaryEmbedding::new(config, device)),
         };
         let lm_head = (!config.tie_word_embeddings).then(|| Linear::new(d, v, false, device));
-        Ok(Self { model, lm_head, kernels: Kernels::fastest(device), quantized: None })
+        Ok(Self { model, lm_head, compute: ComputeOptions::fastest(device), quantized: None })
     }
 
     /// The same weights with the rotary angles of `config`, which may differ from the model's in context and scaling alone.
@@ -75,11 +77,20 @@ impl LanguageModel {
     pub fn with_rotary_angles(mut self, config: &ModelConfig, device: &Device) -> Result<Self> {
         config.validate()?;
         if let Some(rope) = &mut self.model.rope {
-            let kernels = rope.kernels;
             *rope = RotaryEmbedding::new(config, device);
-            rope.kernels = kernels;
         }
         Ok(self)
+    }
+
+    /// The same model, computing with `compute`. New models use [`ComputeOptions::fastest`].
+    #[must_use]
+    pub fn with_compute(self, compute: ComputeOptions) -> Self {
+        Self { compute, ..self }
+    }
+
+    /// What it computes with.
+    pub fn compute(&self) -> ComputeOptions {
+        self.compute
     }
 
     /// Scores of every token as the next one, at every position given.
@@ -87,7 +98,24 @@ impl LanguageModel {
     /// # Shapes
     /// - `ids`: `[B, T]` -> `[B, T, V]`; a cache, if given, holds the positions before these and grows by T.
     pub fn forward(&self, ids: Tensor<2, Int>, cache: Option<&mut KvCache>) -> Tensor<3> {
-        self.logits(self.model.forward(ids, cache, &Dropout::off()))
+        self.logits(self.hidden_states(ids, cache, Dropout::default()))
+    }
+
+    /// What the output matrix is given: [`LanguageModel::forward`] without its last step, with dropout for training.
+    ///
+    /// # Shapes
+    /// - `ids`: `[B, T]` -> `[B, T, D]`; a cache, if given, holds the positions before these and grows by T.
+    pub fn hidden_states(&self, ids: Tensor<2, Int>, cache: Option<&mut KvCache>, dropout: Dropout) -> Tensor<3> {
+        let start = cache.as_ref().map_or(0, |cache| cache.len());
+        let context = self.context(start, ids.dims()[1], dropout);
+        self.model.forward(ids, cache, &context)
+    }
+
+    /// What a pass of T tokens from position `start` on gives to every layer.
+    pub fn context(&self, start: usize, t: usize, dropout: Dropout) -> ForwardContext {
+        let rotation = self.model.rope.as_ref().map(|rope| rope.at(start, t));
+        let window = self.model.layers.iter().find_map(|block| block.self_attn.window);
+        ForwardContext::at(self.compute, rotation, window, dropout)
     }
 
     /// The output matrix alone.
@@ -95,9 +123,10 @@ impl LanguageModel {
     /// # Shapes
     /// - `hidden`: `[B, T, D]` -> `[B, T, V]`
     pub fn logits(&self, hidden: Tensor<3>) -> Tensor<3> {
-        match &self.lm_head {
-            Some(lm_head) => lm_head.forward(hidden),
-            None => tied_head(hidden, self.model.embed_tokens.weight.val(), self.kernels, self.quantized.as_ref()),
+        match (&self.lm_head, &self.quantized) {
+            (Some(lm_head), _) => lm_head.forward(hidden, &ForwardContext::new(self.compute)),
+            (None, Some(matrix)) => forms::quantized_linear(hidden, matrix, None),
+            (None, None) => forms::tied_head(hidden, self.model.embed_tokens.weight.val(), self.compute),
         }
     }
 }
@@ -105,49 +134,27 @@ impl LanguageModel {
 impl Decoder {
     /// # Shapes
     /// - `ids`: `[B, T]` -> `[B, T, D]`
-    pub fn forward(&self, ids: Tensor<2, Int>, mut cache: Option<&mut KvCache>, drop: &Dropout) -> Tensor<3> {
+    pub fn forward(&self, ids: Tensor<2, Int>, mut cache: Option<&mut KvCache>, context: &ForwardContext) -> Tensor<3> {
         let start = cache.as_ref().map_or(0, |cache| cache.len());
-        let shared = self.shared(start, ids.dims()[1], &ids.device());
-        let mut x = self.embed(ids, start, drop); // [B, T, D]
-        for index in 0..self.layers.len() {
+        let mut x = self.embed(ids, start, context); // [B, T, D]
+        for (index, block) in self.layers.iter().enumerate() {
             let layer_cache = cache.as_mut().map(|cache| cache.layer(index));
-            x = self.block(index, x, &shared, layer_cache, drop); // [B, T, D]
+            x = block.forward(x, layer_cache, context); // [B, T, D]
         }
-        self.norm.forward(x) // [B, T, D]
+        self.norm.forward(x, context) // [B, T, D]
     }
 
     /// What enters the first block.
     ///
     /// # Shapes
     /// - `ids`: `[B, T]`, the first at position `start` -> `[B, T, D]`
-    pub fn embed(&self, ids: Tensor<2, Int>, start: usize, drop: &Dropout) -> Tensor<3> {
+    pub fn embed(&self, ids: Tensor<2, Int>, start: usize, context: &ForwardContext) -> Tensor<3> {
         let [_, t] = ids.dims();
         let mut x = self.embed_tokens.forward(ids); // [B, T, D]
         if let Some(embed_positions) = &self.embed_positions {
             let positions = embed_positions.weight.val().narrow(0, start, t); // [T, D]
             x = x + positions.unsqueeze(); // [B, T, D]
         }
-        dropout(x, &drop.at(0))
-    }
-
-    /// One block.
-    ///
-    /// # Shapes
-    /// - `x`: `[B, T, D]` -> `[B, T, D]`
-    pub fn block(
-        &self,
-        index: usize,
-        x: Tensor<3>,
-        shared: &Shared,
-        cache: Option<&mut LayerCache>,
-        drop: &Dropout,
-    ) -> Tensor<3> {
-        self.layers[index].forward(x, shared, cache, &drop.at(index as u64 + 1))
-    }
-
-    /// What the blocks share for T tokens from position `start` on.
-    pub fn shared(&self, start: usize, t: usize, device: &Device) -> Shared {
-        let rotation = self.rope.as_ref().map(|rope| rope.at(start, t));
-        Shared::new(&self.layers, rotation, start, t, device)
+        dropout(x, &context.dropout.at(0))
     }
 }

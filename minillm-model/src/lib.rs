@@ -34,17 +34,19 @@
 #![recursion_limit = "256"]
 
 pub mod block;
+pub mod cases;
 pub mod checkpoint;
 pub mod config;
 pub mod decoder;
+pub mod encoding;
 pub mod error;
+mod generation_weights;
 pub mod init;
 mod json;
 pub mod kv_cache;
 pub mod layers;
 pub mod loss;
 pub mod ops;
-pub mod options;
 pub mod parameters;
 pub mod random;
 pub mod stats;

@@ -1,4 +1,4 @@
-//! What training minimises: how surprised the model is by the next token, in nats.
+//! What training minimises: the negative log-likelihood of the next token, in nats.
 //!
 //! ```text
 //! loss = -ln p(target) = ln(sum over v of exp(logit_v)) - logit_target
@@ -9,22 +9,20 @@ use burn::tensor::{Int, Tensor};
 
 use crate::decoder::LanguageModel;
 use crate::ops;
+pub use crate::ops::cross_entropy::LARGEST_CHUNK;
 
 /// Target of a position that is not scored (padding).
 pub const IGNORED: i32 = -1;
 
-/// Logits held at once, in numbers: 64 MiB of f32. Some GPUs refuse buffers above 128 MiB, and B T V passes that soon.
-const LARGEST_CHUNK: usize = 16 * 1024 * 1024;
-
 impl LanguageModel {
-    /// The summed surprise of all scored targets, in nats: `[1]`. Divide by their number for the mean.
+    /// The summed negative log-likelihood of all scored targets, in nats: `[1]`. Divide by their number for the mean.
     ///
     /// # Shapes
     /// - `hidden`: `[B, T, D]`, what [`Decoder::forward`](crate::decoder::Decoder::forward) returned
     /// - `targets`: `[B, T]`, each the token after the position, or [`IGNORED`]
     pub fn summed_loss(&self, hidden: Tensor<3>, targets: Tensor<2, Int>) -> Tensor<1> {
         let in_8_bits = self.quantized.is_some() || self.lm_head.as_ref().is_some_and(|head| head.quantized.is_some());
-        if self.kernels.cross_entropy && !in_8_bits {
+        if self.compute.cross_entropy && !in_8_bits {
             return self.fused_loss(hidden, targets);
         }
         self.summed_loss_in_chunks(hidden, targets, LARGEST_CHUNK / self.vocab_size())
@@ -37,7 +35,7 @@ impl LanguageModel {
             Some(lm_head) => (lm_head.weight.val(), false),       // [D, V]
             None => (self.model.embed_tokens.weight.val(), true), // [V, D]
         };
-        let [hidden, output] = [hidden.reshape([b * t, d]), output].map(|x| self.kernels.precision.round(x));
+        let [hidden, output] = [hidden.reshape([b * t, d]), output].map(|x| self.compute.precision.round(x));
         ops::cross_entropy::cross_entropy(hidden, output, targets.reshape([b * t]), tied)
     }
 
@@ -99,7 +97,7 @@ mod tests {
             let inputs = ids([1, 2, 3, 4, 5, 6, 7, 8, 9, 10]);
             let targets = ids([2, 3, 4, 5, IGNORED, 7, 8, 9, 10, IGNORED]);
             let run = |rows_at_once| {
-                let hidden = model.model.forward(inputs.clone(), None, &Dropout::off());
+                let hidden = model.hidden_states(inputs.clone(), None, Dropout::default());
                 let loss = model.summed_loss_in_chunks(hidden, targets.clone(), rows_at_once);
                 let gradient = model.model.embed_tokens.weight.val().grad(&loss.backward()).unwrap();
                 (loss.into_scalar::<f32>(), gradient)

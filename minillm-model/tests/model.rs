@@ -5,12 +5,12 @@
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use minillm_model::checkpoint::durable::System;
-use minillm_model::checkpoint::encoding::Encoding;
 use minillm_model::checkpoint::family::Family;
 use minillm_model::checkpoint::hf_config;
 use minillm_model::checkpoint::weights;
 use minillm_model::config::{AttentionBias, Mlp, ModelConfig, ModelOptions, Norm, Position, Preset, RopeScaling};
 use minillm_model::decoder::LanguageModel;
+use minillm_model::encoding::Encoding;
 use minillm_model::kv_cache::KvCache;
 use minillm_model::layers::dropout::Dropout;
 use minillm_model::loss::{IGNORED, summed_cross_entropy};
@@ -228,7 +228,7 @@ fn initial_values_depend_on_seed_and_name_alone() {
 fn a_fresh_model_knows_nothing() {
     // ln(23) nats: all tokens equally likely, within what small random weights change.
     let model = model(&base());
-    let hidden = model.model.forward(ids([1, 2, 3, 4]), None, &Dropout::off());
+    let hidden = model.hidden_states(ids([1, 2, 3, 4]), None, Dropout::default());
     let loss: f32 = model.summed_loss(hidden, ids([2, 3, 4, 5])).into_scalar();
     assert!((loss / 4.0 - 23_f32.ln()).abs() < 0.15, "{loss}");
 }

@@ -31,7 +31,7 @@ use minillm_model::checkpoint::durable::Disk;
 use minillm_model::checkpoint::weights::{self, HostTensor, HostTensors};
 use minillm_model::decoder::LanguageModel;
 use minillm_model::error::Error as ModelError;
-use minillm_model::ops::{self, AdamWStep, Kernels};
+use minillm_model::ops::{self, AdamWStep, ComputeOptions};
 use minillm_model::parameters::{self, ParameterMapper, ParameterVisitor};
 
 use crate::config::{OptimizerConfig, OptimizerKind};
@@ -79,9 +79,9 @@ impl Gradients {
     }
 
     /// The L2 norm of all gradients taken as one long vector: `[1]`.
-    pub fn norm(&self, kernels: Kernels) -> Tensor<1> {
+    pub fn norm(&self, compute: ComputeOptions) -> Tensor<1> {
         let sum_of_squares = |gradient: &Tensor<1>| {
-            if kernels.adam_w { ops::adam_w::sum_of_squares(gradient.clone()) } else { gradient.clone().square().sum() }
+            if compute.adam_w { ops::adam_w::sum_of_squares(gradient.clone()) } else { gradient.clone().square().sum() }
         };
         Tensor::cat(self.0.values().map(sum_of_squares).collect(), 0).sum().sqrt()
     }
@@ -195,7 +195,7 @@ impl ModelOptimizer {
         learning_rate: f64,
         workers: &Workers,
     ) -> LanguageModel {
-        let in_place = model.kernels().adam_w;
+        let in_place = model.compute().adam_w;
         let mut gradients = gradients.0;
 
         // What moves by Burn's rules, one tensor operation after the other; the parameters are shared among the workers.
@@ -219,7 +219,7 @@ impl ModelOptimizer {
 
         // What moves in place: everything else.
         let mut in_place = InPlace { gradients, states: &mut self.states, rule: self.rule, grad_factor, learning_rate };
-        model.kernels().run(|| parameters::map(model, &mut in_place))
+        model.compute().run(|| parameters::map(model, &mut in_place))
     }
 
     /// The parameter's name, its new value (flat) and its new state.

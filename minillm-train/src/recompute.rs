@@ -24,21 +24,18 @@ use crate::optimizer::Gradients;
 pub fn forward_backward(
     model: &LanguageModel,
     ids: Tensor<2, Int>,
-    drop: &Dropout,
+    drop: Dropout,
     loss_of: impl Fn(&LanguageModel, Tensor<3>) -> Tensor<1>,
 ) -> (Tensor<1>, Gradients) {
     let [_, t] = ids.dims();
-    let device = ids.device();
     let mut gradients = Gradients::default();
 
     // Forward, keeping what enters each block and what leaves the last.
     let plain = model.valid();
-    let plain_device = device.clone().inner();
-    let shared = plain.model.shared(0, t, &plain_device);
-    let mut inputs = vec![plain.model.embed(ids.clone().inner(), 0, drop)]; // [B, T, D] each
-    for (index, _) in plain.model.layers.iter().enumerate() {
-        let x = inputs[index].clone();
-        inputs.push(plain.model.block(index, x, &shared, None, drop));
+    let context = plain.context(0, t, drop.clone());
+    let mut inputs = vec![plain.model.embed(ids.clone().inner(), 0, &context)]; // [B, T, D] each
+    for (index, block) in plain.model.layers.iter().enumerate() {
+        inputs.push(block.forward(inputs[index].clone(), None, &context));
     }
 
     // Backward. Each part of the model starts from a leaf of its own, and hands the leaf's gradient to the part before.
@@ -49,15 +46,15 @@ pub fn forward_backward(
         dx
     };
     let last = leaf().unwrap_or_else(|| unreachable!("the embedding's output is there"));
-    let loss = loss_of(model, model.model.norm.forward(last.clone())); // [1]
+    let context = model.context(0, t, drop);
+    let loss = loss_of(model, model.model.norm.forward(last.clone(), &context)); // [1]
     let mut grad = take(loss.backward(), Some(&last)); // [B, T, D]
-    let shared = model.model.shared(0, t, &device);
-    for index in (0..model.model.layers.len()).rev() {
+    for block in model.model.layers.iter().rev() {
         let x = leaf().unwrap_or_else(|| unreachable!("one for each block"));
-        let out = model.model.block(index, x.clone(), &shared, None, drop);
+        let out = block.forward(x.clone(), None, &context);
         grad = take(backward_from(out, grad), Some(&x));
     }
-    take(backward_from(model.model.embed(ids, 0, drop), grad), None);
+    take(backward_from(model.model.embed(ids, 0, &context), grad), None);
     (loss.inner(), gradients)
 }
 

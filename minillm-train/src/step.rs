@@ -87,7 +87,7 @@ pub fn train_step(
         return Ok((model, StepResult { loss: 0.0, grad_norm: 0.0, skipped: true })); // nothing to learn from
     }
     // In f16 small gradients vanish: there the backward pass starts from the summed loss, and the division comes after it.
-    let divide_late = model.kernels().precision == Precision::F16;
+    let divide_late = model.compute().precision == Precision::F16;
     let divisor = if divide_late { 1 } else { scored };
 
     // 1. Forward and backward, one micro-batch at a time; losses and gradients add up.
@@ -109,7 +109,7 @@ pub fn train_step(
 
     // 2. Read loss and norm in one transfer: the only time the device is waited for.
     let loss = Tensor::cat(losses, 0).sum();
-    let read = Tensor::cat(vec![loss, gradients.norm(model.kernels())], 0).try_into_vec_as::<f32>();
+    let read = Tensor::cat(vec![loss, gradients.norm(model.compute())], 0).try_into_vec_as::<f32>();
     let (loss, grad_norm) = match read.as_deref() {
         Ok(&[loss, grad_norm]) => (f64::from(loss), f64::from(grad_norm)),
         _ => (f64::NAN, f64::NAN), // the device failed: as good as not finite
@@ -165,9 +165,9 @@ fn forward_backward(
     let model = model.valid().train();
     let loss_of = |model: &LanguageModel, hidden| model.summed_loss(hidden, tensor(&batch.targets)) / divisor as f64; // [1]
     if options.recompute {
-        return recompute::forward_backward(&model, tensor(&batch.inputs), &drop, loss_of);
+        return recompute::forward_backward(&model, tensor(&batch.inputs), drop, loss_of);
     }
-    let hidden = model.model.forward(tensor(&batch.inputs), None, &drop); // [B, T, D]
+    let hidden = model.hidden_states(tensor(&batch.inputs), None, drop); // [B, T, D]
     let loss = loss_of(&model, hidden);
     let gradients = Gradients::collect(&model, loss.backward());
     (loss.inner(), gradients)

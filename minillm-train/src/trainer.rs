@@ -90,7 +90,7 @@ impl Trainer {
     ) -> Result<Self> {
         let device = found.device.clone().autodiff();
         let threads = found.training_threads();
-        let kernels = config.train.kernels_on(&device)?;
+        let compute = config.train.compute_on(&device)?;
         let mut optimizer = ModelOptimizer::new(&config.optimizer);
         let (model_config, model, state) = match resume_from {
             None => {
@@ -107,7 +107,7 @@ impl Trainer {
                 (model_config, model, state)
             }
         };
-        let model = model.with_kernels(kernels);
+        let model = model.with_compute(compute);
         let console = match label {
             Some(label) => Console::one_of_several(label, state.step, config.train.max_steps),
             None => Console::stderr(state.step, config.train.max_steps),

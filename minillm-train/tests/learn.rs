@@ -9,7 +9,7 @@ use minillm_model::checkpoint::weights;
 use minillm_model::config::{AttentionBias, Mlp, ModelConfig, ModelOptions, Norm, Position, Preset};
 use minillm_model::decoder::LanguageModel;
 use minillm_model::init;
-use minillm_model::ops::Kernels;
+use minillm_model::ops::ComputeOptions;
 use minillm_model::parameters::{self, ParameterMapper};
 use minillm_train::config::OptimizerConfig;
 use minillm_train::data::Batch;
@@ -48,13 +48,19 @@ fn device() -> Device {
 
 /// Losses of `steps` steps on the same batch.
 fn losses(config: &ModelConfig, options: StepOptions, workers: usize, steps: usize) -> Vec<f64> {
-    losses_with(Kernels::fastest(&device()), config, options, workers, steps)
+    losses_with(ComputeOptions::fastest(&device()), config, options, workers, steps)
 }
 
-fn losses_with(kernels: Kernels, config: &ModelConfig, options: StepOptions, workers: usize, steps: usize) -> Vec<f64> {
+fn losses_with(
+    compute: ComputeOptions,
+    config: &ModelConfig,
+    options: StepOptions,
+    workers: usize,
+    steps: usize,
+) -> Vec<f64> {
     let device = device();
     let workers = Workers::new(workers, 4).unwrap();
-    let mut model = init::initialize(LanguageModel::new(config, &device).unwrap(), config, 1).with_kernels(kernels);
+    let mut model = init::initialize(LanguageModel::new(config, &device).unwrap(), config, 1).with_compute(compute);
     let mut optimizer = ModelOptimizer::new(&OptimizerConfig::default());
     let step = |step| {
         let options = StepOptions { step, ..options };
@@ -125,7 +131,7 @@ fn computing_twice_changes_nothing() {
 #[test]
 fn the_readable_form_learns_the_same() {
     let options = StepOptions { learning_rate: 1e-3, ..OPTIONS };
-    let readable = losses_with(Kernels::READABLE, &config(), options, 1, 200);
+    let readable = losses_with(ComputeOptions::READABLE, &config(), options, 1, 200);
     let fast = losses(&config(), options, 1, 200);
     assert!(fast[199] < 0.5 * fast[0], "{fast:?}");
     for (step, (a, b)) in readable.iter().zip(&fast).enumerate() {

@@ -56,7 +56,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
     let greedy = Sampling { temperature: 0.0, ..Sampling::default() };
     let generate = |count| -> Result<_> {
         let mut tokens = Tokens::new(&checkpoint.model, config, &device, &prompt, count, &greedy)?;
-        checkpoint.model.kernels().run(|| tokens.by_ref().try_for_each(|id| id.map(drop)))?;
+        checkpoint.model.compute().run(|| tokens.by_ref().try_for_each(|id| id.map(drop)))?;
         Ok(tokens.rates())
     };
     generate(2)?; // compiles kernels, fills caches

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use minillm_model::checkpoint::encoding::Encoding;
+use minillm_model::encoding::Encoding;
 
 use super::load;
 use super::output::{note, print};

@@ -89,7 +89,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
         .end_at(&checkpoint.end_ids);
 
     // All in the pool at once: from outside it, every token would have to wake a thread.
-    let generated = checkpoint.model.kernels().run(|| match &checkpoint.tokenizer {
+    let generated = checkpoint.model.compute().run(|| match &checkpoint.tokenizer {
         Some(tokenizer) => generate_text(args, tokenizer, tokens),
         None => generate_ids(args, tokens),
     })?;

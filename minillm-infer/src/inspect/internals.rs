@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use burn::tensor::{Device, Tensor};
 use minillm_model::config::ModelConfig;
 use minillm_model::decoder::LanguageModel;
+use minillm_model::layers::context::ForwardContext;
 use minillm_model::layers::dropout::Dropout;
 use minillm_model::tokenizer::Tokenizer;
 use serde::Serialize;
@@ -88,7 +89,7 @@ impl Internals {
         ids: &[u32],
     ) -> Result<Self> {
         check_prompt(config, ids)?;
-        let mut internals = model.kernels().run(|| follow(model, device, ids))?;
+        let mut internals = model.compute().run(|| follow(model, device, ids))?;
         let choices = internals.logit_lens.iter().flatten().flat_map(|prediction| &prediction.top);
         let shown: BTreeSet<u32> = choices.map(|choice| choice.id).chain(ids.iter().copied()).collect();
         internals.labels = shown.into_iter().map(|id| (id, label(tokenizer, id))).collect();
@@ -103,14 +104,13 @@ impl Internals {
 }
 
 fn follow(model: &LanguageModel, device: &Device, ids: &[u32]) -> Result<Internals> {
-    let (decoder, off) = (&model.model, Dropout::off());
-    let shared = decoder.shared(0, ids.len(), device);
-    let mut x = decoder.embed(ids_tensor(ids, device), 0, &off); // [1, T, D]
+    let (decoder, context) = (&model.model, model.context(0, ids.len(), Dropout::default()));
+    let mut x = decoder.embed(ids_tensor(ids, device), 0, &context); // [1, T, D]
     let mut attention = Vec::new();
     let (mut logit_lens, mut norms) = (vec![predictions(model, x.clone(), ids)?], vec![lengths(x.clone())?]);
-    for (index, block) in decoder.layers.iter().enumerate() {
-        attention.push(causal_rows(block.attention_weights(x.clone(), &shared))?);
-        x = decoder.block(index, x, &shared, None, &off); // [1, T, D]
+    for block in &decoder.layers {
+        attention.push(causal_rows(block.attention_weights(x.clone(), &context))?);
+        x = block.forward(x, None, &context); // [1, T, D]
         logit_lens.push(predictions(model, x.clone(), ids)?);
         norms.push(lengths(x.clone())?);
     }
@@ -145,7 +145,7 @@ fn lengths(x: Tensor<3>) -> Result<Vec<f32>> {
 /// - `x`: `[1, T, D]` -> `[T]`
 fn predictions(model: &LanguageModel, x: Tensor<3>, ids: &[u32]) -> Result<Vec<Prediction>> {
     let [_, t, _] = x.dims();
-    let hidden = model.model.norm.forward(x); // [1, T, D]
+    let hidden = model.model.norm.forward(x, &ForwardContext::new(model.compute())); // [1, T, D]
     let mut predictions = Vec::with_capacity(t);
     for start in (0..t).step_by(ROWS) {
         let logits = model.logits(hidden.clone().narrow(1, start, ROWS.min(t - start))); // [1, rows, V]

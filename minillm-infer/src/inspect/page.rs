@@ -9,7 +9,7 @@ use std::f64::consts::{LN_2, TAU};
 use std::fmt::Write as _;
 
 use minillm_model::config::{ModelConfig, Norm, Position};
-use minillm_model::layers::rope::frequencies;
+use minillm_model::layers::rope_table::frequencies;
 use serde::Serialize;
 
 use super::internals::{Internals, Prediction};

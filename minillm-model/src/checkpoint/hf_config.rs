@@ -9,11 +9,11 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-use super::encoding::Encoding;
 use super::family::Family;
+use crate::config::rope_scaling::{yarn_beta_fast, yarn_beta_slow};
 use crate::config::{AttentionBias, Mlp, ModelConfig, Norm, Position, RopeScaling};
+use crate::encoding::Encoding;
 use crate::error::{Error, Result};
-use crate::layers::rope_scaling::{yarn_beta_fast, yarn_beta_slow};
 
 /// What `config.json` says.
 #[derive(Clone, Debug, PartialEq)]

@@ -7,11 +7,10 @@
 //! | `tokenizer.json`, `tokenizer_config.json` | [`tokenizer`](crate::tokenizer) |
 //! | `trainer/manifest.json` | [`manifest`]; [`durable`] for what survives a crash |
 //!
-//! [`locate`] finds the directory that a run means. [`tensor_files`] reads tensors whatever the format, [`encoding`] knows
+//! [`locate`] finds the directory that a run means. [`tensor_files`] reads tensors whatever the format, [`encoding`](crate::encoding) knows
 //! how their numbers are written, [`naming`] what other formats call them, and [`family`] which of them fits a model.
 
 pub mod durable;
-pub mod encoding;
 pub mod family;
 pub mod gguf;
 pub mod hf_config;
@@ -29,9 +28,9 @@ use burn::tensor::Device;
 use self::durable::Disk;
 use crate::config::ModelConfig;
 use crate::decoder::LanguageModel;
+use crate::encoding::Encoding;
 use crate::error::{Error, Result};
 use crate::tokenizer::Tokenizer;
-use encoding::Encoding;
 use hf_config::HfConfig;
 
 /// The architecture.

@@ -22,10 +22,10 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::durable::{self, Disk};
-use super::encoding::{Encoding, Q8_0_BLOCK};
 use super::manifest::read_text;
 use super::tensor_files::{HostTensor, HostTensors, MOST_TENSORS, Stored, TensorFiles, damaged};
 use super::{INDEX_FILE, WEIGHTS_FILE};
+use crate::encoding::{Encoding, Q8_0_BLOCK};
 use crate::error::{Error, Result};
 use crate::json::Extent;
 

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use fs_err as fs;
 
-use super::encoding::Encoding;
+use crate::encoding::Encoding;
 use crate::error::{Error, Result};
 
 /// Most tensors of one file: GPT-3 has 1,156.

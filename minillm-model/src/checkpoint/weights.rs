@@ -12,15 +12,15 @@ use burn::module::Param;
 use burn::tensor::{Device, Tensor, TensorData};
 
 use super::durable::Disk;
-use super::encoding::Encoding;
 use super::naming::{Naming, Place};
 use super::safetensors;
 pub use super::tensor_files::{HostTensor, HostTensors, TensorFiles};
 use super::tensor_files::{damaged, transpose};
 use crate::config::ModelConfig;
 use crate::decoder::LanguageModel;
+use crate::encoding::Encoding;
 use crate::error::{Error, Result};
-use crate::ops::Kernels;
+use crate::ops::ComputeOptions;
 use crate::parameters::{self, ParameterMapper, ParameterVisitor, is_linear_weight};
 
 /// Builds the model of `config` with the weights at `path`: a safetensors file, or a directory with one or several.
@@ -47,7 +47,7 @@ pub fn load_from(files: &TensorFiles, naming: Naming, config: &ModelConfig, devi
     for (index, place) in places.iter().enumerate() {
         by_parameter.extend(place.parameters.iter().map(|(name, row)| (name.as_str(), (index, *row))));
     }
-    let for_generation = Kernels::fastest(device).linear && !device.is_autodiff();
+    let for_generation = ComputeOptions::fastest(device).decode_matvec && !device.is_autodiff();
     let mut fill = Fill { files, places: &places, by_parameter, open: HashMap::new(), for_generation, failed: None };
     let model = parameters::map(LanguageModel::new(config, device)?, &mut fill);
     fill.failed.map_or(Ok(model), Err)

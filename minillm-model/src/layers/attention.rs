@@ -19,14 +19,13 @@ use burn::module::Module;
 use burn::tensor::activation::softmax;
 use burn::tensor::{Bool, Device, Tensor};
 
-use super::causal_mask::CausalMask;
+use super::context::ForwardContext;
 use super::dropout::{Dropout, dropout};
+use super::forms;
 use super::linear::Linear;
 use super::rms_norm::RmsNorm;
-use super::rope::Rotation;
 use crate::config::{AttentionBias, ModelConfig};
 use crate::kv_cache::LayerCache;
-use crate::ops::{self, Kernels};
 
 /// Multi-head, grouped-query or multi-query attention: one field decides.
 #[derive(Module, Debug)]
@@ -45,15 +44,14 @@ pub struct Attention {
     pub k_norm: Option<RmsNorm>,
     num_attention_heads: usize,
     num_key_value_heads: usize,
-    head_dim: usize,
-    /// Which form computes.
+    /// How many tokens back a query may look, its own included; `None` for all.
     #[module(skip)]
-    pub kernels: Kernels,
+    pub(crate) window: Option<usize>,
 }
 
 impl Attention {
-    /// The attention of one block.
-    pub fn new(config: &ModelConfig, device: &Device) -> Self {
+    /// The attention of block `index`.
+    pub fn new(config: &ModelConfig, index: usize, device: &Device) -> Self {
         let (d, h, k, e) =
             (config.hidden_size, config.num_attention_heads, config.num_key_value_heads, config.head_dim);
         let qkv_bias = config.attention_bias != AttentionBias::None;
@@ -68,8 +66,33 @@ impl Attention {
             k_norm: head_norm(),
             num_attention_heads: h,
             num_key_value_heads: k,
-            head_dim: e,
-            kernels: Kernels::fastest(device),
+            window: config.window(index),
+        }
+    }
+
+    /// What is compared: the query and the key of every token.
+    ///
+    /// # Shapes
+    /// - `x`: `[B, T, D]` -> `[B, H, T, E]` and `[B, K, T, E]`
+    pub fn query_and_key(&self, x: Tensor<3>, context: &ForwardContext) -> (Tensor<4>, Tensor<4>) {
+        // 1. Project, then bring the heads forward.
+        let query = heads(self.q_proj.forward(x.clone(), context), self.num_attention_heads); // [B, H, T, E]
+        let key = heads(self.k_proj.forward(x, context), self.num_key_value_heads); // [B, K, T, E]
+
+        // 2. Bring queries and keys to one length, if the model does that.
+        let (query, key) = match (&self.q_norm, &self.k_norm) {
+            (Some(q_norm), Some(k_norm)) => {
+                (forms::rms_norm(q_norm, query, context.compute), forms::rms_norm(k_norm, key, context.compute))
+            }
+            _ => (query, key),
+        };
+
+        // 3. Rotate by absolute position; in q k^T only the difference of positions survives.
+        match &context.rotation {
+            Some(rotation) => {
+                (forms::rotate(rotation, query, context.compute), forms::rotate(rotation, key, context.compute))
+            }
+            None => (query, key),
         }
     }
 
@@ -78,56 +101,33 @@ impl Attention {
     pub fn forward(
         &self,
         x: Tensor<3>,
-        rotation: Option<&Rotation>,
-        mask: &CausalMask,
         cache: Option<&mut LayerCache>,
         drop: &Dropout,
+        context: &ForwardContext,
     ) -> Tensor<3> {
-        let [b, t, _] = x.dims();
-        let (h, k, e) = (self.num_attention_heads, self.num_key_value_heads, self.head_dim);
+        // 1. to 3. above.
+        let (query, key) = self.query_and_key(x.clone(), context); // [B, H, T, E], [B, K, T, E]
+        let value = heads(self.v_proj.forward(x, context), self.num_key_value_heads); // [B, K, T, E]
 
-        // 1. to 3. are below.
-        let (query, key) = self.query_and_key(x.clone(), rotation); // [B, H, T, E], [B, K, T, E]
-        let value = self.v_proj.forward(x).reshape([b, t, k, e]).swap_dims(1, 2); // [B, K, T, E]
-
-        // 4. Remember, attend, merge the heads.
+        // 4. Remember, if there is a cache: then keys and values of earlier tokens are in front.
         let (key, value) = match cache {
             Some(cache) => cache.append(key, value), // [B, K, S, E]
             None => (key, value),
         };
-        let out = if self.kernels.attention && drop.is_off() {
-            let [query, key, value] = [query, key, value].map(|x| self.kernels.precision.round(x));
-            ops::attention::causal_attention(query, key, value, mask.window) // [B, H, T, E]
-        } else {
-            grouped_attention(query, key, value, mask.tensor(), drop) // [B, H, T, E]
-        };
-        self.o_proj.forward(out.swap_dims(1, 2).reshape([b, t, h * e])) // [B, T, D]
+
+        // 5. Attend: `grouped_attention` below, or its fast form.
+        let mask = context.mask(self.window);
+        let out = forms::attend(query, key, value, mask, drop, context.compute); // [B, H, T, E]
+
+        // 6. Put the heads side by side again, and mix them.
+        self.o_proj.forward(out.swap_dims(1, 2).flatten(2, 3), context) // [B, T, H E] -> [B, T, D]
     }
+}
 
-    /// What is compared: the query and the key of every token.
-    ///
-    /// # Shapes
-    /// - `x`: `[B, T, D]` -> `[B, H, T, E]` and `[B, K, T, E]`
-    pub fn query_and_key(&self, x: Tensor<3>, rotation: Option<&Rotation>) -> (Tensor<4>, Tensor<4>) {
-        let [b, t, _] = x.dims();
-        let (h, k, e) = (self.num_attention_heads, self.num_key_value_heads, self.head_dim);
-
-        // 1. Project, then bring the heads forward.
-        let query = self.q_proj.forward(x.clone()).reshape([b, t, h, e]).swap_dims(1, 2); // [B, H, T, E]
-        let key = self.k_proj.forward(x).reshape([b, t, k, e]).swap_dims(1, 2); // [B, K, T, E]
-
-        // 2. Bring queries and keys to one length, if the model does that.
-        let (query, key) = match (&self.q_norm, &self.k_norm) {
-            (Some(q_norm), Some(k_norm)) => (q_norm.forward(query), k_norm.forward(key)),
-            _ => (query, key),
-        };
-
-        // 3. Rotate by absolute position; in q k^T only the difference of positions survives.
-        match rotation {
-            Some(rotation) => (rotation.apply(query), rotation.apply(key)),
-            None => (query, key),
-        }
-    }
+/// `[B, T, n E]` -> `[B, n, T, E]`
+fn heads(x: Tensor<3>, n: usize) -> Tensor<4> {
+    let [b, t, width] = x.dims();
+    x.reshape([b, t, n, width / n]).swap_dims(1, 2)
 }
 
 /// Attention proper: every query's mix of the values. Keys and values are never repeated in memory.

@@ -4,27 +4,29 @@ use std::cell::OnceCell;
 
 use burn::tensor::{Bool, Device, Tensor};
 
-/// Who may look at whom, for all blocks of a kind.
-#[derive(Debug)]
+/// Who may look at whom, for all blocks of a kind in one forward pass.
+#[derive(Debug, Default)]
 pub struct CausalMask {
-    t: usize,
-    s: usize,
-    pub(crate) window: Option<usize>,
-    device: Device,
-    /// Made by the first block that asks; the fast form of attention does without.
+    /// How many positions back a query may look, its own included; `None` for all.
+    pub window: Option<usize>,
+    /// Made by the first block that asks; the fast form of attention needs no mask in memory.
     tensor: OnceCell<Option<Tensor<2, Bool>>>,
 }
 
 impl CausalMask {
-    /// For T queries, the last of S positions, each of which may look `window` positions back, itself included.
-    pub fn new(t: usize, s: usize, window: Option<usize>, device: &Device) -> Self {
-        Self { t, s, window, device: device.clone(), tensor: OnceCell::new() }
+    /// For queries that may look `window` positions back, their own included.
+    pub fn new(window: Option<usize>) -> Self {
+        Self { window, tensor: OnceCell::new() }
     }
 
+    /// For T queries, the last of S positions. All calls of one pass are for the same T and S.
+    ///
     /// # Shapes
     /// - -> `[T, S]`, true where a query may not look; `None` if all may be seen
-    pub fn tensor(&self) -> Option<&Tensor<2, Bool>> {
-        self.tensor.get_or_init(|| attention_mask(self.t, self.s, self.window, &self.device)).as_ref()
+    pub fn tensor(&self, t: usize, s: usize, device: &Device) -> Option<&Tensor<2, Bool>> {
+        let mask = self.tensor.get_or_init(|| attention_mask(t, s, self.window, device)).as_ref();
+        debug_assert!(mask.is_none_or(|mask| mask.dims() == [t, s]), "one mask serves one pass");
+        mask
     }
 }
 

@@ -11,12 +11,11 @@ use burn::module::Module;
 use burn::tensor::activation::{gelu, relu};
 use burn::tensor::{Device, Tensor};
 
+use super::context::ForwardContext;
 use super::linear::Linear;
 use crate::config::{Mlp, ModelConfig};
-use crate::ops::Kernels;
-use crate::ops::activation::{Curve, activation};
 
-/// Two matrices with one curve between them.
+/// Two matrices with one activation between them.
 #[derive(Module, Debug)]
 pub struct GeluMlp {
     /// D -> F.
@@ -24,10 +23,7 @@ pub struct GeluMlp {
     /// F -> D: back into the residual stream.
     pub down_proj: Linear,
     #[module(skip)]
-    activation: Mlp,
-    /// Which form computes.
-    #[module(skip)]
-    pub kernels: Kernels,
+    pub(super) activation: Mlp,
 }
 
 impl GeluMlp {
@@ -38,23 +34,20 @@ impl GeluMlp {
             up_proj: Linear::new(d, f, bias, device),
             down_proj: Linear::new(f, d, bias, device),
             activation: config.mlp,
-            kernels: Kernels::fastest(device),
         }
     }
 
     /// # Shapes
     /// - `x`: `[B, T, D]` -> `[B, T, D]`
-    pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        let up = self.up_proj.forward(x); // [B, T, F]
+    pub fn forward(&self, x: Tensor<3>, context: &ForwardContext) -> Tensor<3> {
+        let up = self.up_proj.forward(x, context); // [B, T, F]
         let activated = match self.activation {
-            Mlp::Gelu if self.kernels.activation => activation(up, Curve::Gelu),
-            Mlp::Relu2 if self.kernels.activation => activation(up, Curve::Relu2),
             Mlp::GeluErf => gelu(up),
             Mlp::Relu2 => relu(up).square(),
             // SwiGLU has a layer of its own; the config never sends it here.
             Mlp::Gelu | Mlp::Swiglu => gelu_tanh(up),
         };
-        self.down_proj.forward(activated) // [B, T, D]
+        self.down_proj.forward(activated, context) // [B, T, D]
     }
 }
 

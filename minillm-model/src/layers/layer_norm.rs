@@ -7,8 +7,6 @@
 use burn::module::{Initializer, Module, Param};
 use burn::tensor::{Device, Tensor};
 
-use crate::ops::{self, Kernels};
-
 /// Normalisation to mean zero and variance one over the last dimension.
 #[derive(Module, Debug)]
 pub struct LayerNorm {
@@ -16,10 +14,7 @@ pub struct LayerNorm {
     pub weight: Param<Tensor<1>>,
     /// Shift of each feature, `[D]`; starts at zero. nanoGPT's models go without.
     pub bias: Option<Param<Tensor<1>>>,
-    eps: f64,
-    /// Which form computes.
-    #[module(skip)]
-    pub kernels: Kernels,
+    pub(super) eps: f64,
 }
 
 impl LayerNorm {
@@ -29,17 +24,12 @@ impl LayerNorm {
             weight: Initializer::Ones.init([width], device),
             bias: bias.then(|| Initializer::Zeros.init([width], device)),
             eps,
-            kernels: Kernels::fastest(device),
         }
     }
 
     /// # Shapes
     /// - `x`: `[.., D]` -> `[.., D]`
     pub fn forward<const N: usize>(&self, x: Tensor<N>) -> Tensor<N> {
-        if self.kernels.norm {
-            let bias = self.bias.as_ref().map_or_else(|| self.weight.val().zeros_like(), Param::val);
-            return ops::layer_norm::layer_norm(x, self.weight.val(), bias, self.eps);
-        }
         let centred = x.clone() - x.mean_dim(N - 1); // [.., D]
         let variance = centred.clone().square().mean_dim(N - 1); // [.., 1], divided by D, not D - 1
         let scaled = centred * (variance + self.eps).sqrt().recip() * self.weight.val().unsqueeze();

@@ -7,11 +7,11 @@
 use std::sync::Arc;
 
 use burn::module::{Initializer, Module, Param};
-use burn::tensor::module::linear;
-use burn::tensor::{Device, FloatDType, Tensor};
+use burn::tensor::{Device, Tensor};
 
-use crate::ops::linear::{QuantizedMatrix, product, quantized};
-use crate::ops::{Kernels, Precision};
+use super::context::ForwardContext;
+use super::forms;
+use crate::ops::generation::QuantizedMatrix;
 
 /// `x W + b` with a weight of `[input, output]`; PyTorch and its files have `[output, input]`.
 #[derive(Module, Debug)]
@@ -20,9 +20,6 @@ pub struct Linear {
     pub weight: Param<Tensor<2>>,
     /// `[output]`
     pub bias: Option<Param<Tensor<1>>>,
-    /// Which form computes.
-    #[module(skip)]
-    pub kernels: Kernels,
     /// The weight in 8 bits instead, for generation; `weight` is then empty.
     #[module(skip)]
     pub(crate) quantized: Option<Arc<QuantizedMatrix>>,
@@ -35,43 +32,17 @@ impl Linear {
         Self {
             weight: Initializer::Zeros.init([input, output], device),
             bias: bias.then(|| Initializer::Zeros.init([output], device)),
-            kernels: Kernels::fastest(device),
             quantized: None,
         }
     }
 
     /// # Shapes
     /// - `x`: `[B, T, input]` -> `[B, T, output]`
-    pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+    pub fn forward(&self, x: Tensor<3>, context: &ForwardContext) -> Tensor<3> {
         let bias = self.bias.as_ref().map(Param::val);
-        let out = match &self.quantized {
-            Some(matrix) => quantized(x, matrix),
-            None => match self.kernels.precision {
-                Precision::F32 if self.kernels.product => product(x, self.weight.val()),
-                Precision::F32 => return linear(x, self.weight.val(), bias),
-                precision => linear(precision.round(x), precision.round(self.weight.val()), None).cast(FloatDType::F32),
-            },
-        };
-        match bias {
-            Some(bias) => out + bias.unsqueeze(),
-            None => out,
+        match &self.quantized {
+            Some(matrix) => forms::quantized_linear(x, matrix, bias),
+            None => forms::linear(x, self.weight.val(), bias, context.compute),
         }
-    }
-}
-
-/// The output matrix of a model without one: its embedding, transposed.
-///
-/// # Shapes
-/// - `hidden`: `[B, T, D]`, `embedding`: `[V, D]` -> `[B, T, V]`
-pub(crate) fn tied_head(
-    hidden: Tensor<3>,
-    embedding: Tensor<2>,
-    kernels: Kernels,
-    in_8_bits: Option<&Arc<QuantizedMatrix>>,
-) -> Tensor<3> {
-    match in_8_bits {
-        Some(matrix) => quantized(hidden, matrix),
-        None if kernels.product => product(hidden, embedding.transpose()),
-        None => hidden.matmul(embedding.transpose().unsqueeze()),
     }
 }

@@ -2,13 +2,16 @@
 
 pub mod attention;
 pub mod causal_mask;
+pub mod context;
 pub mod dropout;
+pub mod forms;
 pub mod gelu_mlp;
 pub mod layer_norm;
 pub mod linear;
 pub mod rms_norm;
 pub mod rope;
 pub mod rope_scaling;
+pub mod rope_table;
 pub mod swiglu;
 
 #[cfg(test)]
@@ -18,6 +21,7 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 
 use crate::config::{Mlp as MlpKind, ModelConfig, Norm as NormKind};
+use context::ForwardContext;
 use gelu_mlp::GeluMlp;
 use layer_norm::LayerNorm;
 use rms_norm::RmsNorm;
@@ -45,10 +49,10 @@ impl Norm {
 
     /// # Shapes
     /// - `x`: `[B, T, D]` -> `[B, T, D]`
-    pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+    pub fn forward(&self, x: Tensor<3>, context: &ForwardContext) -> Tensor<3> {
         match self {
-            Self::Rms(norm) => norm.forward(x),
-            Self::Layer(norm) => norm.forward(x),
+            Self::Rms(norm) => forms::rms_norm(norm, x, context.compute),
+            Self::Layer(norm) => forms::layer_norm(norm, x, context.compute),
         }
     }
 }
@@ -73,10 +77,10 @@ impl Mlp {
 
     /// # Shapes
     /// - `x`: `[B, T, D]` -> `[B, T, D]`
-    pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+    pub fn forward(&self, x: Tensor<3>, context: &ForwardContext) -> Tensor<3> {
         match self {
-            Self::Swiglu(mlp) => mlp.forward(x),
-            Self::Gelu(mlp) => mlp.forward(x),
+            Self::Swiglu(mlp) => forms::swiglu(mlp, x, context),
+            Self::Gelu(mlp) => forms::gelu_mlp(mlp, x, context),
         }
     }
 }

@@ -11,31 +11,23 @@
 use burn::module::{Initializer, Module, Param};
 use burn::tensor::{Device, Tensor};
 
-use crate::ops::{self, Kernels};
-
 /// Root-mean-square normalisation over the last dimension.
 #[derive(Module, Debug)]
 pub struct RmsNorm {
     /// Scale of each feature, `[D]`; starts at one.
     pub weight: Param<Tensor<1>>,
-    eps: f64,
-    /// Which form computes.
-    #[module(skip)]
-    pub kernels: Kernels,
+    pub(super) eps: f64,
 }
 
 impl RmsNorm {
     /// A norm over vectors of `width` values.
     pub fn new(width: usize, eps: f64, device: &Device) -> Self {
-        Self { weight: Initializer::Ones.init([width], device), eps, kernels: Kernels::fastest(device) }
+        Self { weight: Initializer::Ones.init([width], device), eps }
     }
 
     /// # Shapes
     /// - `x`: `[.., D]` -> `[.., D]`
     pub fn forward<const N: usize>(&self, x: Tensor<N>) -> Tensor<N> {
-        if self.kernels.norm {
-            return ops::rms_norm::rms_norm(x, self.weight.val(), self.eps);
-        }
         let mean_square = x.clone().square().mean_dim(N - 1); // [.., 1]
         let scale = (mean_square + self.eps).sqrt().recip(); // [.., 1]
         x * scale * self.weight.val().unsqueeze()

@@ -12,9 +12,9 @@ use burn::module::Module;
 use burn::tensor::activation::silu;
 use burn::tensor::{Device, Tensor};
 
+use super::context::ForwardContext;
 use super::linear::Linear;
 use crate::config::ModelConfig;
-use crate::ops::{self, Kernels};
 
 /// LLaMA's gated MLP.
 #[derive(Module, Debug)]
@@ -25,9 +25,6 @@ pub struct Swiglu {
     pub up_proj: Linear,
     /// F -> D: back into the residual stream.
     pub down_proj: Linear,
-    /// Which form computes.
-    #[module(skip)]
-    pub kernels: Kernels,
 }
 
 impl Swiglu {
@@ -38,16 +35,14 @@ impl Swiglu {
             gate_proj: Linear::new(d, f, bias, device),
             up_proj: Linear::new(d, f, bias, device),
             down_proj: Linear::new(f, d, bias, device),
-            kernels: Kernels::fastest(device),
         }
     }
 
     /// # Shapes
     /// - `x`: `[B, T, D]` -> `[B, T, D]`
-    pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        let gate = self.gate_proj.forward(x.clone()); // [B, T, F]
-        let up = self.up_proj.forward(x); // [B, T, F]
-        let gated = if self.kernels.activation { ops::swiglu::swiglu(gate, up) } else { silu(gate) * up };
-        self.down_proj.forward(gated) // [B, T, D]
+    pub fn forward(&self, x: Tensor<3>, context: &ForwardContext) -> Tensor<3> {
+        let gate = self.gate_proj.forward(x.clone(), context); // [B, T, F]
+        let up = self.up_proj.forward(x, context); // [B, T, F]
+        self.down_proj.forward(silu(gate) * up, context) // [B, T, D]
     }
 }

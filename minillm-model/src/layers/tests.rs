@@ -5,11 +5,12 @@ use burn::tensor::{Device, Tensor, TensorData, Tolerance};
 
 use super::attention::grouped_attention;
 use super::causal_mask::attention_mask;
+use super::context::ForwardContext;
 use super::dropout::{Dropout, dropout};
 use super::gelu_mlp::GeluMlp;
 use super::layer_norm::LayerNorm;
 use super::rms_norm::RmsNorm;
-use super::rope::{RotaryEmbedding, frequencies};
+use super::rope_table::{RotaryEmbedding, frequencies};
 use super::swiglu::Swiglu;
 use crate::config::{Mlp, ModelConfig, ModelOptions, RopeScaling};
 
@@ -106,7 +107,7 @@ fn swiglu_gates() {
     let weight = |value: f32| Param::from_data([[value]], &device());
     (mlp.gate_proj.weight, mlp.up_proj.weight, mlp.down_proj.weight) = (weight(1.0), weight(3.0), weight(2.0));
     // silu(2) = 2 / (1 + e^-2) = 1.761594; times 3 * 2, times 2
-    assert_close(mlp.forward(Tensor::from_floats([[[2.0]]], &device())), [[[21.139_13]]]);
+    assert_close(mlp.forward(Tensor::from_floats([[[2.0]]], &device()), &ForwardContext::default()), [[[21.139_13]]]);
 }
 
 #[test]
@@ -118,7 +119,10 @@ fn gelu_in_both_forms_and_squared_relu() {
         let mut mlp = GeluMlp::new(&config, &device());
         let one = || Param::from_data([[1.0]], &device());
         (mlp.up_proj.weight, mlp.down_proj.weight) = (one(), one());
-        assert_close(mlp.forward(Tensor::from_floats([[[-1.0], [1.0]]], &device())), [[[expected[0]], [expected[1]]]]);
+        assert_close(
+            mlp.forward(Tensor::from_floats([[[-1.0], [1.0]]], &device()), &ForwardContext::default()),
+            [[[expected[0]], [expected[1]]]],
+        );
     }
 }
 

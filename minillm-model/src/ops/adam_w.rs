@@ -4,8 +4,6 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, Dispatch, backend_extension};
 use burn::tensor::Tensor;
 
-use super::autodiff::prelude::*;
-
 /// What a step of `AdamW` depends on besides the tensors.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AdamWStep {
@@ -25,12 +23,11 @@ pub struct AdamWStep {
     pub grad_factor: f64,
 }
 
-/// Backends with the fast form.
+/// Backends with the fast form. An optimiser's step is not differentiated, so there is none for autodiff.
 #[backend_extension(
     Flex: cfg(feature = "flex"),
     NdArray: cfg(feature = "ndarray"),
-    LibTorch: cfg(feature = "tch"),
-    Autodiff
+    LibTorch: cfg(feature = "tch")
 )]
 pub trait AdamWOp: Backend {
     /// Weight, gradient, and the running means of it and its square, all of one shape -> all but the gradient, moved.
@@ -46,20 +43,26 @@ pub trait AdamWOp: Backend {
     fn sum_of_squares(x: FloatTensor<Self>) -> FloatTensor<Self>;
 }
 
-impl<B: AdamWOp, C: CheckpointStrategy> AdamWOp for Autodiff<B, C> {
-    fn adam_w(
-        _: FloatTensor<Self>,
-        _: FloatTensor<Self>,
-        _: FloatTensor<Self>,
-        _: FloatTensor<Self>,
-        _: AdamWStep,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
-        unreachable!("an optimiser's step is not differentiated")
-    }
-
-    fn sum_of_squares(_: FloatTensor<Self>) -> FloatTensor<Self> {
-        unreachable!("an optimiser's step is not differentiated")
-    }
+/// One step of `AdamW` as its paper has it (Loshchilov & Hutter 2019, arXiv:1711.05101), one tensor operation after the other.
+///
+/// # Shapes
+/// - all of one length; weight, mean and square come back
+pub fn readable(
+    weight: Tensor<1>,
+    grad: Tensor<1>,
+    mean: Tensor<1>,
+    square: Tensor<1>,
+    step: AdamWStep,
+) -> [Tensor<1>; 3] {
+    let grad = grad * step.grad_factor;
+    let mean = mean * step.beta1 + grad.clone() * (1.0 - step.beta1);
+    let square = square * step.beta2 + grad.square() * (1.0 - step.beta2);
+    // Both start at zero; dividing by the share of real gradients in them takes that out.
+    let unbiased_mean = mean.clone() / (1.0 - step.beta1.powi(step.time as i32));
+    let unbiased_square = square.clone() / (1.0 - step.beta2.powi(step.time as i32));
+    let direction = unbiased_mean / (unbiased_square.sqrt() + step.epsilon);
+    let decayed = weight * (1.0 - step.learning_rate * step.weight_decay);
+    [decayed - direction * step.learning_rate, mean, square]
 }
 
 /// One step of the rule in [`AdamWStep`]; tensors without autodiff.

@@ -2,11 +2,11 @@
 //! T squared.
 
 use burn::backend::tensor::FloatTensor;
-use burn::backend::{Backend, Dispatch, backend_extension};
+use burn::backend::{Dispatch, backend_extension};
 use burn::tensor::Tensor;
 
-use super::autodiff::prelude::*;
-use super::portable::{self, attention::Kept};
+use super::autodiff::{Autodiff, Backend, CheckpointStrategy, record};
+use super::portable;
 
 /// Backends with the fast form.
 #[backend_extension(
@@ -26,88 +26,59 @@ pub trait AttentionOp: Backend {
         value: FloatTensor<Self>,
         window: Option<usize>,
     ) -> FloatTensor<Self> {
-        Self::attention_forward(query, key, value, window).0
+        portable::attention::forward::<Self>([query, key, value], window).out
+    }
+}
+
+/// What the forward pass was given and what it gave: all that its backward pass needs.
+#[derive(Clone, Debug)]
+pub struct SavedForBackward<B: Backend> {
+    /// Query, `[B, H, T, E]`, key and value, `[B, K, S, E]`.
+    pub qkv: [FloatTensor<B>; 3],
+    /// The output, `[B, H, T, E]`.
+    pub out: FloatTensor<B>,
+    /// The logarithm of each row's sum of exponentials, `[B, H, T, 1]`.
+    pub logsumexp: FloatTensor<B>,
+    /// How many positions back a query may look.
+    pub window: Option<usize>,
+}
+
+/// Forward and backward pass of training.
+pub trait AttentionBackward: Backend {
+    /// [`AttentionOp::causal_attention`] of query, key and value, with what the backward pass needs.
+    fn attention_forward(qkv: [FloatTensor<Self>; 3], window: Option<usize>) -> SavedForBackward<Self> {
+        portable::attention::forward::<Self>(qkv, window)
     }
 
-    /// The same, with the logarithm of each row's sum of exponentials, `[B, H, T, 1]`, for the backward pass.
-    #[fusion(default)]
-    fn attention_forward(
-        query: FloatTensor<Self>,
-        key: FloatTensor<Self>,
-        value: FloatTensor<Self>,
-        window: Option<usize>,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-        portable::attention::forward::<Self>(&query, &key, &value, window)
-    }
-
-    /// Gradients of `query`, `key` and `value`.
-    #[fusion(default)]
-    fn attention_backward(
-        query: FloatTensor<Self>,
-        key: FloatTensor<Self>,
-        value: FloatTensor<Self>,
-        out: FloatTensor<Self>,
-        logs: FloatTensor<Self>,
-        grad: FloatTensor<Self>,
-        window: Option<usize>,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
-        portable::attention::backward::<Self>(Kept { query, key, value, out, logs, grad }, window)
+    /// Gradients of query, key and value, from that of the output.
+    fn attention_backward(saved: SavedForBackward<Self>, grad: FloatTensor<Self>) -> [FloatTensor<Self>; 3] {
+        portable::attention::backward::<Self>(saved, grad)
     }
 }
 
 #[cfg(feature = "cube")]
 impl AttentionOp for burn::backend::Cube {}
+#[cfg(feature = "cube")]
+impl AttentionBackward for burn::backend::Cube {}
+#[cfg(feature = "cube")]
+impl<B: burn::backend::fusion::FusionBackend> AttentionBackward for burn::backend::fusion::Fusion<B> {}
 
-impl<B: AttentionOp, C: CheckpointStrategy> AttentionOp for Autodiff<B, C> {
+impl<B: AttentionOp + AttentionBackward, C: CheckpointStrategy> AttentionOp for Autodiff<B, C> {
     fn causal_attention(
         query: FloatTensor<Self>,
         key: FloatTensor<Self>,
         value: FloatTensor<Self>,
         window: Option<usize>,
     ) -> FloatTensor<Self> {
-        #[derive(Debug)]
-        struct Step;
-        impl<B: AttentionOp> Backward<B, 3> for Step {
-            /// Query, key, value, output, logarithms.
-            type State = ([FloatTensor<B>; 5], Option<usize>);
-
-            fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
-                let grad = grads.consume::<B>(&ops.node);
-                let ([query, key, value, out, logs], window) = ops.state;
-                let (dquery, dkey, dvalue) = B::attention_backward(query, key, value, out, logs, grad, window);
-                register::<B, 3>(grads, ops.parents.map(|node| node.map(|node| node.id)), [dquery, dkey, dvalue]);
-            }
-        }
-        let nodes = [query.node(), key.node(), value.node()];
-        let [query, key, value] = [query, key, value].map(Self::FloatTensorPrimitive::into_primitive);
-        match Step.prepare::<C>(nodes).compute_bound().stateful() {
-            OpsKind::Tracked(prep) => {
-                let (out, logs) = B::attention_forward(query.clone(), key.clone(), value.clone(), window);
-                prep.finish(([query, key, value, out.clone(), logs], window), out)
-            }
-            OpsKind::UnTracked(prep) => prep.finish(B::causal_attention(query, key, value, window)),
-        }
-    }
-
-    fn attention_forward(
-        _: FloatTensor<Self>,
-        _: FloatTensor<Self>,
-        _: FloatTensor<Self>,
-        _: Option<usize>,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-        unreachable!("{FIRST_ORDER}")
-    }
-
-    fn attention_backward(
-        _: FloatTensor<Self>,
-        _: FloatTensor<Self>,
-        _: FloatTensor<Self>,
-        _: FloatTensor<Self>,
-        _: FloatTensor<Self>,
-        _: FloatTensor<Self>,
-        _: Option<usize>,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
-        unreachable!("{FIRST_ORDER}")
+        record::<B, C, _, 3>(
+            [query, key, value],
+            |[query, key, value]| B::causal_attention(query, key, value, window),
+            |qkv| {
+                let saved = B::attention_forward(qkv, window);
+                (saved.out.clone(), saved)
+            },
+            B::attention_backward,
+        )
     }
 }
 

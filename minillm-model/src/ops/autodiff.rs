@@ -1,33 +1,63 @@
-//! What every operation with a backward pass of its own needs from Burn's autodiff.
+//! How an operation with a backward pass of its own is put on Burn's autodiff tape: once, for all of them.
+//!
+//! The forward function of an operation is a trait that Burn dispatches to the tensor's backend. Its backward function is
+//! only ever called with the backend *inside* autodiff (Burn's autodiff is first order), so it is a second trait, which
+//! needs no dispatch.
 
-use burn::backend::Backend;
-use burn::backend::autodiff::NodeId;
+use std::fmt::Debug;
+
+use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::grads::Gradients;
+use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
 
-/// Why no backward pass here is differentiated again.
-pub const FIRST_ORDER: &str = "Burn's autodiff is first order: a backward pass is never differentiated";
+pub use burn::backend::Backend;
+pub use burn::backend::autodiff::Autodiff;
+pub use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 
-/// Hands each parent that wants one its gradient.
-pub fn register<B: Backend, const N: usize>(
-    grads: &mut Gradients,
-    parents: [Option<NodeId>; N],
-    values: [FloatTensor<B>; N],
-) {
-    for (parent, value) in parents.into_iter().zip(values) {
-        if let Some(parent) = parent {
-            grads.register::<B>(parent, value);
+/// A tensor on the tape.
+type Tracked<B, C> = FloatTensor<Autodiff<B, C>>;
+
+/// The gradients of the parents, from what the forward pass saved and the gradient of its output.
+type BackwardFn<B, S, const N: usize> = fn(S, FloatTensor<B>) -> [FloatTensor<B>; N];
+
+/// Computes an operation of `parents`, and records its backward pass if any of them wants a gradient.
+///
+/// - `infer` computes the output, where nothing is differentiated.
+/// - `train` computes it and returns beside it what `backward` is given.
+pub fn record<B: Backend, C: CheckpointStrategy, S: Clone + Send + Debug + 'static, const N: usize>(
+    parents: [Tracked<B, C>; N],
+    infer: impl FnOnce([FloatTensor<B>; N]) -> FloatTensor<B>,
+    train: impl FnOnce([FloatTensor<B>; N]) -> (FloatTensor<B>, S),
+    backward: BackwardFn<B, S, N>,
+) -> Tracked<B, C> {
+    let nodes = parents.each_ref().map(|parent| parent.node());
+    let parents = parents.map(|parent| parent.into_primitive());
+    let step = Recorded { backward }.prepare::<C>(nodes).compute_bound();
+    match step.stateful() {
+        OpsKind::Tracked(prep) => {
+            let (out, saved) = train(parents);
+            prep.finish(saved, out)
         }
+        OpsKind::UnTracked(prep) => prep.finish(infer(parents)),
     }
 }
 
-/// For `use super::autodiff::prelude::*`.
-pub mod prelude {
-    pub use burn::backend::autodiff::Autodiff;
-    pub use burn::backend::autodiff::checkpoint::base::Checkpointer;
-    pub use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
-    pub use burn::backend::autodiff::grads::Gradients;
-    pub use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
+/// One operation on the tape.
+#[derive(Debug)]
+struct Recorded<B: Backend, S, const N: usize> {
+    backward: BackwardFn<B, S, N>,
+}
 
-    pub use super::{FIRST_ORDER, register};
+impl<B: Backend, S: Clone + Send + Debug + 'static, const N: usize> Backward<B, N> for Recorded<B, S, N> {
+    type State = S;
+
+    fn backward(self, ops: Ops<S, N>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let grad = grads.consume::<B>(&ops.node);
+        for (parent, gradient) in ops.parents.into_iter().zip((self.backward)(ops.state, grad)) {
+            if let Some(parent) = parent {
+                grads.register::<B>(parent.id, gradient);
+            }
+        }
+    }
 }

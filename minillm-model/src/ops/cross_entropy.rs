@@ -2,11 +2,15 @@
 //! B T V logits in memory.
 
 use burn::backend::tensor::{FloatTensor, IntTensor};
-use burn::backend::{Backend, Dispatch, TensorMetadata, backend_extension};
+use burn::backend::{Dispatch, TensorMetadata, backend_extension};
 use burn::tensor::{Int, Shape, Tensor};
 
-use super::autodiff::prelude::*;
+use super::autodiff::{Autodiff, Backend, CheckpointStrategy, record};
 use super::portable;
+
+/// Logits held at once where the loss is computed in chunks, in numbers: 64 MiB of f32. Some GPUs refuse buffers above
+/// 128 MiB, and B T V passes that soon.
+pub const LARGEST_CHUNK: usize = 16 * 1024 * 1024;
 
 /// Backends with the fast form. `output` is the output matrix: `[D, V]`, or if `tied` the embedding's `[V, D]`.
 #[backend_extension(
@@ -28,20 +32,21 @@ pub trait CrossEntropyOp: Backend {
     ) -> FloatTensor<Self> {
         portable::cross_entropy::loss::<Self>(&hidden, &output, &targets, tied)
     }
+}
 
-    /// The same, with the gradients of `hidden` and `output`.
-    #[fusion(default)]
+/// Forward and backward pass of training. The loss is a sum over rows, so its gradient is known, up to one factor, as soon as
+/// the logits are: the forward pass computes it, while they are there, and the backward pass multiplies.
+pub trait CrossEntropyBackward: Backend {
+    /// [`CrossEntropyOp::cross_entropy`], with the gradients of `hidden` and `output`.
     fn cross_entropy_with_gradients(
-        hidden: FloatTensor<Self>,
-        output: FloatTensor<Self>,
+        [hidden, output]: [FloatTensor<Self>; 2],
         targets: IntTensor<Self>,
         tied: bool,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+    ) -> (FloatTensor<Self>, [FloatTensor<Self>; 2]) {
         portable::cross_entropy::loss_and_gradients::<Self>(&hidden, &output, &targets, tied)
     }
 
     /// `gradient` times the one number in `factor`.
-    #[fusion(default)]
     fn scale_gradient(gradient: FloatTensor<Self>, factor: FloatTensor<Self>) -> FloatTensor<Self> {
         let factor = Self::float_expand(Self::float_reshape(factor, Shape::new([1, 1])), gradient.shape());
         Self::float_mul(gradient, factor)
@@ -50,51 +55,29 @@ pub trait CrossEntropyOp: Backend {
 
 #[cfg(feature = "cube")]
 impl CrossEntropyOp for burn::backend::Cube {}
+#[cfg(feature = "cube")]
+impl CrossEntropyBackward for burn::backend::Cube {}
+#[cfg(feature = "cube")]
+impl<B: burn::backend::fusion::FusionBackend> CrossEntropyBackward for burn::backend::fusion::Fusion<B> {}
 
-impl<B: CrossEntropyOp, C: CheckpointStrategy> CrossEntropyOp for Autodiff<B, C> {
+impl<B: CrossEntropyOp + CrossEntropyBackward, C: CheckpointStrategy> CrossEntropyOp for Autodiff<B, C> {
     fn cross_entropy(
         hidden: FloatTensor<Self>,
         output: FloatTensor<Self>,
         targets: IntTensor<Self>,
         tied: bool,
     ) -> FloatTensor<Self> {
-        #[derive(Debug)]
-        struct Step;
-        impl<B: CrossEntropyOp> Backward<B, 2> for Step {
-            type State = [FloatTensor<B>; 2];
-
-            fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
-                let factor = grads.consume::<B>(&ops.node);
-                let scaled = ops.state.map(|gradient| B::scale_gradient(gradient, factor.clone()));
-                register::<B, 2>(grads, ops.parents.map(|node| node.map(|node| node.id)), scaled);
-            }
-        }
-        let nodes = [hidden.node(), output.node()];
-        let [hidden, output] = [hidden, output].map(Self::FloatTensorPrimitive::into_primitive);
-        match Step.prepare::<C>(nodes).compute_bound().stateful() {
-            OpsKind::Tracked(prep) => {
-                let (loss, dhidden, doutput) = B::cross_entropy_with_gradients(hidden, output, targets, tied);
-                prep.finish([dhidden, doutput], loss)
-            }
-            OpsKind::UnTracked(prep) => prep.finish(B::cross_entropy(hidden, output, targets, tied)),
-        }
-    }
-
-    fn cross_entropy_with_gradients(
-        _: FloatTensor<Self>,
-        _: FloatTensor<Self>,
-        _: IntTensor<Self>,
-        _: bool,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
-        unreachable!("{FIRST_ORDER}")
-    }
-
-    fn scale_gradient(_: FloatTensor<Self>, _: FloatTensor<Self>) -> FloatTensor<Self> {
-        unreachable!("{FIRST_ORDER}")
+        let ids = targets.clone();
+        record::<B, C, _, 2>(
+            [hidden, output],
+            |[hidden, output]| B::cross_entropy(hidden, output, targets, tied),
+            |factors| B::cross_entropy_with_gradients(factors, ids, tied),
+            |gradients, factor| gradients.map(|gradient| B::scale_gradient(gradient, factor.clone())),
+        )
     }
 }
 
-/// The surprise of all targets that are not negative, summed, in nats.
+/// The negative log-likelihood of all targets that are not negative, summed, in nats.
 ///
 /// # Shapes
 /// - `hidden`: `[N, D]`, `targets`: `[N]`, `output`: `[D, V]`, or `[V, D]` if `tied` -> `[1]`

@@ -2,11 +2,12 @@
 //!
 //! The layers are written as their formulas read, one tensor operation after the other; each operation goes through memory
 //! once, and attention and the loss hold all their scores there. Here the same results come in one pass, with the
-//! backward pass written by hand. A layer asks its [`Kernels`] and calls the fast form instead of its own lines where the
-//! device has it; a test holds both forms together, in value and in gradient (`minillm-infer/tests/kernels.rs`).
+//! backward pass written by hand. [`layers::forms`](crate::layers::forms) asks [`ComputeOptions`] which of the two runs; a
+//! test holds both together, in value and in gradient (`minillm-infer/tests/kernels.rs`).
 //!
-//! One file an operation: a trait through Burn's backend extension, its wiring into autodiff, and a function on tensors.
-//! The arithmetic is in [`cpu`] for Burn's Rust backends, in `libtorch` for LibTorch, and in [`portable`] for the others.
+//! One file an operation: a trait with its forward function, which Burn dispatches to the tensor's backend, a trait with its
+//! backward function, which [`autodiff`] calls on the backend inside, and a function on tensors. The arithmetic is in [`cpu`]
+//! for Burn's Rust backends, in `libtorch` for LibTorch, and in [`portable`] for the others.
 
 // Burn is about to drop its ndarray and LibTorch backends; until then they are ours, too.
 #![cfg_attr(any(feature = "ndarray", feature = "tch"), allow(deprecated))]
@@ -16,22 +17,22 @@
 pub mod activation;
 pub mod adam_w;
 pub mod attention;
-mod autodiff;
+pub mod autodiff;
+mod compute;
 #[cfg(feature = "cpu-kernels")]
 pub mod cpu;
 pub mod cross_entropy;
-mod kernels;
+pub mod generation;
 pub mod layer_norm;
 #[cfg(feature = "tch")]
 mod libtorch;
-pub mod linear;
+pub mod matmul;
 pub mod portable;
 mod precision;
-mod quantize;
 pub mod rms_norm;
 pub mod rotary;
 pub mod swiglu;
 
 pub use self::adam_w::AdamWStep;
-pub use self::kernels::Kernels;
+pub use self::compute::ComputeOptions;
 pub use self::precision::Precision;

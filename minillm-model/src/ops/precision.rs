@@ -6,7 +6,7 @@
 use burn::tensor::{Device, FloatDType, Tensor};
 use serde::{Deserialize, Serialize};
 
-use super::Kernels;
+use super::ComputeOptions;
 
 /// What the factors of a matrix product are rounded to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,7 +42,7 @@ impl Precision {
 
     /// Whether products of this precision run on `device`. Burn's Rust backends compute in f32 only.
     pub fn runs_on(self, device: &Device) -> bool {
-        self == Self::F32 || (!Kernels::fastest(device).linear && device.supports_dtype(self.dtype()))
+        self == Self::F32 || (!ComputeOptions::fastest(device).thread_pool && device.supports_dtype(self.dtype()))
     }
 
     /// Rounds a factor of a product; its gradient comes back in f32.

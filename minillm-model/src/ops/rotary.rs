@@ -1,12 +1,21 @@
 //! The fast form of [`Rotation::apply`](crate::layers::rope::Rotation::apply).
 
 use burn::backend::tensor::FloatTensor;
-use burn::backend::{Backend, Dispatch, backend_extension};
+use burn::backend::{Dispatch, backend_extension};
 use burn::tensor::Tensor;
 
-use super::autodiff::prelude::*;
+use super::autodiff::{Autodiff, Backend, CheckpointStrategy, record};
 
-/// Backends with the fast form.
+/// Which way to turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// By the angles of the tables.
+    Forward,
+    /// By their negatives: the inverse, and so the backward pass.
+    Inverse,
+}
+
+/// Backends with the fast form. The backward pass is the same operation in the inverse direction.
 #[backend_extension(
     Flex: cfg(feature = "flex"),
     NdArray: cfg(feature = "ndarray"),
@@ -14,35 +23,31 @@ use super::autodiff::prelude::*;
     Autodiff
 )]
 pub trait RotaryOp: Backend {
-    /// `x`: `[B, heads, T, E]`, `cos` and `sin`: `[1, 1, T, E]` -> as `x`; `back` turns by the negative angles.
-    fn rotate(x: FloatTensor<Self>, cos: FloatTensor<Self>, sin: FloatTensor<Self>, back: bool) -> FloatTensor<Self>;
+    /// `x`: `[B, heads, T, E]`, `cos` and `sin`: `[1, 1, T, E]` -> as `x`
+    fn rotate(
+        x: FloatTensor<Self>,
+        cos: FloatTensor<Self>,
+        sin: FloatTensor<Self>,
+        direction: Direction,
+    ) -> FloatTensor<Self>;
 }
 
 impl<B: RotaryOp, C: CheckpointStrategy> RotaryOp for Autodiff<B, C> {
-    fn rotate(x: FloatTensor<Self>, cos: FloatTensor<Self>, sin: FloatTensor<Self>, back: bool) -> FloatTensor<Self> {
-        #[derive(Debug)]
-        struct Step;
-        impl<B: RotaryOp> Backward<B, 1> for Step {
-            type State = (FloatTensor<B>, FloatTensor<B>, bool);
-
-            fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
-                let grad = grads.consume::<B>(&ops.node);
-                let (cos, sin, back) = ops.state;
-                register::<B, 1>(
-                    grads,
-                    ops.parents.map(|node| node.map(|node| node.id)),
-                    [B::rotate(grad, cos, sin, !back)],
-                );
-            }
-        }
+    /// The tables are constants: `direction` is always forward here, and only `x` has a gradient.
+    fn rotate(
+        x: FloatTensor<Self>,
+        cos: FloatTensor<Self>,
+        sin: FloatTensor<Self>,
+        direction: Direction,
+    ) -> FloatTensor<Self> {
         let (cos, sin) = (cos.into_primitive(), sin.into_primitive());
-        match Step.prepare::<C>([x.node()]).compute_bound().stateful() {
-            OpsKind::Tracked(prep) => {
-                let out = B::rotate(x.into_primitive(), cos.clone(), sin.clone(), back);
-                prep.finish((cos, sin, back), out)
-            }
-            OpsKind::UnTracked(prep) => prep.finish(B::rotate(x.into_primitive(), cos, sin, back)),
-        }
+        let saved = (cos.clone(), sin.clone());
+        record::<B, C, _, 1>(
+            [x],
+            |[x]| B::rotate(x, cos.clone(), sin.clone(), direction),
+            |[x]| (B::rotate(x, cos.clone(), sin.clone(), direction), saved),
+            |(cos, sin), grad| [B::rotate(grad, cos, sin, Direction::Inverse)],
+        )
     }
 }
 
@@ -52,5 +57,6 @@ impl<B: RotaryOp, C: CheckpointStrategy> RotaryOp for Autodiff<B, C> {
 /// - `x`: `[B, heads, T, E]`, `cos` and `sin`: `[1, 1, T, E]`, as in [`Rotation`](crate::layers::rope::Rotation)
 ///   -> as `x`
 pub fn rotate(x: Tensor<4>, cos: Tensor<4>, sin: Tensor<4>) -> Tensor<4> {
-    Tensor::from_dispatch(Dispatch::rotate(x.into_dispatch(), cos.into_dispatch(), sin.into_dispatch(), false))
+    let [x, cos, sin] = [x, cos, sin].map(Tensor::into_dispatch);
+    Tensor::from_dispatch(Dispatch::rotate(x, cos, sin, Direction::Forward))
 }

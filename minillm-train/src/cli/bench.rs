@@ -9,7 +9,7 @@ use minillm_infer::cli::output::print;
 use minillm_infer::device::{self, Found};
 use minillm_infer::memory::{device_memory_bytes, peak_memory_bytes};
 use minillm_model::decoder::LanguageModel;
-use minillm_model::ops::Kernels;
+use minillm_model::ops::ComputeOptions;
 use minillm_model::{init, random, stats};
 use rand::RngExt;
 use serde_json::{Value, json};
@@ -71,7 +71,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
     if args.ladder {
         return ladder(args, &config, vocab_size, &found);
     }
-    let report = measure(args, &config, vocab_size, &found, config.train.kernels_on(&found.device)?)?;
+    let report = measure(args, &config, vocab_size, &found, config.train.compute_on(&found.device)?)?;
     if args.json {
         print(&format!("{report}\n"))?;
         return Ok(());
@@ -86,8 +86,8 @@ pub(super) fn run(args: &Args) -> Result<()> {
 /// What each fast form buys: the same steps again and again, with one more of them each time.
 fn ladder(args: &Args, config: &RunConfig, vocab_size: usize, found: &Found) -> Result<()> {
     let mut rungs = Vec::new();
-    for (name, kernels) in config.train.kernels_on(&found.device)?.ladder() {
-        let report = measure(args, config, vocab_size, found, kernels)?;
+    for (name, compute) in config.train.compute_on(&found.device)?.cumulative() {
+        let report = measure(args, config, vocab_size, found, compute)?;
         let rate = report["tokens_per_second"].as_f64().unwrap_or(f64::NAN);
         if !args.json {
             let first: f64 = rungs.first().map_or(rate, |(_, rate)| *rate);
@@ -104,10 +104,16 @@ fn ladder(args: &Args, config: &RunConfig, vocab_size: usize, found: &Found) -> 
 }
 
 /// Takes the steps that `args` asks for and returns what `--json` prints.
-fn measure(args: &Args, config: &RunConfig, vocab_size: usize, found: &Found, kernels: Kernels) -> Result<Value> {
+fn measure(
+    args: &Args,
+    config: &RunConfig,
+    vocab_size: usize,
+    found: &Found,
+    compute: ComputeOptions,
+) -> Result<Value> {
     let device = found.device.clone().autodiff();
     let model_config = config.model.resolve(vocab_size, config.train.context);
-    let model = LanguageModel::new(&model_config, &device)?.with_kernels(kernels);
+    let model = LanguageModel::new(&model_config, &device)?.with_compute(compute);
     let mut model = init::initialize(model, &model_config, config.seed);
     let mut optimizer = ModelOptimizer::new(&config.optimizer);
     let workers = Workers::new(found.training_threads(), config.train.micro_batch_size())?;

@@ -6,7 +6,7 @@ use minillm_infer::cli::output::print;
 use minillm_infer::device::{self, Found};
 use minillm_infer::memory::{available_memory_bytes, peak_memory_bytes};
 use minillm_model::config::ModelConfig;
-use minillm_model::ops::Kernels;
+use minillm_model::ops::ComputeOptions;
 use minillm_model::stats;
 use serde_json::{Map, Value, json};
 
@@ -67,12 +67,12 @@ pub(super) fn run(args: &Args) -> Result<()> {
     let shape = Shape { context: config.train.context, batch_size: config.train.batch_size, seed: config.seed };
     let corpus = data::prepare(&config.data, &config.tokenizer, &shape, &cache_dir()?, &Bars::default())?;
     let model = architecture_of(&config, &corpus.tokenizer)?;
-    let kernels = config.train.kernels_on(&found.device)?;
-    let way = Way::on(&found, kernels); // of this process before there are tensors in it
-    let with = |kernels| memory(&model, &config, &Way { kernels, ..way });
+    let compute = config.train.compute_on(&found.device)?;
+    let way = Way::on(&found, compute); // of this process before there are tensors in it
+    let with = |compute| memory(&model, &config, &Way { compute, ..way });
     let plan = Plan {
-        fast: with(Kernels::fastest(&found.device)),
-        readable: with(Kernels::READABLE),
+        fast: with(ComputeOptions::fastest(&found.device)),
+        readable: with(ComputeOptions::READABLE),
         is_readable: config.train.kernels == KernelChoice::Readable,
         suggestion: limit.and_then(|bytes| suggest(&model, &config, &way, bytes)),
         limit,

@@ -15,7 +15,7 @@ mod validate;
 
 use burn::tensor::Device;
 use minillm_model::config::ModelOptions;
-use minillm_model::ops::{Kernels, Precision};
+use minillm_model::ops::{ComputeOptions, Precision};
 use serde::{Deserialize, Serialize};
 
 pub use self::keys::{keys, suggest};
@@ -131,7 +131,7 @@ impl TrainConfig {
     }
 
     /// How a model computes on `device`. Fails if the device does not have the precision.
-    pub fn kernels_on(&self, device: &Device) -> Result<Kernels> {
+    pub fn compute_on(&self, device: &Device) -> Result<ComputeOptions> {
         let precision = self.precision;
         if !precision.runs_on(device) {
             return Err(Error::Config {
@@ -141,11 +141,11 @@ impl TrainConfig {
                 hint: "choose f32, or another --device".to_owned(),
             });
         }
-        let kernels = match self.kernels {
-            KernelChoice::Fast => Kernels::fastest(device),
-            KernelChoice::Readable => Kernels::READABLE,
+        let compute = match self.kernels {
+            KernelChoice::Fast => ComputeOptions::fastest(device),
+            KernelChoice::Readable => ComputeOptions::READABLE,
         };
-        Ok(Kernels { precision, ..kernels })
+        Ok(ComputeOptions { precision, ..compute })
     }
 }
 

@@ -2,14 +2,14 @@
 //! changes what was said before it.
 
 use burn::tensor::Device;
+use minillm_model::cases::inputs::{SEED, ids};
 use minillm_model::config::ModelConfig;
 use minillm_model::decoder::LanguageModel;
 use minillm_model::init;
 use minillm_model::kv_cache::KvCache;
-use minillm_model::ops::Kernels;
+use minillm_model::ops::ComputeOptions;
 
 use super::check::{Check, Computed, Group, Part, Setting};
-use super::inputs::{SEED, ids};
 use super::training::{gpt2, qwen3};
 
 /// Tokens of the text.
@@ -25,7 +25,7 @@ const CHANGED: usize = 7;
 pub fn checks() -> Vec<Check> {
     let check = |name, config: fn() -> ModelConfig| {
         let compute = move |setting: &Setting| decoding(&config(), setting);
-        let has_fast = |kernels: &Kernels| *kernels != Kernels::READABLE;
+        let has_fast = |compute: &ComputeOptions| *compute != ComputeOptions::READABLE;
         // The largest logits are about 3; where two passes are subtracted, nothing is left to be measured by.
         Check { smallest: 1.0, ..Check::new(Group::Cache, name, has_fast, compute).for_generation() }
     };
@@ -68,9 +68,9 @@ pub struct Reader {
 impl Reader {
     /// With the initial weights of `config`. Fails, in words, if it cannot be built.
     pub fn new(config: &ModelConfig, setting: &Setting) -> Result<Self, String> {
-        let model = LanguageModel::new(config, &setting.plain).map_err(|error| error.to_string())?;
-        let model = init::initialize(model.with_kernels(setting.kernels), config, SEED);
-        Ok(Self { model, config: config.clone(), device: setting.plain.clone() })
+        let model = LanguageModel::new(config, &setting.place.plain).map_err(|error| error.to_string())?;
+        let model = init::initialize(model.with_compute(setting.place.compute), config, SEED);
+        Ok(Self { model, config: config.clone(), device: setting.place.plain.clone() })
     }
 
     /// An empty cache that a whole text fits into.

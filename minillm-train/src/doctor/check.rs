@@ -2,11 +2,12 @@
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
 use std::time::Instant;
 
-use burn::tensor::{Device, Tensor};
 use minillm_infer::device::Found;
-use minillm_model::ops::Kernels;
+pub use minillm_model::cases::{Computed, Part, Place};
+use minillm_model::ops::ComputeOptions;
 
 use super::advice::way_out;
 use super::compare::{Verdict, judge};
@@ -15,46 +16,21 @@ use super::reference::{Reference, thinned};
 /// What a form computes with.
 #[derive(Clone, Debug)]
 pub struct Setting {
-    /// With autodiff.
-    pub device: Device,
-    /// The same without, for the optimiser's rule and for generation.
-    pub plain: Device,
-    /// Which forms the layers choose.
-    pub kernels: Kernels,
+    /// The device, and which forms the layers choose.
+    pub place: Place,
     /// Among which a training batch is split.
     pub threads: usize,
 }
 
 impl Setting {
-    /// Computing with `kernels` on a device that was found.
-    pub fn new(found: &Found, kernels: Kernels) -> Self {
-        let plain = found.device.clone();
-        Self { device: plain.clone().autodiff(), plain, kernels, threads: found.training_threads() }
+    /// Computing with these options on a device that was found.
+    pub fn new(found: &Found, compute: ComputeOptions) -> Self {
+        Self { place: Place::new(&found.device, compute), threads: found.training_threads() }
     }
 }
-
-/// One tensor of what a form gave, on the host.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Part {
-    /// Which: `value`, or "gradient of `x`".
-    pub what: String,
-    /// Row-major; none where a gradient is missing.
-    pub values: Vec<f32>,
-}
-
-impl Part {
-    /// Copies `tensor` from the device. Fails, in words, if the device does.
-    pub fn read<const D: usize>(what: impl Into<String>, tensor: Tensor<D>) -> Result<Self, String> {
-        let values = tensor.try_into_vec_as::<f32>().map_err(|error| error.to_string())?;
-        Ok(Self { what: what.into(), values })
-    }
-}
-
-/// What a form gave, or why it gave nothing.
-pub type Computed = Result<Vec<Part>, String>;
 
 /// One form.
-pub type Compute = Box<dyn Fn(&Setting) -> Computed>;
+pub type Compute = Rc<dyn Fn(&Setting) -> Computed>;
 
 /// The line of the report that a check belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,7 +92,7 @@ pub struct Check {
     /// The fast form; runs only where `has_fast` says so.
     pub fast: Compute,
     /// Whether the kernels of a device have a fast form of it.
-    pub has_fast: fn(&Kernels) -> bool,
+    pub has_fast: fn(&ComputeOptions) -> bool,
     /// Whether only generation uses it.
     pub for_generation: bool,
     /// The size below which a value counts as zero: what cancels to nothing has no digits to agree on.
@@ -124,15 +100,15 @@ pub struct Check {
 }
 
 impl Check {
-    /// A check whose one function computes both forms, by its setting's kernels.
+    /// A check whose one function computes both forms, by its setting's options.
     pub fn new(
         group: Group,
         name: &'static str,
-        has_fast: fn(&Kernels) -> bool,
-        compute: impl Fn(&Setting) -> Computed + Copy + 'static,
+        has_fast: fn(&ComputeOptions) -> bool,
+        compute: impl Fn(&Setting) -> Computed + 'static,
     ) -> Self {
-        let (readable, fast) = (Box::new(compute), Box::new(compute));
-        Self { group, name, readable, fast, has_fast, for_generation: false, smallest: 0.01 }
+        let compute: Compute = Rc::new(compute);
+        Self { group, name, readable: compute.clone(), fast: compute, has_fast, for_generation: false, smallest: 0.01 }
     }
 
     /// The same, of an operation that training does not use.
@@ -208,7 +184,7 @@ pub struct Outcome {
 /// Runs the forms of `check` on a device and compares what they give with the stored values and with each other. A
 /// panic in a form is a finding like any other.
 pub fn examine(check: &Check, found: &Found, reference: &Reference, forms: Forms) -> Vec<Outcome> {
-    let fastest = Kernels::fastest(&found.device);
+    let fastest = ComputeOptions::fastest(&found.device);
     let has_fast = (check.has_fast)(&fastest);
     let tolerance = check.group.tolerance(found.is_gpu);
     let expected = |part: &Part| reference.get(check.name, &part.what).map(<[f32]>::to_vec);
@@ -219,7 +195,7 @@ pub fn examine(check: &Check, found: &Found, reference: &Reference, forms: Forms
         let verdict = judge(&computed, tolerance, check.smallest, |part| (thinned(&part.values), expected(part)));
         (computed.unwrap_or_default(), verdict, seconds)
     };
-    let readable = (forms != Forms::Fast || !has_fast).then(|| attempt(&check.readable, Kernels::READABLE));
+    let readable = (forms != Forms::Fast || !has_fast).then(|| attempt(&check.readable, ComputeOptions::READABLE));
     let fast = (forms != Forms::Readable && has_fast).then(|| attempt(&check.fast, fastest));
     let both = match (&readable, &fast) {
         (Some((expected, Verdict { problem: None, .. }, _)), Some((got, Verdict { problem: None, .. }, _))) => {

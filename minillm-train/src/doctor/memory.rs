@@ -5,7 +5,7 @@ use std::time::Instant;
 use minillm_infer::device::Found;
 use minillm_infer::memory::resident_memory_bytes;
 use minillm_model::config::ModelConfig;
-use minillm_model::ops::Kernels;
+use minillm_model::ops::ComputeOptions;
 
 use super::advice::memory_way_out;
 use super::check::{Finding, Form, Group, Outcome, Setting, contain};
@@ -29,13 +29,13 @@ pub struct Growth {
 
 /// Trains the smaller model and looks at the memory in between.
 pub fn examine(found: &Found) -> (Outcome, Growth) {
-    let setting = Setting::new(found, Kernels::fastest(&found.device));
+    let setting = Setting::new(found, ComputeOptions::fastest(&found.device));
     let (start, mut resident, mut on_device) = (Instant::now(), [None; 2], [None; 2]);
     let trained = contain(|| {
         train(&smallest(), &setting, STEPS[1], |step, _| {
             if let Some(index) = STEPS.iter().position(|when| *when == step) {
                 resident[index] = resident_memory_bytes();
-                on_device[index] = setting.plain.memory_pool_usage().map(|usage| usage.bytes_in_use);
+                on_device[index] = setting.place.plain.memory_pool_usage().map(|usage| usage.bytes_in_use);
             }
         })
     });
@@ -70,7 +70,11 @@ pub fn judge(found: &Found, growth: Growth, failed: Option<String>) -> Outcome {
     Outcome {
         group: Group::Memory,
         name: "memory",
-        form: if Kernels::fastest(&found.device) == Kernels::READABLE { Form::Readable } else { Form::Fast },
+        form: if ComputeOptions::fastest(&found.device) == ComputeOptions::READABLE {
+            Form::Readable
+        } else {
+            Form::Fast
+        },
         error: worst.map(|(_, bytes)| bytes as f64),
         tolerance: Group::Memory.tolerance(found.is_gpu),
         finding: problem.map(|problem| Finding { problem, way_out: memory_way_out(found) }),

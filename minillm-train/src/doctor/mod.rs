@@ -25,7 +25,6 @@ pub mod advice;
 pub mod cache;
 pub mod check;
 mod compare;
-pub mod inputs;
 pub mod limits;
 pub mod memory;
 pub mod operations;

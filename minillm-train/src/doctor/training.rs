@@ -5,17 +5,17 @@
 
 use burn::module::Param;
 use burn::tensor::{Gradients, Tensor};
+use minillm_model::cases::inputs::{SEED, ids};
 use minillm_model::config::{ModelConfig, ModelOptions, Preset};
 use minillm_model::decoder::LanguageModel;
 use minillm_model::init;
 use minillm_model::layers::dropout::Dropout;
-use minillm_model::ops::Kernels;
+use minillm_model::ops::ComputeOptions;
 use minillm_model::parameters::{self, ParameterVisitor};
 use minillm_model::random::{derive, stream};
 use rand::RngExt;
 
 use super::check::{Check, Computed, Group, Part, Setting};
-use super::inputs::{SEED, ids};
 use crate::config::OptimizerConfig;
 use crate::data::{Batch, IGNORED};
 use crate::optimizer::ModelOptimizer;
@@ -32,7 +32,7 @@ const ROWS: usize = 4;
 /// Large enough that ten steps change the loss, small enough that rounding is not blown up.
 const LEARNING_RATE: f64 = 3e-3;
 
-/// Losses of the first steps on `flex` with readable kernels, in nats per token: written by the ignored test
+/// Losses of the first steps on `flex` with the readable forms, in nats per token: written by the ignored test
 /// `write_the_reference`.
 const QWEN3_LOSSES: [f32; STEPS] = [
     3.855_086_8,
@@ -91,8 +91,8 @@ fn steps_of(name: &'static str, config: fn() -> ModelConfig, steps: usize) -> Ch
     Check::new(Group::Training, name, has_any, compute)
 }
 
-fn has_any(kernels: &Kernels) -> bool {
-    *kernels != Kernels::READABLE
+fn has_any(compute: &ComputeOptions) -> bool {
+    *compute != ComputeOptions::READABLE
 }
 
 /// What the stored losses are called: check, part, nats per token.
@@ -132,8 +132,8 @@ fn tiny(preset: Preset) -> ModelConfig {
 
 /// The model of `config` with initial weights, on the device with autodiff.
 pub fn model(config: &ModelConfig, setting: &Setting) -> Result<LanguageModel, String> {
-    let model = LanguageModel::new(config, &setting.device).map_err(|error| error.to_string())?;
-    Ok(init::initialize(model.with_kernels(setting.kernels), config, SEED))
+    let model = LanguageModel::new(config, &setting.place.device).map_err(|error| error.to_string())?;
+    Ok(init::initialize(model.with_compute(setting.place.compute), config, SEED))
 }
 
 /// Trains the model of `config`; `report` is told the step, from 1 on, and its loss in nats per token. Fails, in words,
@@ -159,7 +159,7 @@ pub fn train(
             limits: None,
         };
         let batch = batch(config, step);
-        let done = train_step(model, &mut optimizer, &batch, &setting.device, &workers, &options);
+        let done = train_step(model, &mut optimizer, &batch, &setting.place.device, &workers, &options);
         let (moved, result) = done.map_err(|error| error.to_string())?;
         model = moved;
         report(step, result.loss);
@@ -181,8 +181,8 @@ fn batch(config: &ModelConfig, step: usize) -> Batch {
 /// The L2 norm of each parameter's gradient on the first batch; no values where a parameter has none.
 pub fn gradient_norms(model: &LanguageModel, setting: &Setting) -> Computed {
     let batch = batch(&qwen3(), 1); // vocabulary and context are those of both models
-    let hidden = model.model.forward(ids(&batch.inputs, ROWS, &setting.device), None, &Dropout::off());
-    let loss = model.summed_loss(hidden, ids(&batch.targets, ROWS, &setting.device)) / batch.predicted() as f64;
+    let hidden = model.hidden_states(ids(&batch.inputs, ROWS, &setting.place.device), None, Dropout::default());
+    let loss = model.summed_loss(hidden, ids(&batch.targets, ROWS, &setting.place.device)) / batch.predicted() as f64;
     let mut norms = Norms { gradients: loss.backward(), parts: Ok(Vec::new()) };
     parameters::visit(model, &mut norms);
     norms.parts

@@ -37,9 +37,9 @@ pub struct Calibration {
 /// Trains some steps and scores some of the validation text.
 pub fn calibrate(config: &RunConfig, corpus: &Corpus, found: &Found) -> Result<Calibration> {
     let device = found.device.clone().autodiff();
-    let kernels = config.train.kernels_on(&device)?;
+    let compute = config.train.compute_on(&device)?;
     let (model_config, model) = start(config, &corpus.tokenizer, &device)?;
-    let mut model = model.with_kernels(kernels);
+    let mut model = model.with_compute(compute);
     let mut optimizer = ModelOptimizer::new(&config.optimizer);
     let workers = Workers::new(found.training_threads(), config.train.micro_batch_size())?;
     let wait = || {

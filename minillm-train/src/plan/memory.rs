@@ -22,7 +22,7 @@
 use minillm_infer::device::Found;
 use minillm_infer::memory::resident_memory_bytes;
 use minillm_model::config::{Mlp, ModelConfig};
-use minillm_model::ops::Kernels;
+use minillm_model::ops::ComputeOptions;
 use minillm_model::stats;
 
 use crate::config::{OptimizerKind, RunConfig};
@@ -100,7 +100,7 @@ impl Memory {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Way {
     /// Which operations run in their fast form.
-    pub kernels: Kernels,
+    pub compute: ComputeOptions,
     /// Threads among which a micro-batch is split.
     pub threads: usize,
     /// Where tensors lie in this process's memory: its size before there are any. It has read the text.
@@ -109,10 +109,10 @@ pub struct Way {
 
 impl Way {
     /// On this device, in this process as it is now.
-    pub fn on(found: &Found, kernels: Kernels) -> Self {
+    pub fn on(found: &Found, compute: ComputeOptions) -> Self {
         let on_host = !found.is_gpu || found.is_software;
         let now = || resident_memory_bytes().map_or(PROGRAM, |bytes| bytes as usize);
-        Self { kernels, threads: found.training_threads(), process: on_host.then(now) }
+        Self { compute, threads: found.training_threads(), process: on_host.then(now) }
     }
 }
 
@@ -133,11 +133,11 @@ pub fn memory(model: &ModelConfig, config: &RunConfig, way: &Way) -> Memory {
     // The sum over earlier micro-batches stays beside the gradients of this one.
     let earlier = if rows < train.batch_size { weights } else { 0 };
 
-    let block = F32 * tokens * per_token(model, way.kernels, t);
-    let head = F32 * tokens * norm_per_token(model, way.kernels);
+    let block = F32 * tokens * per_token(model, way.compute, t);
+    let head = F32 * tokens * norm_per_token(model, way.compute);
     let entering = F32 * tokens * d;
-    let passing = F32 * tokens * passing_per_token(model, way.kernels, t);
-    let loss = F32 * (loss_numbers(model, way.kernels, tokens, workers) + workers * v * d);
+    let passing = F32 * tokens * passing_per_token(model, way.compute, t);
+    let loss = F32 * (loss_numbers(model, way.compute, tokens, workers) + workers * v * d);
 
     let (activations, gradients, in_passing) = if train.recompute {
         // The inputs of all blocks, and one block at a time: the last while no gradients but the head's are there, the first
@@ -160,7 +160,7 @@ pub fn memory(model: &ModelConfig, config: &RunConfig, way: &Way) -> Memory {
         ("copies", [0, 0, moments.max(weights)]),
     ];
     if let Some(process) = way.process {
-        let share = match (train.recompute, way.kernels.attention) {
+        let share = match (train.recompute, way.compute.attention) {
             _ if with_muon => HELD_IN_MANY_SIZES,
             (true, false) => HELD_IN_MANY_SIZES,
             (true, true) => HELD_RECOMPUTING,
@@ -175,48 +175,48 @@ pub fn memory(model: &ModelConfig, config: &RunConfig, way: &Way) -> Memory {
 }
 
 /// Numbers that a norm keeps of a token.
-fn norm_per_token(model: &ModelConfig, kernels: Kernels) -> usize {
-    if kernels.norm { 2 * model.hidden_size } else { 3 * model.hidden_size }
+fn norm_per_token(model: &ModelConfig, compute: ComputeOptions) -> usize {
+    if compute.norm { 2 * model.hidden_size } else { 3 * model.hidden_size }
 }
 
 /// Numbers that a block keeps of a token, by the table above.
-fn per_token(model: &ModelConfig, kernels: Kernels, t: usize) -> usize {
+fn per_token(model: &ModelConfig, compute: ComputeOptions, t: usize) -> usize {
     let (h, queries) = (model.num_attention_heads, model.num_attention_heads * model.head_dim); // H, HE
     let (d, f, keys) = (model.hidden_size, model.intermediate_size, model.num_key_value_heads * model.head_dim); // KE
     let drops = usize::from(model.dropout > 0.0);
-    let head_norms = match (model.qk_norm, kernels.norm) {
+    let head_norms = match (model.qk_norm, compute.norm) {
         (false, _) => 0,
         (true, true) => queries + keys,
         (true, false) => 2 * (queries + keys),
     };
-    let scores = if is_fused(model, kernels) { h } else { (3 + drops) * h * t };
+    let scores = if is_fused(model, compute) { h } else { (3 + drops) * h * t };
     let mlp = match model.mlp {
-        Mlp::Swiglu if kernels.activation => 3 * f,
-        Mlp::Gelu if kernels.activation => 2 * f,
+        Mlp::Swiglu if compute.activation => 3 * f,
+        Mlp::Gelu if compute.activation => 2 * f,
         Mlp::Swiglu | Mlp::Gelu => 5 * f,
         _ => 2 * f,
     };
     let masks = 2 * drops * d;
-    2 * norm_per_token(model, kernels) + head_norms + 2 * queries + 2 * keys + scores + mlp + masks
+    2 * norm_per_token(model, compute) + head_norms + 2 * queries + 2 * keys + scores + mlp + masks
 }
 
 /// Whether attention runs without scores in memory.
-fn is_fused(model: &ModelConfig, kernels: Kernels) -> bool {
-    kernels.attention && model.dropout == 0.0
+fn is_fused(model: &ModelConfig, compute: ComputeOptions) -> bool {
+    compute.attention && model.dropout == 0.0
 }
 
 /// Numbers a token of the gradients that are there at once within a block's backward pass: those of three tensors of the MLP
 /// and of three as wide as the model, or of two tensors of scores.
-fn passing_per_token(model: &ModelConfig, kernels: Kernels, t: usize) -> usize {
-    let scores = if is_fused(model, kernels) { 0 } else { 2 * model.num_attention_heads * t };
+fn passing_per_token(model: &ModelConfig, compute: ComputeOptions, t: usize) -> usize {
+    let scores = if is_fused(model, compute) { 0 } else { 2 * model.num_attention_heads * t };
     (3 * (model.intermediate_size + model.hidden_size)).max(scores)
 }
 
 /// Numbers of the logits and what is made of them.
-fn loss_numbers(model: &ModelConfig, kernels: Kernels, tokens: usize, workers: usize) -> usize {
+fn loss_numbers(model: &ModelConfig, compute: ComputeOptions, tokens: usize, workers: usize) -> usize {
     let (v, d) = (model.vocab_size.max(1), model.hidden_size);
     let rows = |chunk: usize, tokens: usize| (chunk / v).clamp(1, tokens.max(1));
-    match (kernels.cross_entropy, kernels.linear) {
+    match (compute.cross_entropy, compute.thread_pool) {
         (false, _) => 3 * tokens * v,
         (true, true) => workers * rows(CHUNK[0], tokens.div_ceil(workers)) * v + tokens * d,
         (true, false) => 3 * rows(CHUNK[1], tokens) * v + tokens * d,
@@ -249,7 +249,7 @@ mod tests {
         config
     }
 
-    const FAST: Kernels = Kernels {
+    const FAST: ComputeOptions = ComputeOptions {
         norm: true,
         rotary: true,
         activation: true,
@@ -258,11 +258,11 @@ mod tests {
         adam_w: true,
         linear: true,
         product: true,
-        ..Kernels::READABLE
+        ..ComputeOptions::READABLE
     };
 
-    fn way(kernels: Kernels) -> Way {
-        Way { kernels, threads: 2, process: Some(PROGRAM) }
+    fn way(compute: ComputeOptions) -> Way {
+        Way { compute, threads: 2, process: Some(PROGRAM) }
     }
 
     /// Counted by hand: D = 8, F = 16, L = 2, H = 2, K = 1, E = 4, V = 10, N = 16, W = 2.
@@ -297,7 +297,7 @@ mod tests {
         let gelu = memory(&gelu, &config(), &way(FAST));
         assert_eq!(gelu.parts[3].1, [4 * 16 * (2 * 90 + 16), 0, 0]);
 
-        let readable = memory(&model(), &config(), &way(Kernels::READABLE));
+        let readable = memory(&model(), &config(), &way(ComputeOptions::READABLE));
         // Norms 2 * 24, q and out 16, k and v 8, scores 3 * 2 * 4, MLP 5 * 16: 176; the last norm 24.
         assert_eq!(readable.parts[3].1, [4 * 16 * (2 * 176 + 24), 0, 0]);
     }

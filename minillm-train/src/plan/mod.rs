@@ -55,7 +55,7 @@ pub fn evaluations(config: &RunConfig) -> usize {
 #[cfg(test)]
 mod tests {
     use minillm_model::config::ModelOptions;
-    use minillm_model::ops::Kernels;
+    use minillm_model::ops::ComputeOptions;
 
     use super::*;
 
@@ -64,7 +64,7 @@ mod tests {
         let model = ModelOptions { hidden_size: Some(256), ..ModelOptions::default() }.resolve(1000, 512);
         let mut config = RunConfig::default();
         (config.train.batch_size, config.train.context) = (24, 512);
-        let way = Way { kernels: Kernels::READABLE, threads: 4, process: None };
+        let way = Way { compute: ComputeOptions::READABLE, threads: 4, process: None };
         let at = |gigabytes: f64| suggest(&model, &config, &way, (gigabytes * 1e9) as u64);
         let roomy = at(1000.0).unwrap();
         assert_eq!((roomy.micro_batch_size, roomy.accumulation, roomy.recompute), (24, 1, false));

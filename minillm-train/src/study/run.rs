@@ -256,7 +256,7 @@ impl<'a> Trained<'a> {
         let path = directory.join(locate::checkpoint_name(config.train.max_steps));
         let device = found.device.clone();
         let mut checkpoint = checkpoint::load(&path, &device)?;
-        checkpoint.model = checkpoint.model.with_kernels(config.train.kernels_on(&device)?);
+        checkpoint.model = checkpoint.model.with_compute(config.train.compute_on(&device)?);
         Ok(Self { config, checkpoint, device, threads: found.training_threads() })
     }
 

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use minillm_model::checkpoint::encoding::Encoding;
 use minillm_model::checkpoint::gguf::{self, Texts, Value as GgufValue};
 use minillm_model::checkpoint::weights::{HostTensor, HostTensors};
+use minillm_model::encoding::Encoding;
 
 use super::Loader::Gguf;
 use super::{Case, SOUND, case, cut, fixed, nested, patch};

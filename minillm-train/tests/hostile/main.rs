@@ -22,7 +22,6 @@ use std::time::{Duration, Instant};
 
 use burn::tensor::Device;
 use minillm_model::checkpoint::durable;
-use minillm_model::checkpoint::encoding::Encoding;
 use minillm_model::checkpoint::gguf;
 use minillm_model::checkpoint::locate::with_causes;
 use minillm_model::checkpoint::manifest::{MANIFEST_FILE, Manifest, verify_checkpoint};
@@ -30,6 +29,7 @@ use minillm_model::checkpoint::weights;
 use minillm_model::checkpoint::{self, CONFIG_FILE, Contents, INDEX_FILE, TOKENIZER_FILE, WEIGHTS_FILE, safetensors};
 use minillm_model::config::ModelOptions;
 use minillm_model::decoder::LanguageModel;
+use minillm_model::encoding::Encoding;
 use minillm_model::init;
 use minillm_model::tokenizer::Tokenizer;
 use minillm_train::data::Part;

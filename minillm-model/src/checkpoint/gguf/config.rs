@@ -5,10 +5,10 @@ use super::super::tensor_files::{HostTensor, TensorFiles};
 use super::Value;
 use super::read::Keys;
 use super::write::KeyList;
+use crate::config::rope_scaling::{yarn_beta_fast, yarn_beta_slow};
 use crate::config::{AttentionBias, Mlp, ModelConfig, Norm, Position, RopeScaling};
 use crate::error::{Error, Result};
-use crate::layers::rope::frequencies;
-use crate::layers::rope_scaling::{yarn_beta_fast, yarn_beta_slow};
+use crate::layers::rope_table::frequencies;
 
 /// llama3 scaling in GGUF: what each pair's frequency is divided by.
 pub const ROPE_FACTORS: &str = "rope_freqs.weight";

@@ -45,11 +45,11 @@ use std::path::Path;
 
 use burn::tensor::Device;
 
-use super::encoding::Encoding;
 use super::naming::Naming;
 use super::weights::{self, HostTensors};
 use super::{Checkpoint, Contents};
 use crate::config::ModelConfig;
+use crate::encoding::Encoding;
 use crate::error::{Error, Result};
 use crate::stats;
 use crate::tokenizer::Tokenizer;

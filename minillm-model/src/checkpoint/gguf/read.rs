@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 
 use fs_err as fs;
 
-use super::super::encoding::Encoding;
 use super::super::tensor_files::{MOST_TENSORS, Stored, TensorFiles, damaged};
 use super::{ALIGNMENT, ALIGNMENT_KEY, MAGIC, Texts, VERSION, Value, tensor_type, value_type};
+use crate::encoding::Encoding;
 use crate::error::{Error, Result};
 
 /// Files of real models have some dozens.

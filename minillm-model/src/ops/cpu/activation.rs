@@ -1,4 +1,4 @@
-//! The curves of [`GeluMlp`](crate::layers::gelu_mlp::GeluMlp) in one pass over memory, and their gradients in another.
+//! The activations of [`GeluMlp`](crate::layers::gelu_mlp::GeluMlp) in one pass over memory, and their gradients in another.
 //!
 //! ```text
 //! gelu(z) = z s,  s = sigmoid(2 u),  u = sqrt(2/pi) (z + 0.044715 z^3)        as (1 + tanh(u)) / 2 = sigmoid(2 u)
@@ -8,7 +8,7 @@
 
 use super::math::{sigmoid, vectorised};
 use super::share::{self, PIECE};
-use crate::ops::activation::Curve;
+use crate::ops::activation::Activation;
 
 /// sqrt(2 / pi)
 const SQRT_2_OVER_PI: f32 = 0.797_884_6;
@@ -18,23 +18,23 @@ const CUBIC: f32 = 0.044_715;
 
 /// # Shapes
 /// - `z` -> the same
-pub fn forward(z: &[f32], curve: Curve) -> Vec<f32> {
-    match curve {
-        Curve::Gelu => each(z, z, |z, _| z * gate(z)),
-        Curve::Relu2 => each(z, z, |z, _| positive(z) * positive(z)),
+pub fn forward(z: &[f32], kind: Activation) -> Vec<f32> {
+    match kind {
+        Activation::GeluTanh => each(z, z, |z, _| z * gate(z)),
+        Activation::Relu2 => each(z, z, |z, _| positive(z) * positive(z)),
     }
 }
 
 /// # Shapes
 /// - `z`, `grad` -> the gradient of `z`
-pub fn backward(z: &[f32], grad: &[f32], curve: Curve) -> Vec<f32> {
-    match curve {
-        Curve::Gelu => each(z, grad, |z, grad| {
+pub fn backward(z: &[f32], grad: &[f32], kind: Activation) -> Vec<f32> {
+    match kind {
+        Activation::GeluTanh => each(z, grad, |z, grad| {
             let gate = gate(z);
             let slope = 2.0 * SQRT_2_OVER_PI * (1.0 + 3.0 * CUBIC * z * z);
             grad * (gate + z * gate * (1.0 - gate) * slope)
         }),
-        Curve::Relu2 => each(z, grad, |z, grad| grad * 2.0 * positive(z)),
+        Activation::Relu2 => each(z, grad, |z, grad| grad * 2.0 * positive(z)),
     }
 }
 

@@ -59,30 +59,30 @@ fn rows<'a>(heads: &Heads<'a>, b: usize, head: usize, range: &Range<usize>) -> M
 
 /// # Shapes
 /// - `query`: `[B, H, T, E]`, `key` and `value`: `[B, K, S, E]` -> the output as `[B, T, H, E]`, and the logarithms of
-///   the rows' sums, `[B, H, T, 1]`
+///   the rows' sums of exponentials, `[B, H, T, 1]`
 pub fn forward(query: Heads, key: Heads, value: Heads, window: Option<usize>) -> (Vec<f32>, Vec<f32>) {
     /// Products of a number of a query and one of a key that are worth another thread.
     const WORTH_SHARING: usize = 16 * 1024;
 
     let [b, h, t, e] = query.shape;
     let extent = Extent::new(&query, &key, window);
-    let (mut out, mut logs) = (vec![0.0; b * t * h * e], vec![0.0; b * h * t]);
+    let (mut out, mut logsumexp) = (vec![0.0; b * t * h * e], vec![0.0; b * h * t]);
     // A query head is a share of the work, whether it has keys of its own or not.
     let shares = if h * t * extent.s * e >= WORTH_SHARING { h } else { 1 };
     let heads_per_share = h / shares;
-    let tasks = by_group(&mut out, [b, h, t, e], shares).into_iter().zip(logs.chunks_mut(heads_per_share * t));
-    share::for_each(tasks.enumerate().collect(), |(task, (mut out, logs))| {
+    let tasks = by_group(&mut out, [b, h, t, e], shares).into_iter().zip(logsumexp.chunks_mut(heads_per_share * t));
+    share::for_each(tasks.enumerate().collect(), |(task, (mut out, logsumexp))| {
         let (b, first) = (task / shares, task % shares * heads_per_share);
-        for (head, (out, logs)) in (first..).zip(out.chunks_mut(t).zip(logs.chunks_mut(t))) {
+        for (head, (out, logsumexp)) in (first..).zip(out.chunks_mut(t).zip(logsumexp.chunks_mut(t))) {
             let kv = head / extent.g;
             if t == 1 {
-                logs[0] = one_query(query.vector(b, head, 0), &key, &value, (b, kv), extent.keys(0), out[0]);
+                logsumexp[0] = one_query(query.vector(b, head, 0), &key, &value, (b, kv), extent.keys(0), out[0]);
             } else {
-                one_head(&query, &key, &value, (b, head, kv), extent, out, logs);
+                one_head(&query, &key, &value, (b, head, kv), extent, out, logsumexp);
             }
         }
     });
-    (out, logs)
+    (out, logsumexp)
 }
 
 /// A single query: two passes over the keys and values, no matrices.
@@ -119,7 +119,7 @@ fn one_head(
     (b, head, kv): (usize, usize, usize),
     extent: Extent,
     out: &mut [&mut [f32]],
-    logs: &mut [f32],
+    logsumexp: &mut [f32],
 ) {
     let e = query.shape[3];
     let factor = 1.0 / (e as f32).sqrt();
@@ -137,7 +137,7 @@ fn one_head(
                 let scores = &mut scores[seen];
                 let shift = largest(scores);
                 let sum = exponentials(scores, shift);
-                logs[t] = shift + sum.ln();
+                logsumexp[t] = shift + sum.ln();
             }
         });
         let weights = Matrix::new(&scores, queries.len(), width, width);
@@ -154,9 +154,9 @@ fn one_head(
     }
 }
 
-/// What the forward pass saw and kept, and the gradient of what it gave.
+/// What the forward pass was given and what it gave, and the gradient of its output.
 #[derive(Clone, Copy, Debug)]
-pub struct Kept<'a> {
+pub struct SavedForBackward<'a> {
     /// `[B, H, T, E]`
     pub query: Heads<'a>,
     /// `[B, K, S, E]`
@@ -166,17 +166,17 @@ pub struct Kept<'a> {
     /// `[B, H, T, E]`
     pub out: Heads<'a>,
     /// `[B, H, T, 1]`
-    pub logs: &'a [f32],
+    pub logsumexp: &'a [f32],
     /// `[B, H, T, E]`
     pub grad: Heads<'a>,
 }
 
 /// # Shapes
 /// - -> gradients of `query` as `[B, T, H, E]`, of `key` and `value` as `[B, S, K, E]`
-pub fn backward(kept: Kept, window: Option<usize>) -> [Vec<f32>; 3] {
-    let [b, h, t, e] = kept.query.shape;
-    let [_, k, s, _] = kept.key.shape;
-    let extent = Extent::new(&kept.query, &kept.key, window);
+pub fn backward(saved: SavedForBackward, window: Option<usize>) -> [Vec<f32>; 3] {
+    let [b, h, t, e] = saved.query.shape;
+    let [_, k, s, _] = saved.key.shape;
+    let extent = Extent::new(&saved.query, &saved.key, window);
     let mut dquery = vec![0.0; b * t * h * e];
     let (mut dkey, mut dvalue) = (vec![0.0; b * s * k * e], vec![0.0; b * s * k * e]);
     let dqueries = by_group(&mut dquery, [b, h, t, e], k);
@@ -187,7 +187,7 @@ pub fn backward(kept: Kept, window: Option<usize>) -> [Vec<f32>; 3] {
         let at = (task / k, task % k);
         let mut sums = KeyValueGradients { key: vec![0.0; s * e], value: vec![0.0; s * e] };
         for (g, dquery) in dquery.chunks_mut(t).enumerate() {
-            one_head_backward(&kept, at, g, extent, dquery, &mut sums);
+            one_head_backward(&saved, at, g, extent, dquery, &mut sums);
         }
         let copy = |from: &[f32], to: Vec<&mut [f32]>| {
             to.into_iter().zip(from.chunks_exact(e)).for_each(|(to, from)| to.copy_from_slice(from));
@@ -205,24 +205,24 @@ struct KeyValueGradients {
 }
 
 fn one_head_backward(
-    kept: &Kept,
+    saved: &SavedForBackward,
     (b, kv): (usize, usize),
     g: usize,
     extent: Extent,
     dquery: &mut [&mut [f32]],
     sums: &mut KeyValueGradients,
 ) {
-    let (e, k) = (kept.query.shape[3], kept.key.shape[1]);
+    let (e, k) = (saved.query.shape[3], saved.key.shape[1]);
     let head = kv * extent.g + g;
-    let logs = &kept.logs[((b * k + kv) * extent.g + g) * extent.t..][..extent.t];
+    let logsumexp = &saved.logsumexp[((b * k + kv) * extent.g + g) * extent.t..][..extent.t];
     let factor = 1.0 / (e as f32).sqrt();
     let (mut weights, mut dscores, mut dblock) = (Vec::new(), Vec::new(), vec![0.0; BLOCK * e]);
     for (queries, keys) in extent.blocks() {
         let (count, width) = (queries.len(), keys.len());
         weights.resize(count * width, 0.0);
         dscores.resize(count * width, 0.0);
-        let (q, grad) = (rows(&kept.query, b, head, &queries), rows(&kept.grad, b, head, &queries));
-        let (k, v) = (rows(&kept.key, b, kv, &keys), rows(&kept.value, b, kv, &keys));
+        let (q, grad) = (rows(&saved.query, b, head, &queries), rows(&saved.grad, b, head, &queries));
+        let (k, v) = (rows(&saved.key, b, kv, &keys), rows(&saved.value, b, kv, &keys));
         product(&mut weights, width, Store::Replace, factor, q, k.transposed());
         product(&mut dscores, width, Store::Replace, 1.0, grad, v.transposed());
         vectorised!({
@@ -233,9 +233,9 @@ fn one_head_backward(
                     line[..seen.start].fill(0.0);
                     line[seen.end..].fill(0.0);
                 }
-                let along = dot(kept.out.vector(b, head, t), kept.grad.vector(b, head, t));
+                let along = dot(saved.out.vector(b, head, t), saved.grad.vector(b, head, t));
                 for (weight, dscore) in weights[seen.clone()].iter_mut().zip(&mut dscores[seen]) {
-                    *weight = exp(*weight - logs[t]);
+                    *weight = exp(*weight - logsumexp[t]);
                     *dscore = *weight * (*dscore - along) * factor;
                 }
             }

@@ -1,5 +1,5 @@
-//! What a backend must offer for its tensors to be read and made here: nothing is copied unless a tensor lies so that
-//! the numbers of its last dimension are apart.
+//! What a backend must offer for its tensors to be read and made here: nothing is copied unless the numbers of a
+//! tensor's last dimension are apart in memory.
 
 use std::borrow::Cow;
 
@@ -10,26 +10,29 @@ use burn::tensor::{Shape, TensorData};
 use super::product::Matrix;
 use super::view::Heads;
 
+/// Why a tensor of another type is a bug of ours: [`Precision`](crate::ops::Precision) allows these backends no other.
+const ONLY_F32: &str = "models are f32 on the CPU backends";
+
 /// A backend whose tensors are slices of this process's memory.
 pub trait Host: Backend {
     /// A tensor of these numbers, row-major.
     fn tensor(values: Vec<f32>, shape: Shape) -> FloatTensor<Self>;
 
     /// Its numbers, row-major.
-    fn numbers(tensor: &FloatTensor<Self>) -> Cow<'_, [f32]>;
+    fn as_slice(tensor: &FloatTensor<Self>) -> Cow<'_, [f32]>;
 
     /// Its numbers, row-major, to keep; copied only if another tensor shares them.
-    fn into_numbers(tensor: FloatTensor<Self>) -> Vec<f32>;
+    fn into_vec(tensor: FloatTensor<Self>) -> Vec<f32>;
 
-    /// Its numbers as they lie, the first one first, with the distances between neighbours in each dimension; `None` where
-    /// they do not lie in one slice.
+    /// Its numbers as they are stored, the first one first, with the strides of each dimension; `None` where they are not in
+    /// one slice.
     fn strided(tensor: &FloatTensor<Self>) -> Option<(&[f32], Vec<usize>)>;
 
     /// The ids in it, row-major.
     fn ids(tensor: &IntTensor<Self>) -> Vec<i32>;
 }
 
-/// A tensor of dimensions `[B, heads, T, E]`, borrowed where it lies well and copied where not.
+/// A tensor of dimensions `[B, heads, T, E]`, borrowed where its last dimension is contiguous and copied where not.
 pub struct HeadsIn<'a> {
     data: Cow<'a, [f32]>,
     shape: [usize; 4],
@@ -45,7 +48,7 @@ impl<'a> HeadsIn<'a> {
             Some((data, strides)) if strides[3] == 1 || e == 1 => {
                 Self { data: Cow::Borrowed(data), shape, strides: [strides[0], strides[1], strides[2]] }
             }
-            _ => Self { data: B::numbers(tensor), shape, strides: [heads * t * e, t * e, e] },
+            _ => Self { data: B::as_slice(tensor), shape, strides: [heads * t * e, t * e, e] },
         }
     }
 
@@ -55,7 +58,7 @@ impl<'a> HeadsIn<'a> {
     }
 }
 
-/// A tensor of two dimensions, borrowed where it or its transpose lies row after row and copied where not.
+/// A tensor of two dimensions, borrowed where it or its transpose is stored row after row and copied where not.
 pub struct MatrixIn<'a> {
     data: Cow<'a, [f32]>,
     shape: [usize; 2],
@@ -70,7 +73,7 @@ impl<'a> MatrixIn<'a> {
             Some((data, strides)) if strides == [1, shape[0]] => {
                 Self { data: Cow::Borrowed(&data[..shape[0] * shape[1]]), shape, transposed: true }
             }
-            _ => Self { data: B::numbers(tensor), shape, transposed: false },
+            _ => Self { data: B::as_slice(tensor), shape, transposed: false },
         }
     }
 
@@ -91,15 +94,15 @@ impl Host for burn::backend::Flex {
         burn::backend::flex::FlexTensor::from_data(TensorData::new(values, shape))
     }
 
-    fn numbers(tensor: &FloatTensor<Self>) -> Cow<'_, [f32]> {
+    fn as_slice(tensor: &FloatTensor<Self>) -> Cow<'_, [f32]> {
         if let Some(numbers) = tensor.as_slice::<f32>() {
             return Cow::Borrowed(numbers);
         }
-        Cow::Owned(Self::into_numbers(tensor.to_contiguous()))
+        Cow::Owned(Self::into_vec(tensor.to_contiguous()))
     }
 
-    fn into_numbers(tensor: FloatTensor<Self>) -> Vec<f32> {
-        into_vec(tensor.into_data())
+    fn into_vec(tensor: FloatTensor<Self>) -> Vec<f32> {
+        tensor.into_data().try_into_vec().expect(ONLY_F32)
     }
 
     fn strided(tensor: &FloatTensor<Self>) -> Option<(&[f32], Vec<usize>)> {
@@ -119,16 +122,16 @@ impl Host for burn::backend::NdArray {
         burn::backend::ndarray::NdArrayTensor::from_data(TensorData::new(values, shape))
     }
 
-    fn numbers(tensor: &FloatTensor<Self>) -> Cow<'_, [f32]> {
-        let burn::backend::ndarray::NdArrayTensor::F32(storage) = tensor else { not_f32() };
+    fn as_slice(tensor: &FloatTensor<Self>) -> Cow<'_, [f32]> {
+        let burn::backend::ndarray::NdArrayTensor::F32(storage) = tensor else { panic!("{ONLY_F32}") };
         match storage.view().to_slice() {
             Some(numbers) => Cow::Borrowed(numbers),
             None => Cow::Owned(storage.view().iter().copied().collect()),
         }
     }
 
-    fn into_numbers(tensor: FloatTensor<Self>) -> Vec<f32> {
-        let burn::backend::ndarray::NdArrayTensor::F32(storage) = tensor else { not_f32() };
+    fn into_vec(tensor: FloatTensor<Self>) -> Vec<f32> {
+        let burn::backend::ndarray::NdArrayTensor::F32(storage) = tensor else { panic!("{ONLY_F32}") };
         let array = storage.into_owned().into_owned();
         if array.is_standard_layout() {
             let length = array.len();
@@ -141,7 +144,7 @@ impl Host for burn::backend::NdArray {
     }
 
     fn strided(tensor: &FloatTensor<Self>) -> Option<(&[f32], Vec<usize>)> {
-        let burn::backend::ndarray::NdArrayTensor::F32(storage) = tensor else { not_f32() };
+        let burn::backend::ndarray::NdArrayTensor::F32(storage) = tensor else { panic!("{ONLY_F32}") };
         let view = storage.view();
         let strides = view.strides().iter().map(|&stride| usize::try_from(stride));
         // With strides that are not negative, the first number in memory is the first of the tensor.
@@ -154,17 +157,7 @@ impl Host for burn::backend::NdArray {
         match tensor {
             NdArrayTensor::I64(storage) => storage.view().iter().map(|&id| id as i32).collect(),
             NdArrayTensor::I32(storage) => storage.view().iter().copied().collect(),
-            _ => unreachable!("Burn's ndarray backend makes ids of 64 bits, and of 32 if told so"),
+            _ => panic!("Burn's ndarray backend makes ids of 64 bits, and of 32 if told so"),
         }
     }
-}
-
-#[cfg(feature = "ndarray")]
-fn not_f32() -> ! {
-    unreachable!("models are f32 on the CPU backends")
-}
-
-#[cfg(feature = "flex")]
-fn into_vec(data: TensorData) -> Vec<f32> {
-    data.try_into_vec().unwrap_or_else(|error| unreachable!("models are f32 on the CPU backends: {error}"))
 }

@@ -6,8 +6,8 @@ use super::dots::dots;
 use super::math::vectorised;
 use super::product::{Matrix, Store, product};
 use super::share;
-use crate::checkpoint::encoding::Q8_0_BLOCK;
-use crate::ops::linear::QuantizedMatrix;
+use crate::encoding::Q8_0_BLOCK;
+use crate::ops::generation::QuantizedMatrix;
 
 /// # Shapes
 /// - `x`: rows of `input`, `weight`: `[input, output]` -> rows of `output`

@@ -7,15 +7,7 @@
 use super::math::vectorised;
 use super::share;
 use super::view::{Heads, tokens_per_piece};
-
-/// Which way to turn.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Direction {
-    /// As the angles say.
-    Forth,
-    /// By the negative angles: the gradient's way.
-    Back,
-}
+use crate::ops::rotary::Direction;
 
 /// # Shapes
 /// - `x`: `[B, heads, T, E]`, `cos` and `sin`: `[T, E]` as in [`Rotation`](crate::layers::rope::Rotation)
@@ -23,7 +15,7 @@ pub enum Direction {
 pub fn rotate(x: Heads, cos: &[f32], sin: &[f32], direction: Direction) -> Vec<f32> {
     let [b, heads, t, e] = x.shape;
     let half = e / 2;
-    let turn = if direction == Direction::Forth { 1.0 } else { -1.0 };
+    let turn = if direction == Direction::Forward { 1.0 } else { -1.0 };
     let mut out = vec![0.0; b * t * heads * e];
     let tokens = tokens_per_piece(heads, e);
     share::for_each(out.chunks_mut(tokens * heads * e).enumerate().collect(), |(piece, out)| {

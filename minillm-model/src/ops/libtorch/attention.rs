@@ -5,61 +5,57 @@ use burn::backend::libtorch::TchTensor;
 use burn::backend::tensor::FloatTensor;
 use tch::{Device, Kind, Tensor};
 
-use crate::ops::attention::AttentionOp;
-use crate::ops::portable::{self, attention::Kept};
+use crate::ops::attention::{AttentionBackward, AttentionOp, SavedForBackward};
+use crate::ops::portable;
 
 impl AttentionOp for LibTorch {
-    fn attention_forward(
+    fn causal_attention(
         query: FloatTensor<Self>,
         key: FloatTensor<Self>,
         value: FloatTensor<Self>,
         window: Option<usize>,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-        if !is_native(&query.tensor, &key.tensor, window) {
-            return portable::attention::forward::<Self>(&query, &key, &value, window);
+    ) -> FloatTensor<Self> {
+        Self::attention_forward([query, key, value], window).out
+    }
+}
+
+impl AttentionBackward for LibTorch {
+    fn attention_forward(qkv: [FloatTensor<Self>; 3], window: Option<usize>) -> SavedForBackward<Self> {
+        let [query, key, value] = qkv.each_ref().map(|tensor| &tensor.tensor);
+        if !is_native(query, key, window) {
+            return portable::attention::forward::<Self>(qkv, window);
         }
-        let [query, key, value] = [query, key, value].map(|tensor| tensor.tensor);
-        let [key, value] = [&key, &value].map(|heads| repeated(heads, &query));
-        let (out, logs) = Tensor::internal_scaled_dot_product_flash_attention_for_cpu(
-            &query,
-            &key,
-            &value,
+        let (out, logsumexp) = Tensor::internal_scaled_dot_product_flash_attention_for_cpu(
+            query,
+            &repeated(key, query),
+            &repeated(value, query),
             0.0,
             true,
             None::<Tensor>,
             None,
         );
-        (TchTensor::new(out), TchTensor::new(logs))
+        SavedForBackward { out: TchTensor::new(out), logsumexp: TchTensor::new(logsumexp), window, qkv }
     }
 
-    fn attention_backward(
-        query: FloatTensor<Self>,
-        key: FloatTensor<Self>,
-        value: FloatTensor<Self>,
-        out: FloatTensor<Self>,
-        logs: FloatTensor<Self>,
-        grad: FloatTensor<Self>,
-        window: Option<usize>,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
-        if !is_native(&query.tensor, &key.tensor, window) {
-            return portable::attention::backward::<Self>(Kept { query, key, value, out, logs, grad }, window);
+    fn attention_backward(saved: SavedForBackward<Self>, grad: FloatTensor<Self>) -> [FloatTensor<Self>; 3] {
+        let [query, key, value] = saved.qkv.each_ref().map(|tensor| &tensor.tensor);
+        if !is_native(query, key, saved.window) {
+            return portable::attention::backward::<Self>(saved, grad);
         }
-        let groups = key.tensor.size()[1];
-        let [repeated_key, repeated_value] = [&key, &value].map(|heads| repeated(&heads.tensor, &query.tensor));
+        let groups = key.size()[1];
         let (dquery, dkey, dvalue) = Tensor::internal_scaled_dot_product_flash_attention_for_cpu_backward(
             &grad.tensor,
-            &query.tensor,
-            &repeated_key,
-            &repeated_value,
-            &out.tensor,
-            &logs.tensor,
+            query,
+            &repeated(key, query),
+            &repeated(value, query),
+            &saved.out.tensor,
+            &saved.logsumexp.tensor,
             0.0,
             true,
             None::<Tensor>,
             None,
         );
-        let [dkey, dvalue] = [dkey, dvalue].map(|gradient| TchTensor::new(summed(&gradient, groups)));
-        (TchTensor::new(dquery), dkey, dvalue)
+        [dquery, summed(&dkey, groups), summed(&dvalue, groups)].map(TchTensor::new)
     }
 }
 

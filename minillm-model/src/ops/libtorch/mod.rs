@@ -4,11 +4,12 @@
 mod adam_w;
 mod attention;
 mod element_wise;
-mod linear;
+mod matmul;
 mod norm;
 
 use burn::backend::LibTorch;
 
-use super::cross_entropy::CrossEntropyOp;
+use super::cross_entropy::{CrossEntropyBackward, CrossEntropyOp};
 
 impl CrossEntropyOp for LibTorch {}
+impl CrossEntropyBackward for LibTorch {}

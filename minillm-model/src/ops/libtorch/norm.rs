@@ -5,25 +5,27 @@ use burn::backend::libtorch::TchTensor;
 use burn::backend::tensor::FloatTensor;
 use tch::{Kind, Tensor};
 
-use crate::ops::layer_norm::LayerNormOp;
-use crate::ops::rms_norm::RmsNormOp;
+use crate::ops::layer_norm::{LayerNormBackward, LayerNormOp};
+use crate::ops::rms_norm::{RmsNormBackward, RmsNormOp};
 
 impl RmsNormOp for LibTorch {
     fn rms_norm(x: FloatTensor<Self>, weight: FloatTensor<Self>, eps: f64) -> FloatTensor<Self> {
         let scale = inverse_size(&x.tensor, eps); // [.., 1]
         TchTensor::new((x.tensor * scale).g_mul_(&weight.tensor))
     }
+}
 
+impl RmsNormBackward for LibTorch {
     fn rms_norm_backward(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         grad: FloatTensor<Self>,
         eps: f64,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+    ) -> [FloatTensor<Self>; 2] {
         let scale = inverse_size(&x.tensor, eps); // [.., 1]
         let normal = &x.tensor * &scale;
         let (dx, dweight) = backward(&normal, &scale, &weight.tensor, &grad.tensor);
-        (TchTensor::new(dx), TchTensor::new(dweight))
+        [dx, dweight].map(TchTensor::new)
     }
 }
 
@@ -37,20 +39,22 @@ impl LayerNormOp for LibTorch {
         let width = weight.tensor.size();
         TchTensor::new(x.tensor.layer_norm(width, Some(weight.tensor), Some(bias.tensor), eps, false))
     }
+}
 
+impl LayerNormBackward for LibTorch {
     fn layer_norm_backward(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         grad: FloatTensor<Self>,
         eps: f64,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+    ) -> [FloatTensor<Self>; 3] {
         let centred = &x.tensor - mean(&x.tensor);
         let scale = inverse_size(&centred, eps); // [.., 1]
         let normal = centred * &scale;
         let (dx, dweight) = backward(&normal, &scale, &weight.tensor, &grad.tensor);
         // The mean was taken away from every number, so it is taken away from every gradient.
         let dx = &dx - mean(&dx);
-        (TchTensor::new(dx), TchTensor::new(dweight), TchTensor::new(over_rows(&grad.tensor)))
+        [dx, dweight, over_rows(&grad.tensor)].map(TchTensor::new)
     }
 }
 

@@ -8,6 +8,7 @@ use burn::backend::{Backend, TensorMetadata, get_or_init_device_settings};
 use burn::tensor::{FloatDType, Shape};
 
 use super::{add_to, narrow, product};
+use crate::ops::attention::SavedForBackward;
 
 /// Queries in a block: large matrix products for a GPU, and B H 256 S scores at a time.
 const BLOCK: usize = 256;
@@ -95,16 +96,11 @@ impl Extent {
 }
 
 /// # Shapes
-/// - `query`: `[B, H, T, E]`, `key` and `value`: `[B, K, S, E]` -> `[B, H, T, E]`, and the logarithms of the rows' sums,
-///   `[B, H, T, 1]`
-pub fn forward<B: Backend>(
-    query: &FloatTensor<B>,
-    key: &FloatTensor<B>,
-    value: &FloatTensor<B>,
-    window: Option<usize>,
-) -> (FloatTensor<B>, FloatTensor<B>) {
+/// - query: `[B, H, T, E]`, key and value: `[B, K, S, E]`
+pub fn forward<B: Backend>(qkv: [FloatTensor<B>; 3], window: Option<usize>) -> SavedForBackward<B> {
+    let [query, key, value] = &qkv;
     let extent = Extent::new::<B>(query, key, window);
-    let (mut outs, mut logs) = (Vec::new(), Vec::new());
+    let (mut outs, mut logsumexp) = (Vec::new(), Vec::new());
     for block in extent.blocks() {
         let (queries, keys) = &block;
         let scores = extent.scores::<B>(narrow::<B>(query, 2, queries), narrow::<B>(key, 2, keys), &block);
@@ -113,9 +109,10 @@ pub fn forward<B: Backend>(
         let sums = B::float_sum_dim(weights.clone(), 3); // [B, H, n, 1]
         let mixed = product::<B>(extent.stacked::<B>(weights), narrow::<B>(value, 2, keys), value.dtype().into());
         outs.push(B::float_div(extent.unstacked::<B>(mixed), sums.clone()));
-        logs.push(B::float_add(largest, B::float_log(sums)));
+        logsumexp.push(B::float_add(largest, B::float_log(sums)));
     }
-    (joined::<B>(outs), joined::<B>(logs))
+    let (out, logsumexp) = (joined::<B>(outs), joined::<B>(logsumexp));
+    SavedForBackward { qkv, out, logsumexp, window }
 }
 
 /// Blocks of queries side by side.
@@ -123,26 +120,9 @@ fn joined<B: Backend>(mut blocks: Vec<FloatTensor<B>>) -> FloatTensor<B> {
     if blocks.len() == 1 { blocks.remove(0) } else { B::float_cat(blocks, 2) }
 }
 
-/// What the forward pass saw and kept, and the gradient of what it gave.
-#[derive(Debug)]
-pub struct Kept<B: Backend> {
-    /// `[B, H, T, E]`
-    pub query: FloatTensor<B>,
-    /// `[B, K, S, E]`
-    pub key: FloatTensor<B>,
-    /// `[B, K, S, E]`
-    pub value: FloatTensor<B>,
-    /// `[B, H, T, E]`
-    pub out: FloatTensor<B>,
-    /// `[B, H, T, 1]`
-    pub logs: FloatTensor<B>,
-    /// `[B, H, T, E]`
-    pub grad: FloatTensor<B>,
-}
-
-/// Gradients of query, key and value.
-pub fn backward<B: Backend>(kept: Kept<B>, window: Option<usize>) -> (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>) {
-    let Kept { query, key, value, out, logs, grad } = kept;
+/// Gradients of query, key and value, from that of the output.
+pub fn backward<B: Backend>(saved: SavedForBackward<B>, grad: FloatTensor<B>) -> [FloatTensor<B>; 3] {
+    let SavedForBackward { qkv: [query, key, value], out, logsumexp, window } = saved;
     let extent = Extent::new::<B>(&query, &key, window);
     let along = B::float_sum_dim(B::float_mul(out, grad.clone()), 3); // [B, H, T, 1]
     let like = key.dtype().into();
@@ -150,9 +130,10 @@ pub fn backward<B: Backend>(kept: Kept<B>, window: Option<usize>) -> (FloatTenso
     let (mut dquery, mut dkey, mut dvalue) = (Vec::new(), zeros(), zeros());
     for block in extent.blocks() {
         let (queries, keys) = &block;
-        let [q, grad, logs, along] = [&query, &grad, &logs, &along].map(|tensor| narrow::<B>(tensor, 2, queries));
+        let [q, grad, logsumexp, along] =
+            [&query, &grad, &logsumexp, &along].map(|tensor| narrow::<B>(tensor, 2, queries));
         let [k, v] = [&key, &value].map(|tensor| narrow::<B>(tensor, 2, keys));
-        let weights = B::float_exp(B::float_sub(extent.scores::<B>(q.clone(), k.clone(), &block), logs));
+        let weights = B::float_exp(B::float_sub(extent.scores::<B>(q.clone(), k.clone(), &block), logsumexp));
         let grad = extent.stacked::<B>(grad); // [B, K, G n, E]
         let transposed = |tensor| B::float_swap_dims(tensor, 2, 3);
         let dweights = extent.unstacked::<B>(product::<B>(grad.clone(), transposed(v), like));
@@ -164,5 +145,5 @@ pub fn backward<B: Backend>(kept: Kept<B>, window: Option<usize>) -> (FloatTenso
         dkey = add_to::<B>(dkey, 2, keys, part);
         dquery.push(extent.unstacked::<B>(product::<B>(dscores, k, like)));
     }
-    (joined::<B>(dquery), dkey, dvalue)
+    [joined::<B>(dquery), dkey, dvalue]
 }

@@ -8,9 +8,7 @@ use burn::backend::{Backend, Slice, TensorMetadata, get_or_init_device_settings}
 use burn::tensor::{FloatDType, IndexingUpdateOp, Shape};
 
 use super::{narrow, product};
-
-/// Logits held at once, in numbers: 64 MiB of f32. Some GPUs refuse buffers above 128 MiB.
-const CHUNK: usize = 16 * 1024 * 1024;
+use crate::ops::cross_entropy::LARGEST_CHUNK;
 
 /// The summed loss, `[1]`.
 ///
@@ -33,7 +31,7 @@ pub fn loss_and_gradients<B: Backend>(
     output: &FloatTensor<B>,
     targets: &IntTensor<B>,
     tied: bool,
-) -> (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>) {
+) -> (FloatTensor<B>, [FloatTensor<B>; 2]) {
     let transposed = |tensor| B::float_swap_dims(tensor, 0, 1);
     let matrix = if tied { transposed(output.clone()) } else { output.clone() }; // [D, V]
     let (mut losses, mut dhidden, mut doutput) = (Vec::new(), Vec::new(), Vec::new());
@@ -50,13 +48,13 @@ pub fn loss_and_gradients<B: Backend>(
         });
     }
     let dhidden = if dhidden.len() == 1 { dhidden.remove(0) } else { B::float_cat(dhidden, 0) };
-    (sum::<B>(losses.into_iter()), dhidden, sum::<B>(doutput.into_iter()))
+    (sum::<B>(losses.into_iter()), [dhidden, sum::<B>(doutput.into_iter())])
 }
 
 /// Ranges of rows whose logits are held at once.
 fn chunks<B: Backend>(hidden: &FloatTensor<B>, matrix: &FloatTensor<B>) -> impl Iterator<Item = Range<usize>> + use<B> {
     let (n, v) = (hidden.shape()[0], matrix.shape()[1]);
-    let rows = (CHUNK / v).clamp(1, n);
+    let rows = (LARGEST_CHUNK / v).clamp(1, n);
     (0..n).step_by(rows).map(move |start| start..n.min(start + rows))
 }
 

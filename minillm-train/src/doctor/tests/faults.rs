@@ -2,13 +2,14 @@
 
 use burn::module::{Module, Param};
 use burn::tensor::{Tensor, TensorData};
+use minillm_model::cases::inputs::{leaf, random};
+use minillm_model::cases::{Leaf, Prepared, to};
 use minillm_model::layers::attention::grouped_attention;
 use minillm_model::layers::dropout::Dropout;
 use minillm_model::layers::rms_norm::RmsNorm;
 
 use super::*;
 use crate::doctor::cache::{Reader, text, windowed};
-use crate::doctor::inputs::{both_ways, leaf, random, to};
 use crate::doctor::training::{gradient_norms, model, qwen3};
 
 /// The check of that name.
@@ -17,11 +18,11 @@ fn check(name: &str) -> Check {
 }
 
 fn with_fast(name: &str, fault: impl Fn(&Setting) -> Computed + 'static) -> Check {
-    Check { fast: Box::new(fault), ..check(name) }
+    Check { fast: Rc::new(fault), ..check(name) }
 }
 
 fn with_readable(name: &str, fault: impl Fn(&Setting) -> Computed + 'static) -> Check {
-    Check { readable: Box::new(fault), ..check(name) }
+    Check { readable: Rc::new(fault), ..check(name) }
 }
 
 fn outcomes(check: &Check) -> Vec<Outcome> {
@@ -46,6 +47,11 @@ fn finding(check: &Check) -> String {
     text.split_once("WRONG: ").unwrap().1.to_owned()
 }
 
+/// The value of `out`, and the gradients of the leaves.
+fn both_ways<const D: usize>(out: Tensor<D>, leaves: Vec<Leaf>) -> Computed {
+    Prepared::new(leaves, move || out.clone()).compute()
+}
+
 #[track_caller]
 fn has(text: &str, parts: &[&str]) {
     for part in parts {
@@ -54,7 +60,7 @@ fn has(text: &str, parts: &[&str]) {
 }
 
 /// Turned the wrong way: the sine's sign is lost.
-fn turned_back(Setting { device, .. }: &Setting) -> Computed {
+fn turned_back(Setting { place: Place { device, .. }, .. }: &Setting) -> Computed {
     let (start, t, e) = (2, 5, 8);
     let angle = |index: usize| {
         let (position, pair) = (start + index / e, index % e % (e / 2));
@@ -68,7 +74,7 @@ fn turned_back(Setting { device, .. }: &Setting) -> Computed {
     let heads = x.clone().swap_dims(1, 2);
     let [first, second] = [0, 1].map(|half| heads.clone().narrow(3, half * e / 2, e / 2));
     let swapped = Tensor::cat(vec![second, -first], 3);
-    both_ways(heads * table(f64::cos) + swapped * table(f64::sin), &[to("x", &x)])
+    both_ways(heads * table(f64::cos) + swapped * table(f64::sin), vec![to("x", &x)])
 }
 
 #[test]
@@ -79,12 +85,12 @@ fn a_wrong_sign_in_rope() {
 }
 
 /// Every query sees every key.
-fn unmasked(Setting { device, .. }: &Setting) -> Computed {
+fn unmasked(Setting { place: Place { device, .. }, .. }: &Setting) -> Computed {
     let query = leaf([2, 7, 4, 8], "query", device);
     let [key, value] = ["key", "value"].map(|name| leaf([2, 7, 2, 8], name, device));
     let [q, k, v] = [&query, &key, &value].map(|x| x.clone().swap_dims(1, 2));
     let out = grouped_attention(q, k, v, None, &Dropout::off());
-    both_ways(out, &[to("query", &query), to("key", &key), to("value", &value)])
+    both_ways(out, vec![to("query", &query), to("key", &key), to("value", &value)])
 }
 
 #[test]
@@ -98,12 +104,12 @@ fn a_missing_causal_mask() {
 }
 
 /// The matrix read as if it lay `[output, input]`.
-fn transposed(Setting { device, .. }: &Setting) -> Computed {
+fn transposed(Setting { place: Place { device, .. }, .. }: &Setting) -> Computed {
     let x = leaf([2, 40, 96], "x", device);
     let weight = Param::from_tensor(random([96, 72], "weight", device));
     let bias = Param::from_tensor(random([72], "bias", device));
     let out = x.clone().matmul(weight.val().reshape([72, 96]).transpose().unsqueeze()) + bias.val().unsqueeze();
-    both_ways(out, &[to("x", &x), to("weight", &weight.val()), to("bias", &bias.val())])
+    both_ways(out, vec![to("x", &x), to("weight", &weight.val()), to("bias", &bias.val())])
 }
 
 #[test]
@@ -114,11 +120,11 @@ fn a_transposed_weight() {
 }
 
 /// A norm that lets no gradient through to what it normalises.
-fn detached(Setting { device, .. }: &Setting) -> Computed {
+fn detached(Setting { place: Place { device, .. }, .. }: &Setting) -> Computed {
     let x = leaf([5, 33], "x", device);
     let mut norm = RmsNorm::new(33, 1e-3, device);
-    (norm.kernels, norm.weight) = (Kernels::READABLE, Param::from_tensor(random([33], "weight", device)));
-    both_ways(norm.forward(x.clone().detach()), &[to("x", &x), to("weight", &norm.weight.val())])
+    norm.weight = Param::from_tensor(random([33], "weight", device));
+    both_ways(norm.forward(x.clone().detach()), vec![to("x", &x), to("weight", &norm.weight.val())])
 }
 
 #[test]

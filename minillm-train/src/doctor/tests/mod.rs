@@ -3,11 +3,12 @@
 mod faults;
 
 use std::collections::BTreeSet;
+use std::rc::Rc;
 
 use minillm_infer::device::{self, Found};
 use minillm_model::checkpoint::durable::System;
 use minillm_model::checkpoint::weights::{self, HostTensor, HostTensors};
-use minillm_model::ops::Kernels;
+use minillm_model::ops::ComputeOptions;
 
 use super::check::{Check, Compute, Computed, Forms, Group, Outcome, Part, Setting, contain, examine};
 use super::limits::Described;
@@ -30,7 +31,7 @@ fn devices() -> Vec<Found> {
 
 /// What the readable form of every check gives on `flex`, by check and part.
 fn computed() -> Vec<(Check, Vec<Part>)> {
-    let setting = Setting::new(&flex(), Kernels::READABLE);
+    let setting = Setting::new(&flex(), ComputeOptions::READABLE);
     let parts = |check: Check| {
         let parts = (check.readable)(&setting).unwrap();
         (check, parts)
@@ -93,7 +94,7 @@ fn every_device_of_this_build_is_sound() {
             for outcome in &outcomes {
                 assert_eq!(outcome.finding, None, "{}: {}, {}", found.name, check.name, outcome.form.name());
             }
-            let has_fast = (check.has_fast)(&Kernels::fastest(&found.device));
+            let has_fast = (check.has_fast)(&ComputeOptions::fastest(&found.device));
             assert_eq!(outcomes.len(), if has_fast { 3 } else { 1 }, "{}: {}", found.name, check.name);
         }
         for kernels in [KernelChoice::Fast, KernelChoice::Readable].into_iter().filter(|_| is_whole) {
@@ -104,14 +105,14 @@ fn every_device_of_this_build_is_sound() {
 
 #[test]
 fn on_flex_every_operation_but_two_has_a_fast_form() {
-    let kernels = Kernels::fastest(&flex().device);
-    let without = checks().into_iter().filter(|check| !(check.has_fast)(&kernels));
+    let fastest = ComputeOptions::fastest(&flex().device);
+    let without = checks().into_iter().filter(|check| !(check.has_fast)(&fastest));
     assert_eq!(without.map(|check| check.name).collect::<Vec<_>>(), ["embedding", "dropout"]);
 }
 
 /// A form whose every number is larger by one percent.
 fn perturbed(form: Compute) -> Compute {
-    Box::new(move |setting| {
+    Rc::new(move |setting| {
         let mut parts = form(setting)?;
         parts.iter_mut().flat_map(|part| &mut part.values).for_each(|value| *value *= 1.01);
         Ok(parts)

@@ -2,12 +2,12 @@
 
 use serde_json::json;
 
-use super::super::super::encoding::Encoding;
 use super::super::super::tensor_files::{HostTensor, HostTensors};
 use super::super::read::open;
 use super::super::write::{KeyList, write};
 use super::super::{Texts, Value};
 use super::{JSON, PRE, TOKENS, keys, read};
+use crate::encoding::Encoding;
 use crate::error::Result;
 use crate::tokenizer::Tokenizer;
 

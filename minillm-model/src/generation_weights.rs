@@ -1,23 +1,38 @@
-//! A model whose matrices are kept in 8 bits, for generation: a quarter of the memory, and of the time to read it.
+//! A model's matrices as generation reads them: stored as files store them, or in 8 bits, a quarter of the memory and of the
+//! time to read it.
 
 use std::sync::Arc;
 
 use burn::module::Param;
 use burn::tensor::{Shape, Tensor};
 
-use super::linear::QuantizedMatrix;
-use crate::checkpoint::encoding::Q8_0_BLOCK;
 use crate::checkpoint::weights::to_host;
-use crate::decoder::LanguageModel;
+use crate::decoder::{Decoder, LanguageModel};
+use crate::encoding::Q8_0_BLOCK;
 use crate::error::{Error, Result};
+use crate::layers::Mlp;
+use crate::layers::attention::Attention;
 use crate::layers::linear::Linear;
+use crate::ops::generation::{QuantizedMatrix, output_major};
 
 impl LanguageModel {
+    /// The same model with its matrices as generation reads them, and as a model read from a file has them: both then compute
+    /// the same bits. For a model without autodiff; a copy of its matrices where they are stored as in training.
+    #[must_use]
+    pub fn for_generation(mut self) -> Self {
+        if self.compute.decode_matvec {
+            for linear in self.model.linears().chain(&mut self.lm_head).filter(|linear| linear.quantized.is_none()) {
+                linear.weight = Param::from_tensor(output_major(linear.weight.val()));
+            }
+        }
+        self
+    }
+
     /// The same model with every matrix of a linear layer and the output matrix in llama.cpp's `Q8_0`. It generates and
     /// scores; it can be neither trained nor saved. Fails on a device without the kernels, and on a width that is not
     /// whole blocks.
     pub fn quantized(mut self) -> Result<Self> {
-        if !self.kernels.linear {
+        if !self.compute.decode_matvec {
             return Err(Error::InvalidConfig {
                 field: "weights",
                 problem: "cannot be in 8 bits on this device".to_owned(),
@@ -62,4 +77,18 @@ fn matrix(weight: &[f32], input: usize) -> Result<QuantizedMatrix> {
         problem: format!("and `intermediate_size` must be multiples of {Q8_0_BLOCK} for 8-bit weights; {input} is not"),
         hint: "leave the weights in f32".to_owned(),
     })
+}
+
+impl Decoder {
+    /// The matrices of all blocks.
+    fn linears(&mut self) -> impl Iterator<Item = &mut Linear> {
+        self.layers.iter_mut().flat_map(|block| {
+            let Attention { q_proj, k_proj, v_proj, o_proj, .. } = &mut block.self_attn;
+            let mlp = match &mut block.mlp {
+                Mlp::Swiglu(mlp) => vec![&mut mlp.gate_proj, &mut mlp.up_proj, &mut mlp.down_proj],
+                Mlp::Gelu(mlp) => vec![&mut mlp.up_proj, &mut mlp.down_proj],
+            };
+            [q_proj, k_proj, v_proj, o_proj].into_iter().chain(mlp)
+        })
+    }
 }

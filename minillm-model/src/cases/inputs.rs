@@ -1,11 +1,10 @@
-//! What the checks compute on: the same numbers on every device, from the project's own random streams.
+//! What the cases compute on: the same numbers on every device, from the project's own random streams.
 
-use burn::tensor::{Device, Gradients, Int, Tensor, TensorData};
-use minillm_model::config::{ModelConfig, ModelOptions, Preset};
-use minillm_model::random::stream;
+use burn::tensor::{Device, Int, Tensor, TensorData};
 use rand::RngExt;
 
-use super::check::{Computed, Part};
+use crate::config::{ModelConfig, ModelOptions, Preset};
+use crate::random::stream;
 
 /// Of all random streams here. Another seed needs another file of stored values.
 pub const SEED: u64 = 11;
@@ -29,30 +28,6 @@ pub fn leaf<const D: usize>(shape: [usize; D], name: &str, device: &Device) -> T
 /// Token ids, or targets, row by row.
 pub fn ids(values: &[i32], rows: usize, device: &Device) -> Tensor<2, Int> {
     Tensor::from_data(TensorData::new(values.to_vec(), [rows, values.len() / rows]), device)
-}
-
-/// Something to differentiate by: its name, and its gradient after a backward pass, flattened.
-pub type Leaf = (&'static str, Box<dyn Fn(&Gradients) -> Option<Tensor<1>>>);
-
-/// `tensor` as a [`Leaf`].
-pub fn to<const D: usize>(name: &'static str, tensor: &Tensor<D>) -> Leaf {
-    let tensor = tensor.clone();
-    (name, Box::new(move |gradients| tensor.grad(gradients).map(|gradient| gradient.reshape([-1]))))
-}
-
-/// The value of `out`, and the gradients of its sum with unequal weights.
-pub fn both_ways<const D: usize>(out: Tensor<D>, leaves: &[Leaf]) -> Computed {
-    let weights = random(out.dims(), "output weights", &out.device());
-    let gradients = (out.clone() * weights).sum().backward();
-    let mut parts = vec![Part::read("value", out.inner())?];
-    for (name, gradient) in leaves {
-        let what = format!("gradient of `{name}`");
-        parts.push(match gradient(&gradients) {
-            Some(gradient) => Part::read(what, gradient)?,
-            None => Part { what, values: Vec::new() },
-        });
-    }
-    Ok(parts)
 }
 
 /// An architecture with layers of D = `hidden_size` and F = `intermediate_size`, for the layers' constructors.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::{AttentionBias, Mlp, ModelConfig, Norm, Position, RopeScaling};
+use super::{AttentionBias, Mlp, ModelConfig, Norm, Position, RopeScaling};
 
 /// A named filling of the switches.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

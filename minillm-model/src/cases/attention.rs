@@ -1,0 +1,49 @@
+//! Attention's core, with as many key/value heads as query heads, with fewer, and with a window.
+
+use super::Place;
+use super::inputs::leaf;
+use super::prepared::{Prepared, to};
+use crate::layers::causal_mask::CausalMask;
+use crate::layers::dropout::Dropout;
+use crate::layers::forms;
+
+/// Of one attention, in the project's letters: B, H, K, T, S, E, window.
+#[derive(Clone, Copy, Debug)]
+pub struct Sizes(usize, usize, usize, usize, usize, usize, Option<usize>);
+
+impl Sizes {
+    /// Every query head has keys of its own.
+    pub const MHA: Self = Self(2, 2, 2, 7, 7, 8, None);
+    /// Two query heads share a key/value head.
+    pub const GQA: Self = Self(2, 4, 2, 7, 7, 8, None);
+    /// More tokens than a block of the CPU's fast form has (64), each looking 20 back.
+    pub const WINDOW: Self = Self(1, 2, 1, 70, 70, 5, Some(20));
+    /// A model 384 wide with 6 heads and 4 sequences of 256 tokens.
+    pub const BENCH: Self = Self(4, 6, 6, 256, 256, 64, None);
+}
+
+/// A single token; queries after a cache.
+pub const FULL: [Sizes; 2] = [Sizes(2, 1, 1, 1, 1, 4, None), Sizes(2, 4, 4, 9, 100, 8, None)];
+/// Fewer and more queries than a block of 64; one query after a cache.
+pub const GROUPED: [Sizes; 3] =
+    [Sizes(2, 4, 2, 7, 7, 8, None), Sizes(2, 6, 2, 70, 70, 5, None), Sizes(2, 4, 2, 1, 90, 8, None)];
+/// Windows that end in the block, before it, and after a cache.
+pub const WINDOWED: [Sizes; 4] = [
+    Sizes(2, 3, 1, 150, 150, 16, Some(20)),
+    Sizes(2, 2, 2, 65, 65, 32, Some(2)),
+    Sizes(2, 4, 2, 1, 90, 8, Some(3)),
+    Sizes(2, 2, 1, 130, 200, 8, Some(64)),
+];
+
+/// Heads are brought forward as the layer does it: the vectors of a head do not follow one another in memory.
+pub fn attention(Sizes(b, h, k, t, s, e, window): Sizes, place: &Place) -> Result<Prepared, String> {
+    let Place { device, compute, .. } = place.clone();
+    let query = leaf([b, t, h, e], "query", &device);
+    let [key, value] = ["key", "value"].map(|name| leaf([b, s, k, e], name, &device));
+    let leaves = vec![to("query", &query), to("key", &key), to("value", &value)];
+    let mask = CausalMask::new(window);
+    Ok(Prepared::new(leaves, move || {
+        let [query, key, value] = [&query, &key, &value].map(|x| x.clone().swap_dims(1, 2)); // [B, heads, T or S, E]
+        forms::attend(query, key, value, &mask, &Dropout::off(), compute)
+    }))
+}

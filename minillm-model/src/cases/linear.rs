@@ -1,0 +1,68 @@
+//! Products with a layer's matrix: in training, in generation, and with the matrix in 8 bits.
+
+use std::sync::Arc;
+
+use burn::module::Param;
+use burn::tensor::{Tensor, TensorData};
+
+use super::Place;
+use super::inputs::{leaf, random, values};
+use super::prepared::{Prepared, to};
+use crate::encoding::Encoding;
+use crate::layers::context::ForwardContext;
+use crate::layers::forms;
+use crate::layers::linear::Linear;
+use crate::ops::generation::{QuantizedMatrix, output_major};
+
+/// Rows, inputs and outputs: all remainders of the CPU's tiles.
+pub const SIZES: [(usize, usize, usize); 7] =
+    [(1, 1, 1), (3, 7, 5), (8, 33, 65), (1, 256, 700), (2, 260, 130), (13, 40, 200), (70, 96, 301)];
+
+/// `x`: `[B 2, T, input]` -> output, with a bias
+pub fn linear((t, input, output): (usize, usize, usize), place: &Place) -> Result<Prepared, String> {
+    let Place { device, compute, .. } = place.clone();
+    let x = leaf([2, t, input], "x", &device);
+    let mut linear = Linear::new(input, output, true, &device);
+    let bias = Param::from_tensor(random([output], "bias", &device));
+    linear.weight = Param::from_tensor(random([input, output], "weight", &device));
+    let leaves = vec![to("x", &x), to("weight", &linear.weight.val()), to("bias", &bias.val())];
+    linear.bias = Some(bias);
+    Ok(Prepared::new(leaves, move || linear.forward(x.clone(), &ForwardContext::new(compute))))
+}
+
+/// `x`: `[1, rows, input]` -> output, with the matrix as generation stores it, and as a tied embedding is.
+pub fn few_rows((rows, input, output): (usize, usize, usize), place: &Place) -> Result<Prepared, String> {
+    let Place { plain, compute, .. } = place.clone();
+    let x = random([1, rows, input], "x", &plain);
+    let mut linear = Linear::new(input, output, false, &plain);
+    linear.weight = Param::from_tensor(random([input, output], "weight", &plain));
+    if compute.decode_matvec {
+        linear.weight = Param::from_tensor(output_major(linear.weight.val()));
+    }
+    let embedding = random([output, input], "embedding", &plain);
+    Ok(Prepared::forward_only(move || {
+        let context = ForwardContext::new(compute);
+        vec![
+            ("value", linear.forward(x.clone(), &context).reshape([-1])),
+            ("value with a tied matrix", forms::tied_head(x.clone(), embedding.clone(), compute).reshape([-1])),
+        ]
+    }))
+}
+
+/// `x`: `[1, rows, input]` -> output. The readable form multiplies with the rounded matrix.
+pub fn in_8_bits((rows, input, output): (usize, usize, usize), place: &Place) -> Result<Prepared, String> {
+    let Place { plain, compute, .. } = place.clone();
+    let x = random([1, rows, input], "x", &plain);
+    let weight = values(output * input, "weight"); // [output, input]
+    let mut linear = Linear::new(input, output, false, &plain);
+    if compute.decode_matvec {
+        let matrix = QuantizedMatrix::new(&weight, input).ok_or("the input is not whole blocks")?;
+        linear.quantized = Some(Arc::new(matrix));
+    } else {
+        let rounded = TensorData::new(Encoding::Q8_0.round(&weight), [output, input]);
+        linear.weight = Param::from_tensor(Tensor::<2>::from_data(rounded, &plain).transpose());
+    }
+    Ok(Prepared::forward_only(move || {
+        vec![("value", linear.forward(x.clone(), &ForwardContext::new(compute)).reshape([-1]))]
+    }))
+}

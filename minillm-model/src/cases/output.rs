@@ -1,0 +1,68 @@
+//! What comes after the last layer: the loss from hidden states, and the optimiser's rule.
+
+use burn::module::Param;
+use burn::tensor::Tensor;
+
+use super::Place;
+use super::inputs::{ids, leaf, random, sized};
+use super::prepared::{Prepared, to};
+use crate::config::{ModelConfig, Preset};
+use crate::decoder::LanguageModel;
+use crate::loss::IGNORED;
+use crate::ops::AdamWStep;
+use crate::ops::adam_w::{adam_w as fused, readable, sum_of_squares};
+
+/// `hidden`: `[B 2, T, D]`, V tokens, one of ten positions not scored; the output matrix is the embedding if `tied`
+pub fn cross_entropy(
+    (tied, t, d, v): (bool, usize, usize, usize),
+    Place { device, compute, .. }: &Place,
+) -> Result<Prepared, String> {
+    let config = ModelConfig { tie_word_embeddings: tied, ..sized(Preset::Llama, d, 8, v) };
+    let mut model = LanguageModel::new(&config, device).map_err(|error| error.to_string())?.with_compute(*compute);
+    let output = match &mut model.lm_head {
+        Some(head) => &mut head.weight,               // [D, V]
+        None => &mut model.model.embed_tokens.weight, // [V, D]
+    };
+    *output = Param::from_tensor(random(output.val().dims(), "output", device));
+    let output = output.val();
+    let hidden = leaf([2, t, d], "hidden", device);
+    let few = [3, 1, 36, 1, IGNORED, 9, 2, 6, 0, 3];
+    let targets: Vec<i32> = few.iter().copied().cycle().take(2 * t).collect();
+    let targets = ids(&targets, 2, device);
+    let leaves = vec![to("hidden", &hidden), to("output", &output)];
+    Ok(Prepared::new(leaves, move || model.summed_loss(hidden.clone(), targets.clone())))
+}
+
+/// How the optimiser moves a parameter; `time` is the step.
+const STEP: AdamWStep = AdamWStep {
+    time: 1,
+    learning_rate: 0.01,
+    beta1: 0.9,
+    beta2: 0.95,
+    epsilon: 1e-8,
+    weight_decay: 0.1,
+    grad_factor: 0.5,
+};
+
+/// Three steps of one parameter of `n` numbers, each with a gradient of its own, and the sum of squares that clipping needs.
+pub fn adam_w(n: usize, Place { plain, compute, .. }: &Place) -> Result<Prepared, String> {
+    let weight = random([n], "weight", plain);
+    let gradients = ["first", "second", "third"].map(|name| random([n], &format!("{name} gradient"), plain));
+    let is_fast = compute.adam_w;
+    Ok(Prepared::forward_only(move || {
+        let rule = if is_fast { fused } else { readable };
+        let (mut weight, mut mean, mut square) = (weight.clone(), weight.zeros_like(), weight.zeros_like());
+        for (index, gradient) in gradients.iter().enumerate() {
+            let step = AdamWStep { time: index + 1, ..STEP };
+            [weight, mean, square] = rule(weight, gradient.clone(), mean, square, step);
+        }
+        let first: Tensor<1> = gradients[0].clone();
+        let squares = if is_fast { sum_of_squares(first) } else { first.square().sum() };
+        vec![
+            ("weight", weight),
+            ("running mean", mean),
+            ("running mean of squares", square),
+            ("sum of squares", squares),
+        ]
+    }))
+}

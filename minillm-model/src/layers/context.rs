@@ -1,0 +1,43 @@
+//! What one pass through the model shares: made once, given to every layer.
+//!
+//! A layer holds parameters and nothing else. How to compute, where the tokens stand, who may look at whom and what is
+//! dropped belong to a pass, so they are handed down. What a pass needs besides (positions for each row of the batch,
+//! masks between packed documents, adapters) has its place here, too.
+
+use super::causal_mask::CausalMask;
+use super::dropout::Dropout;
+use super::rope::Rotation;
+use crate::ops::ComputeOptions;
+
+/// What every layer of one forward pass is given.
+#[derive(Debug, Default)]
+pub struct ForwardContext {
+    /// Which implementation of an operation runs, and in which precision.
+    pub compute: ComputeOptions,
+    /// The rotation of the positions given, where positions are rotary.
+    pub rotation: Option<Rotation>,
+    /// What is dropped in training.
+    pub dropout: Dropout,
+    /// For blocks whose queries look at all earlier positions.
+    full_mask: CausalMask,
+    /// For blocks with a sliding window.
+    windowed_mask: CausalMask,
+}
+
+impl ForwardContext {
+    /// For layers that do not depend on positions: without a rotation and without dropout.
+    pub fn new(compute: ComputeOptions) -> Self {
+        Self { compute, ..Self::default() }
+    }
+
+    /// For tokens with this rotation, in a model of which some blocks look back `window` positions only.
+    pub fn at(compute: ComputeOptions, rotation: Option<Rotation>, window: Option<usize>, dropout: Dropout) -> Self {
+        let (full_mask, windowed_mask) = (CausalMask::new(None), CausalMask::new(window));
+        Self { compute, rotation, dropout, full_mask, windowed_mask }
+    }
+
+    /// Who may look at whom in a block with this window.
+    pub fn mask(&self, window: Option<usize>) -> &CausalMask {
+        if window.is_some() { &self.windowed_mask } else { &self.full_mask }
+    }
+}

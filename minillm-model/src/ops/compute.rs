@@ -1,0 +1,121 @@
+//! Which operations run in their fast form.
+
+use burn::backend::DispatchDevice;
+use burn::tensor::Device;
+
+use super::Precision;
+
+/// How a pass computes: the operations that have a fast form, whether it is used, and the precision of matrix products.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(clippy::struct_excessive_bools)] // a set
+pub struct ComputeOptions {
+    /// [`rms_norm`](super::rms_norm) and [`layer_norm`](super::layer_norm)
+    pub norm: bool,
+    /// [`rotary`](super::rotary)
+    pub rotary: bool,
+    /// What is between the MLP's matrices: [`swiglu`](super::swiglu), [`activation`](super::activation)
+    pub activation: bool,
+    /// [`attention`](super::attention)
+    pub attention: bool,
+    /// [`cross_entropy`](super::cross_entropy)
+    pub cross_entropy: bool,
+    /// [`adam_w`](super::adam_w)
+    pub adam_w: bool,
+    /// [`matmul`](super::matmul)
+    pub matmul: bool,
+    /// [`generation`](super::generation): matrices as files store them, and in 8 bits
+    pub decode_matvec: bool,
+    /// Operations share their work among the threads of one pool, on the CPU.
+    pub thread_pool: bool,
+    /// Of matrix products.
+    pub precision: Precision,
+}
+
+impl ComputeOptions {
+    /// The layers' own lines, everywhere.
+    pub const READABLE: Self = Self {
+        norm: false,
+        rotary: false,
+        activation: false,
+        attention: false,
+        cross_entropy: false,
+        adam_w: false,
+        matmul: false,
+        decode_matvec: false,
+        thread_pool: false,
+        precision: Precision::F32,
+    };
+
+    /// What `portable` has: for every backend.
+    const PORTABLE: Self = Self { attention: true, cross_entropy: true, ..Self::READABLE };
+
+    /// What `cpu` has.
+    const CPU: Self = Self {
+        norm: true,
+        rotary: true,
+        activation: true,
+        adam_w: true,
+        matmul: true,
+        decode_matvec: true,
+        thread_pool: true,
+        ..Self::PORTABLE
+    };
+
+    /// What `libtorch` has: what `cpu` has, but for generation; LibTorch has threads of its own.
+    #[cfg(feature = "tch")]
+    const LIBTORCH: Self = Self { decode_matvec: false, thread_pool: false, ..Self::CPU };
+
+    /// What `device` has. A device that this crate does not know computes with the readable lines.
+    pub fn fastest(device: &Device) -> Self {
+        Self::of(device.as_dispatch())
+    }
+
+    #[allow(unreachable_patterns, clippy::match_same_arms)] // in a program without some of the backends
+    fn of(device: &DispatchDevice) -> Self {
+        match device {
+            #[cfg(feature = "flex")]
+            DispatchDevice::Flex(_) => Self::CPU,
+            #[cfg(feature = "ndarray")]
+            DispatchDevice::NdArray(_) => Self::CPU,
+            #[cfg(feature = "tch")]
+            DispatchDevice::LibTorch(_) => Self::LIBTORCH,
+            #[cfg(feature = "cube")]
+            DispatchDevice::Cube(_) => Self::PORTABLE,
+            DispatchDevice::Autodiff(inner) => Self::of(inner),
+            _ => Self::READABLE,
+        }
+    }
+
+    /// Runs `work`, on a CPU inside the pool of threads among which operations share their work: entering it costs as much as
+    /// a small operation.
+    pub fn run<R: Send>(self, work: impl FnOnce() -> R + Send) -> R {
+        #[cfg(feature = "cpu-kernels")]
+        if self.thread_pool {
+            return rayon::scope(|_| work());
+        }
+        work()
+    }
+
+    /// The fast forms of training, one after the other: each the one before and one operation more.
+    pub fn cumulative(self) -> Vec<(&'static str, Self)> {
+        let mut steps = vec![("readable", Self { precision: self.precision, ..Self::READABLE })];
+        let mut add = |name, has: bool, set: fn(&mut Self)| {
+            let mut compute = steps.last().map_or(Self::READABLE, |(_, compute)| *compute);
+            set(&mut compute);
+            if has {
+                steps.push((name, compute));
+            }
+        };
+        add("+ products", self.matmul, |compute| compute.matmul = true);
+        add("+ attention", self.attention, |compute| compute.attention = true);
+        add("+ cross-entropy", self.cross_entropy, |compute| compute.cross_entropy = true);
+        add("+ norms", self.norm, |compute| compute.norm = true);
+        add("+ activations", self.activation, |compute| compute.activation = true);
+        add("+ rotary", self.rotary, |compute| compute.rotary = true);
+        add("+ AdamW", self.adam_w, |compute| compute.adam_w = true);
+        if let Some((_, whole)) = steps.last_mut() {
+            *whole = self; // with what is not of training
+        }
+        steps
+    }
+}
