@@ -56,9 +56,13 @@ fn the_cpu_backends_have_all_fast_forms() {
     }
 }
 
+/// What a reader sees who has changed a layer and not its fast form.
+const EDITED: &str = "the layer's own lines and its fast form differ. If you have just edited the layer: by default the fast form runs, so \
+    train with `--set train.kernels=readable` to run your lines, or change the fast form in `minillm-model/src/ops/`, too";
+
 /// Every row of the table of cases, at every size: the layers' own choice gives with the fast form what it gives without.
 #[test]
-fn every_operation() {
+fn edited_layers_match_their_fast_forms() {
     for (name, device, fastest) in devices() {
         for case in cases::all().iter().filter(|case| (case.has_fast)(&fastest)) {
             for (size, prepare) in &case.sizes {
@@ -67,7 +71,7 @@ fn every_operation() {
                 let (expected, got) = (compute(ComputeOptions::READABLE), compute(fastest));
                 assert_eq!(got.len(), expected.len(), "{name}: {}, {size}", case.name);
                 for (got, expected) in got.iter().zip(&expected) {
-                    let what = format!("{name}: {}, {size}: {}", case.name, got.what);
+                    let what = format!("{} on {name}, size {size}, {}: {EDITED}", case.name, got.what);
                     assert_eq!(got.what, expected.what);
                     close_values(&what, &got.values, &expected.values);
                 }

@@ -12,7 +12,7 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 
 use crate::config::ModelConfig;
-use crate::kv_cache::LayerCache;
+use crate::kv_cache::Cache;
 use crate::layers::attention::{Attention, attention_weights};
 use crate::layers::context::ForwardContext;
 use crate::layers::dropout::dropout;
@@ -48,7 +48,7 @@ impl Block {
 
     /// # Shapes
     /// - `x`: `[B, T, D]` -> `[B, T, D]`
-    pub fn forward(&self, x: Tensor<3>, cache: Option<&mut LayerCache>, context: &ForwardContext) -> Tensor<3> {
+    pub fn forward(&self, x: Tensor<3>, cache: Cache, context: &ForwardContext) -> Tensor<3> {
         let drop = context.dropout.at(self.index as u64 + 1); // place 0 is the embedding
         let normalized = self.input_layernorm.forward(x.clone(), context);
         let x = x + dropout(self.self_attn.forward(normalized, cache, &drop.at(0), context), &drop.at(1));

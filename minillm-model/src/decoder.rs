@@ -123,10 +123,11 @@ impl LanguageModel {
     /// # Shapes
     /// - `hidden`: `[B, T, D]` -> `[B, T, V]`
     pub fn logits(&self, hidden: Tensor<3>) -> Tensor<3> {
+        let context = ForwardContext::new(self.compute);
         match (&self.lm_head, &self.quantized) {
-            (Some(lm_head), _) => lm_head.forward(hidden, &ForwardContext::new(self.compute)),
+            (Some(lm_head), _) => lm_head.forward(hidden, &context),
             (None, Some(matrix)) => forms::quantized_linear(hidden, matrix, None),
-            (None, None) => forms::tied_head(hidden, self.model.embed_tokens.weight.val(), self.compute),
+            (None, None) => forms::tied_head(hidden, self.model.embed_tokens.weight.val(), &context),
         }
     }
 }

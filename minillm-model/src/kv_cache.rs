@@ -17,6 +17,9 @@ pub struct LayerCache {
     len: usize,
 }
 
+/// What a block's attention is given of it: nothing in training.
+pub type Cache<'a> = Option<&'a mut LayerCache>;
+
 /// The caches of all blocks.
 #[derive(Clone, Debug)]
 pub struct KvCache {
@@ -47,6 +50,11 @@ impl KvCache {
         self.capacity
     }
 
+    /// How many positions are still free.
+    pub fn remaining(&self) -> usize {
+        self.capacity - self.len()
+    }
+
     /// The memory it holds, full or not.
     pub fn bytes(&self) -> usize {
         let numbers = |tensor: &Tensor<4>| tensor.dims().iter().product::<usize>();
@@ -74,13 +82,20 @@ impl LayerCache {
         self.len == 0
     }
 
-    /// Adds T positions and returns all S of them.
+    /// Adds T positions and returns all S of them. The caller sees that there is room: [`KvCache::remaining`].
+    ///
+    /// # Panics
+    /// If there is none.
     ///
     /// # Shapes
     /// - `key`, `value`: `[B, K, T, E]` -> `[B, K, S, E]`
     pub fn append(&mut self, key: Tensor<4>, value: Tensor<4>) -> (Tensor<4>, Tensor<4>) {
         let [b, k, t, e] = key.dims();
-        let (start, end) = (self.len, self.len + t);
+        let (start, end, capacity) = (self.len, self.len + t, self.key.dims()[2]);
+        assert!(
+            end <= capacity,
+            "the cache has room for {capacity} positions, of which {start} are filled; {t} more do not fit"
+        );
         let added = [0..b, 0..k, start..end, 0..e];
         // `inplace` hands over the only reference, so that the backend can write without copying the rest.
         self.key.inplace(|cache| cache.slice_assign(added.clone(), key));

@@ -58,7 +58,7 @@ fn an_activation_of_your_own() {
         fs::copy(root().join(file), project.join(file)).unwrap();
     }
 
-    insert(&project.join("minillm-model/src/config.rs"), Some("    Relu2,"), &arm);
+    insert(&project.join("minillm-model/src/config/mod.rs"), Some("    Relu2,"), &arm);
     let mlp = project.join("minillm-model/src/layers/gelu_mlp.rs");
     insert(&mlp, Some("Mlp::Relu2 => relu(up).square(),"), &line);
     insert(&mlp, None, &function);

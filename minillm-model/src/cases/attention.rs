@@ -3,7 +3,7 @@
 use super::Place;
 use super::inputs::leaf;
 use super::prepared::{Prepared, to};
-use crate::layers::causal_mask::CausalMask;
+use crate::layers::context::ForwardContext;
 use crate::layers::dropout::Dropout;
 use crate::layers::forms;
 
@@ -37,13 +37,12 @@ pub const WINDOWED: [Sizes; 4] = [
 
 /// Heads are brought forward as the layer does it: the vectors of a head do not follow one another in memory.
 pub fn attention(Sizes(b, h, k, t, s, e, window): Sizes, place: &Place) -> Result<Prepared, String> {
-    let Place { device, compute, .. } = place.clone();
+    let (device, context) = (place.device.clone(), ForwardContext::at(place.compute, None, window, Dropout::off()));
     let query = leaf([b, t, h, e], "query", &device);
     let [key, value] = ["key", "value"].map(|name| leaf([b, s, k, e], name, &device));
     let leaves = vec![to("query", &query), to("key", &key), to("value", &value)];
-    let mask = CausalMask::new(window);
     Ok(Prepared::new(leaves, move || {
         let [query, key, value] = [&query, &key, &value].map(|x| x.clone().swap_dims(1, 2)); // [B, heads, T or S, E]
-        forms::attend(query, key, value, &mask, &Dropout::off(), compute)
+        forms::attend(query, key, value, window, &Dropout::off(), &context)
     }))
 }

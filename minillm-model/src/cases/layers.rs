@@ -21,39 +21,39 @@ const EPS: f64 = 1e-3;
 
 /// `x`: `[rows, D]`
 pub fn rms_norm([rows, d]: [usize; 2], place: &Place) -> Result<Prepared, String> {
-    let Place { device, compute, .. } = place.clone();
+    let (device, context) = (place.device.clone(), ForwardContext::new(place.compute));
     let x = leaf([rows, d], "x", &device);
     let mut norm = RmsNorm::new(d, EPS, &device);
     norm.weight = Param::from_tensor(random([d], "weight", &device));
     let leaves = vec![to("x", &x), to("weight", &norm.weight.val())];
-    Ok(Prepared::new(leaves, move || forms::rms_norm(&norm, x.clone(), compute)))
+    Ok(Prepared::new(leaves, move || forms::rms_norm(&norm, x.clone(), &context)))
 }
 
 /// `x`: `[rows, D]`, with or without a bias
 pub fn layer_norm((rows, d, has_bias): (usize, usize, bool), place: &Place) -> Result<Prepared, String> {
-    let Place { device, compute, .. } = place.clone();
+    let (device, context) = (place.device.clone(), ForwardContext::new(place.compute));
     let x = leaf([rows, d], "x", &device);
     let mut norm = LayerNorm::new(d, EPS, has_bias, &device);
     norm.weight = Param::from_tensor(random([d], "weight", &device));
     norm.bias = has_bias.then(|| Param::from_tensor(random([d], "bias", &device)));
     let mut leaves = vec![to("x", &x), to("weight", &norm.weight.val())];
     leaves.extend(norm.bias.as_ref().map(|bias| to("bias", &bias.val())));
-    Ok(Prepared::new(leaves, move || forms::layer_norm(&norm, x.clone(), compute)))
+    Ok(Prepared::new(leaves, move || forms::layer_norm(&norm, x.clone(), &context)))
 }
 
 /// `x`: `[B 2, T, H, E]` from position `start` on, with the heads brought forward as attention does it: the vectors of a head
 /// do not follow one another in memory.
 pub fn rotary((heads, t, e, start): (usize, usize, usize, usize), place: &Place) -> Result<Prepared, String> {
-    let Place { device, compute, .. } = place.clone();
+    let (device, context) = (place.device.clone(), ForwardContext::new(place.compute));
     let config = ModelConfig { head_dim: e, ..sized(Preset::Llama, 16, 8, 7) };
     let rotation = RotaryEmbedding::new(&config, &device).at(start, t);
     let x = leaf([2, t, heads, e], "x", &device);
-    Ok(Prepared::new(vec![to("x", &x)], move || forms::rotate(&rotation, x.clone().swap_dims(1, 2), compute)))
+    Ok(Prepared::new(vec![to("x", &x)], move || forms::rotate(&rotation, x.clone().swap_dims(1, 2), &context)))
 }
 
 /// `x`: `[B 1, T, D 8]`, F as given
 pub fn swiglu((t, f): (usize, usize), place: &Place) -> Result<Prepared, String> {
-    let Place { device, compute, .. } = place.clone();
+    let (device, context) = (place.device.clone(), ForwardContext::new(place.compute));
     let mut mlp = Swiglu::new(&sized(Preset::Llama, 8, f, 7), &device);
     mlp.gate_proj.weight = Param::from_tensor(random([8, f], "gate", &device));
     mlp.up_proj.weight = Param::from_tensor(random([8, f], "up", &device));
@@ -61,19 +61,19 @@ pub fn swiglu((t, f): (usize, usize), place: &Place) -> Result<Prepared, String>
     let x = leaf([1, t, 8], "x", &device);
     let (gate, up) = (mlp.gate_proj.weight.val(), mlp.up_proj.weight.val());
     let leaves = vec![to("x", &x), to("gate_proj", &gate), to("up_proj", &up)];
-    Ok(Prepared::new(leaves, move || forms::swiglu(&mlp, x.clone(), &ForwardContext::new(compute))))
+    Ok(Prepared::new(leaves, move || forms::swiglu(&mlp, x.clone(), &context)))
 }
 
 /// `x`: `[B 1, T, D 8]`, F as given, with this activation between the matrices
 pub fn mlp(activation: config::Mlp, (t, f): (usize, usize), place: &Place) -> Result<Prepared, String> {
-    let Place { device, compute, .. } = place.clone();
+    let (device, context) = (place.device.clone(), ForwardContext::new(place.compute));
     let config = ModelConfig { mlp: activation, mlp_bias: false, ..sized(Preset::Gpt2, 8, f, 7) };
     let mut mlp = GeluMlp::new(&config, &device);
     mlp.up_proj.weight = Param::from_tensor(random([8, f], "up", &device));
     mlp.down_proj.weight = Param::from_tensor(random([f, 8], "down", &device));
     let x = leaf([1, t, 8], "x", &device);
     let leaves = vec![to("x", &x), to("up_proj", &mlp.up_proj.weight.val())];
-    Ok(Prepared::new(leaves, move || forms::gelu_mlp(&mlp, x.clone(), &ForwardContext::new(compute))))
+    Ok(Prepared::new(leaves, move || forms::gelu_mlp(&mlp, x.clone(), &context)))
 }
 
 /// 12 tokens of 11, so that some come twice and their gradients have to be added; D 8

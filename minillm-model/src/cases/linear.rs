@@ -20,19 +20,20 @@ pub const SIZES: [(usize, usize, usize); 7] =
 
 /// `x`: `[B 2, T, input]` -> output, with a bias
 pub fn linear((t, input, output): (usize, usize, usize), place: &Place) -> Result<Prepared, String> {
-    let Place { device, compute, .. } = place.clone();
+    let (device, context) = (place.device.clone(), ForwardContext::new(place.compute));
     let x = leaf([2, t, input], "x", &device);
     let mut linear = Linear::new(input, output, true, &device);
     let bias = Param::from_tensor(random([output], "bias", &device));
     linear.weight = Param::from_tensor(random([input, output], "weight", &device));
     let leaves = vec![to("x", &x), to("weight", &linear.weight.val()), to("bias", &bias.val())];
     linear.bias = Some(bias);
-    Ok(Prepared::new(leaves, move || linear.forward(x.clone(), &ForwardContext::new(compute))))
+    Ok(Prepared::new(leaves, move || linear.forward(x.clone(), &context)))
 }
 
 /// `x`: `[1, rows, input]` -> output, with the matrix as generation stores it, and as a tied embedding is.
 pub fn few_rows((rows, input, output): (usize, usize, usize), place: &Place) -> Result<Prepared, String> {
     let Place { plain, compute, .. } = place.clone();
+    let context = ForwardContext::new(compute);
     let x = random([1, rows, input], "x", &plain);
     let mut linear = Linear::new(input, output, false, &plain);
     linear.weight = Param::from_tensor(random([input, output], "weight", &plain));
@@ -41,10 +42,9 @@ pub fn few_rows((rows, input, output): (usize, usize, usize), place: &Place) -> 
     }
     let embedding = random([output, input], "embedding", &plain);
     Ok(Prepared::forward_only(move || {
-        let context = ForwardContext::new(compute);
         vec![
             ("value", linear.forward(x.clone(), &context).reshape([-1])),
-            ("value with a tied matrix", forms::tied_head(x.clone(), embedding.clone(), compute).reshape([-1])),
+            ("value with a tied matrix", forms::tied_head(x.clone(), embedding.clone(), &context).reshape([-1])),
         ]
     }))
 }
@@ -52,6 +52,7 @@ pub fn few_rows((rows, input, output): (usize, usize, usize), place: &Place) -> 
 /// `x`: `[1, rows, input]` -> output. The readable form multiplies with the rounded matrix.
 pub fn in_8_bits((rows, input, output): (usize, usize, usize), place: &Place) -> Result<Prepared, String> {
     let Place { plain, compute, .. } = place.clone();
+    let context = ForwardContext::new(compute);
     let x = random([1, rows, input], "x", &plain);
     let weight = values(output * input, "weight"); // [output, input]
     let mut linear = Linear::new(input, output, false, &plain);
@@ -62,7 +63,5 @@ pub fn in_8_bits((rows, input, output): (usize, usize, usize), place: &Place) ->
         let rounded = TensorData::new(Encoding::Q8_0.round(&weight), [output, input]);
         linear.weight = Param::from_tensor(Tensor::<2>::from_data(rounded, &plain).transpose());
     }
-    Ok(Prepared::forward_only(move || {
-        vec![("value", linear.forward(x.clone(), &ForwardContext::new(compute)).reshape([-1]))]
-    }))
+    Ok(Prepared::forward_only(move || vec![("value", linear.forward(x.clone(), &context).reshape([-1]))]))
 }

@@ -76,6 +76,13 @@ enum QkvOnly {
     Qkv,
 }
 
+impl AttentionBias {
+    /// Whether query, key and value have one, and whether the output has.
+    pub fn of_projections(self) -> (bool, bool) {
+        (self != Self::None, self == Self::All)
+    }
+}
+
 impl From<BiasValue> for AttentionBias {
     fn from(value: BiasValue) -> Self {
         match value {

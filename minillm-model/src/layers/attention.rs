@@ -24,8 +24,8 @@ use super::dropout::{Dropout, dropout};
 use super::forms;
 use super::linear::Linear;
 use super::rms_norm::RmsNorm;
-use crate::config::{AttentionBias, ModelConfig};
-use crate::kv_cache::LayerCache;
+use crate::config::ModelConfig;
+use crate::kv_cache::Cache;
 
 /// Multi-head, grouped-query or multi-query attention: one field decides.
 #[derive(Module, Debug)]
@@ -54,8 +54,7 @@ impl Attention {
     pub fn new(config: &ModelConfig, index: usize, device: &Device) -> Self {
         let (d, h, k, e) =
             (config.hidden_size, config.num_attention_heads, config.num_key_value_heads, config.head_dim);
-        let qkv_bias = config.attention_bias != AttentionBias::None;
-        let output_bias = config.attention_bias == AttentionBias::All;
+        let (qkv_bias, output_bias) = config.attention_bias.of_projections();
         let head_norm = || config.qk_norm.then(|| RmsNorm::new(e, config.norm_eps, device));
         Self {
             q_proj: Linear::new(d, h * e, qkv_bias, device),
@@ -81,30 +80,20 @@ impl Attention {
 
         // 2. Bring queries and keys to one length, if the model does that.
         let (query, key) = match (&self.q_norm, &self.k_norm) {
-            (Some(q_norm), Some(k_norm)) => {
-                (forms::rms_norm(q_norm, query, context.compute), forms::rms_norm(k_norm, key, context.compute))
-            }
+            (Some(q), Some(k)) => (forms::rms_norm(q, query, context), forms::rms_norm(k, key, context)),
             _ => (query, key),
         };
 
         // 3. Rotate by absolute position; in q k^T only the difference of positions survives.
         match &context.rotation {
-            Some(rotation) => {
-                (forms::rotate(rotation, query, context.compute), forms::rotate(rotation, key, context.compute))
-            }
+            Some(rotation) => (forms::rotate(rotation, query, context), forms::rotate(rotation, key, context)),
             None => (query, key),
         }
     }
 
     /// # Shapes
     /// - `x`: `[B, T, D]` -> `[B, T, D]`; the cache, if given, grows from S - T to S positions
-    pub fn forward(
-        &self,
-        x: Tensor<3>,
-        cache: Option<&mut LayerCache>,
-        drop: &Dropout,
-        context: &ForwardContext,
-    ) -> Tensor<3> {
+    pub fn forward(&self, x: Tensor<3>, cache: Cache, drop: &Dropout, context: &ForwardContext) -> Tensor<3> {
         // 1. to 3. above.
         let (query, key) = self.query_and_key(x.clone(), context); // [B, H, T, E], [B, K, T, E]
         let value = heads(self.v_proj.forward(x, context), self.num_key_value_heads); // [B, K, T, E]
@@ -116,8 +105,7 @@ impl Attention {
         };
 
         // 5. Attend: `grouped_attention` below, or its fast form.
-        let mask = context.mask(self.window);
-        let out = forms::attend(query, key, value, mask, drop, context.compute); // [B, H, T, E]
+        let out = forms::attend(query, key, value, self.window, drop, context); // [B, H, T, E]
 
         // 6. Put the heads side by side again, and mix them.
         self.o_proj.forward(out.swap_dims(1, 2).flatten(2, 3), context) // [B, T, H E] -> [B, T, D]

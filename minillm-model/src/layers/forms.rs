@@ -11,7 +11,6 @@ use burn::module::Param;
 use burn::tensor::{FloatDType, Tensor, module};
 
 use super::attention::grouped_attention;
-use super::causal_mask::CausalMask;
 use super::context::ForwardContext;
 use super::dropout::Dropout;
 use super::gelu_mlp::GeluMlp;
@@ -22,18 +21,18 @@ use super::swiglu::Swiglu;
 use crate::config;
 use crate::ops::activation::{Activation, activation};
 use crate::ops::generation::{QuantizedMatrix, quantized_matmul};
-use crate::ops::{self, ComputeOptions, Precision};
+use crate::ops::{self, Precision};
 
 /// # Shapes
 /// - `x`: `[.., D]` -> the same
-pub fn rms_norm<const N: usize>(norm: &RmsNorm, x: Tensor<N>, compute: ComputeOptions) -> Tensor<N> {
-    if compute.norm { ops::rms_norm::rms_norm(x, norm.weight.val(), norm.eps) } else { norm.forward(x) }
+pub fn rms_norm<const N: usize>(norm: &RmsNorm, x: Tensor<N>, context: &ForwardContext) -> Tensor<N> {
+    if context.compute.norm { ops::rms_norm::rms_norm(x, norm.weight.val(), norm.eps) } else { norm.forward(x) }
 }
 
 /// # Shapes
 /// - `x`: `[.., D]` -> the same
-pub fn layer_norm<const N: usize>(norm: &LayerNorm, x: Tensor<N>, compute: ComputeOptions) -> Tensor<N> {
-    if !compute.norm {
+pub fn layer_norm<const N: usize>(norm: &LayerNorm, x: Tensor<N>, context: &ForwardContext) -> Tensor<N> {
+    if !context.compute.norm {
         return norm.forward(x);
     }
     let bias = norm.bias.as_ref().map_or_else(|| norm.weight.val().zeros_like(), Param::val);
@@ -42,8 +41,12 @@ pub fn layer_norm<const N: usize>(norm: &LayerNorm, x: Tensor<N>, compute: Compu
 
 /// # Shapes
 /// - `x`: `[B, heads, T, E]` -> the same
-pub fn rotate(rotation: &Rotation, x: Tensor<4>, compute: ComputeOptions) -> Tensor<4> {
-    if compute.rotary { ops::rotary::rotate(x, rotation.cos.clone(), rotation.sin.clone()) } else { rotation.apply(x) }
+pub fn rotate(rotation: &Rotation, x: Tensor<4>, context: &ForwardContext) -> Tensor<4> {
+    if context.compute.rotary {
+        ops::rotary::rotate(x, rotation.cos.clone(), rotation.sin.clone())
+    } else {
+        rotation.apply(x)
+    }
 }
 
 /// # Shapes
@@ -77,25 +80,25 @@ pub fn attend(
     query: Tensor<4>,
     key: Tensor<4>,
     value: Tensor<4>,
-    mask: &CausalMask,
+    window: Option<usize>,
     drop: &Dropout,
-    compute: ComputeOptions,
+    context: &ForwardContext,
 ) -> Tensor<4> {
-    if compute.attention && drop.is_off() {
-        let [query, key, value] = [query, key, value].map(|x| compute.precision.round(x));
-        return ops::attention::causal_attention(query, key, value, mask.window);
+    if context.compute.attention && drop.is_off() {
+        let [query, key, value] = [query, key, value].map(|x| context.compute.precision.round(x));
+        return ops::attention::causal_attention(query, key, value, window);
     }
     let (t, s, device) = (query.dims()[2], key.dims()[2], query.device());
-    grouped_attention(query, key, value, mask.tensor(t, s, &device), drop)
+    grouped_attention(query, key, value, context.mask(window).tensor(t, s, &device), drop)
 }
 
 /// `x W + b`
 ///
 /// # Shapes
 /// - `x`: `[B, T, input]`, `weight`: `[input, output]` -> `[B, T, output]`
-pub fn linear(x: Tensor<3>, weight: Tensor<2>, bias: Option<Tensor<1>>, compute: ComputeOptions) -> Tensor<3> {
-    match compute.precision {
-        Precision::F32 if compute.matmul => add_bias(ops::matmul::matmul(x, weight), bias),
+pub fn linear(x: Tensor<3>, weight: Tensor<2>, bias: Option<Tensor<1>>, context: &ForwardContext) -> Tensor<3> {
+    match context.compute.precision {
+        Precision::F32 if context.compute.matmul => add_bias(ops::matmul::matmul(x, weight), bias),
         Precision::F32 => module::linear(x, weight, bias),
         lower => {
             let product = module::linear(lower.round(x), lower.round(weight), None);
@@ -116,8 +119,8 @@ pub fn quantized_linear(x: Tensor<3>, matrix: &Arc<QuantizedMatrix>, bias: Optio
 ///
 /// # Shapes
 /// - `hidden`: `[B, T, D]`, `embedding`: `[V, D]` -> `[B, T, V]`
-pub fn tied_head(hidden: Tensor<3>, embedding: Tensor<2>, compute: ComputeOptions) -> Tensor<3> {
-    if compute.matmul {
+pub fn tied_head(hidden: Tensor<3>, embedding: Tensor<2>, context: &ForwardContext) -> Tensor<3> {
+    if context.compute.matmul {
         ops::matmul::matmul(hidden, embedding.transpose())
     } else {
         hidden.matmul(embedding.transpose().unsqueeze())

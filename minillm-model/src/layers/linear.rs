@@ -42,7 +42,7 @@ impl Linear {
         let bias = self.bias.as_ref().map(Param::val);
         match &self.quantized {
             Some(matrix) => forms::quantized_linear(x, matrix, bias),
-            None => forms::linear(x, self.weight.val(), bias, context.compute),
+            None => forms::linear(x, self.weight.val(), bias, context),
         }
     }
 }

@@ -51,8 +51,8 @@ impl Norm {
     /// - `x`: `[B, T, D]` -> `[B, T, D]`
     pub fn forward(&self, x: Tensor<3>, context: &ForwardContext) -> Tensor<3> {
         match self {
-            Self::Rms(norm) => forms::rms_norm(norm, x, context.compute),
-            Self::Layer(norm) => forms::layer_norm(norm, x, context.compute),
+            Self::Rms(norm) => forms::rms_norm(norm, x, context),
+            Self::Layer(norm) => forms::layer_norm(norm, x, context),
         }
     }
 }

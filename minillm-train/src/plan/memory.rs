@@ -256,8 +256,9 @@ mod tests {
         attention: true,
         cross_entropy: true,
         adam_w: true,
-        linear: true,
-        product: true,
+        decode_matvec: true,
+        thread_pool: true,
+        matmul: true,
         ..ComputeOptions::READABLE
     };
 

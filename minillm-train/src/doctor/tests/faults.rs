@@ -3,7 +3,7 @@
 use burn::module::{Module, Param};
 use burn::tensor::{Tensor, TensorData};
 use minillm_model::cases::inputs::{leaf, random};
-use minillm_model::cases::{Leaf, Prepared, to};
+use minillm_model::cases::{Leaf, Place, Prepared, to};
 use minillm_model::layers::attention::grouped_attention;
 use minillm_model::layers::dropout::Dropout;
 use minillm_model::layers::rms_norm::RmsNorm;
