@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Fuzzes the loaders of strangers' files, one after the other, each for SECONDS (60 unless told):
+# Fuzzes the loaders of untrusted files, one after the other, each for SECONDS (60 unless told):
 #
 #   fuzz/run.sh [SECONDS] [TARGET...]
 #
 # Needs nightly Rust and `cargo install cargo-fuzz`. The fuzzers start from the crafted files of
-# minillm-train/tests/hostile, which must pass first, and go on from what earlier runs found (fuzz/corpus). An input
+# minillm-train/tests/hostile, which must pass first, and continue from what earlier runs found (fuzz/corpus). An input
 # that panics, takes more than 5 seconds, 2 GiB, or one allocation of 256 MiB is a finding: it lands in
 # fuzz/artifacts, and `cargo +nightly fuzz run TARGET FILE` shows it again. Meant for a nightly job, not for CI.
 set -euo pipefail

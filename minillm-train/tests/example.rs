@@ -10,27 +10,38 @@ use std::process::Command;
 use common::root;
 use fs_err as fs;
 
-/// The code blocks of the example, in order.
-fn blocks() -> Vec<String> {
-    let text = fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
-    let (_, example) = text.split_once("### An activation of your own").unwrap();
-    let blocks = example.split("```").skip(1).step_by(2); // every second piece is inside the fences
-    blocks.map(|block| block.split_once('\n').unwrap().1.to_owned()).collect()
+/// A block of the example: the file that the comment above it names, if one does, and its code.
+struct Block {
+    file: Option<String>,
+    code: String,
 }
 
-/// Inserts `block` after the only line of a file that ends in `anchor`; without one, at the end.
-fn insert(path: &Path, anchor: Option<&str>, block: &str) {
-    let mut text = fs::read_to_string(path).unwrap();
-    let place = match anchor {
-        None => text.len(),
-        Some(anchor) => {
-            let line = format!("{anchor}\n");
-            assert_eq!(text.matches(&line).count(), 1, "{anchor} in {}", path.display());
-            text.find(&line).unwrap() + line.len()
-        }
+fn blocks() -> Vec<Block> {
+    let text = fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
+    let (_, example) = text.split_once("### An activation of your own").unwrap();
+    let parts: Vec<_> = example.split("```").collect(); // every second part is inside the fences
+    let block = |pair: &[&str]| {
+        let comment = pair[0].trim_end().rsplit('\n').next().unwrap();
+        let file = comment.strip_prefix("<!-- quoted from ").and_then(|rest| rest.strip_suffix(" -->"));
+        Block { file: file.map(str::to_owned), code: pair[1].split_once('\n').unwrap().1.to_owned() }
     };
-    text.insert_str(place, block);
-    fs::write(path, text).unwrap();
+    parts.chunks_exact(2).map(block).collect()
+}
+
+/// Applies a difference to the one place of a file that has its unchanged lines.
+fn apply(path: &Path, difference: &str) {
+    let text = fs::read_to_string(path).unwrap();
+    let lines = |is_wanted: fn(&str) -> bool| {
+        difference
+            .lines()
+            .filter(|line| is_wanted(line))
+            .map(|line| format!("{}\n", line.get(1..).unwrap_or("")))
+            .collect::<String>()
+    };
+    let (before, after) = (lines(|line| !line.starts_with('+')), lines(|line| !line.starts_with('-')));
+    assert_ne!(before, after);
+    assert_eq!(text.matches(&before).count(), 1, "{before} in {}", path.display());
+    fs::write(path, text.replace(&before, &after)).unwrap();
 }
 
 fn copy(from: &Path, to: &Path) {
@@ -48,7 +59,6 @@ fn copy(from: &Path, to: &Path) {
 
 #[test]
 fn an_activation_of_your_own() {
-    let [arm, line, function, variant] = blocks().try_into().unwrap();
     let folder = tempfile::tempdir().unwrap();
     let project = folder.path();
     for part in ["minillm-model", "minillm-infer", "minillm-train"] {
@@ -58,10 +68,12 @@ fn an_activation_of_your_own() {
         fs::copy(root().join(file), project.join(file)).unwrap();
     }
 
-    insert(&project.join("minillm-model/src/config/mod.rs"), Some("    Relu2,"), &arm);
-    let mlp = project.join("minillm-model/src/layers/gelu_mlp.rs");
-    insert(&mlp, Some("Mlp::Relu2 => relu(up).square(),"), &line);
-    insert(&mlp, None, &function);
+    let (differences, rest): (Vec<_>, Vec<_>) = blocks().into_iter().partition(|block| block.file.is_some());
+    assert!(differences.len() >= 2, "a variant and what it computes");
+    for Block { file, code } in differences {
+        apply(&project.join(file.unwrap()), &code);
+    }
+    let [Block { code: variant, .. }] = rest.try_into().ok().unwrap();
     let study = project.join("study.toml");
     let base = "title = \"MLPs\"\nquestion = \"Is a sine worth it?\"\nseeds = [1, 2]\nhold = \"parameters\"\n\
         base = \"base.toml\"\n[budget]\nsteps = 2\n[[variants]]\nname = \"GELU\"\nset = { \"model.mlp\" = \"gelu\" }\n";

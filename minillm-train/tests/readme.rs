@@ -1,4 +1,4 @@
-//! The README's commands are promises: each is run, in order, in one folder.
+//! The commands of the README and of the documents it links to are promises: each is run, in order, in one folder.
 //!
 //! Blocks marked ```` ```sh ```` are commands. `cargo run ... -p PROGRAM ... --` becomes the program that was built for
 //! the tests; training and studies are cut to two steps. Commands for a backend that is not in this build are left to the builds that have it.
@@ -7,59 +7,85 @@
 
 mod common;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use common::{Bench, infer, root, stderr};
 
+/// In this order: a later document may use the runs of an earlier one.
+const DOCUMENTS: [&str; 6] = [
+    "README.md",
+    "docs/devices.md",
+    "docs/interoperability.md",
+    "docs/performance.md",
+    "docs/shakespeare.md",
+    "docs/reliability.md",
+];
+
 #[test]
 fn the_commands_of_the_readme_work() {
-    let readme = fs_err::read_to_string(root().join("README.md")).unwrap();
     let bench = Bench::new();
     copy_configs(&bench);
     // The text that the README tells the reader to bring.
     bench.write("input.txt", &"First Citizen:\nBefore we proceed any further, hear me speak.\n\n".repeat(200));
-    let mut count = 0;
-    for line in commands(&readme) {
-        let Some(program) = line.strip_prefix("cargo run ") else {
-            assert!(is_known_tool(&line), "what is `{line}`?");
-            continue;
-        };
-        let (build, arguments) = program.split_once(" -- ").unwrap_or_else(|| panic!("no ` -- ` in `{line}`"));
-        let mut words = shell_words(arguments);
-        if words[0] == "train" {
-            words.extend(["--set", "train.max_steps=2", "--set", "schedule.warmup_steps=0"].map(str::to_owned));
-            words.extend(["--set", "eval.sample_tokens=4"].map(str::to_owned));
-            if words.contains(&"--device".to_owned()) {
-                // Software Vulkan computes on the CPU, slowly: a smaller model.
-                words
-                    .extend(["--set", "model.hidden_size=32", "--set", "model.num_hidden_layers=1"].map(str::to_owned));
-            }
-            if !words.contains(&"--resume".to_owned()) {
-                words.push("--overwrite".to_owned());
-            }
+    for document in DOCUMENTS {
+        let text = fs_err::read_to_string(root().join(document)).unwrap();
+        let commands = commands(&text);
+        assert!(!commands.is_empty(), "{document} has no commands");
+        for line in commands {
+            println!("{document}: {line}");
+            run(&bench, &line);
         }
-        if words.iter().any(|word| word.contains("shakespeare")) && words[0] == "train" {
-            words.extend(["--set", "data.files=[\"input.txt\"]"].map(str::to_owned));
-        }
-        if let Some(feature) = needs_feature(build)
-            && !minillm_infer::device::compiled().contains(&feature.as_str())
-        {
-            println!("not in this build: {line}");
-            continue;
-        }
-        if words[0] == "study" {
-            words.extend(["--set", "model.hidden_size=32"].map(str::to_owned));
-        }
-        let mut command = match build {
-            _ if build.contains("minillm-infer") => Command::new(infer()),
-            _ => bench.command(&[]),
-        };
-        let output = command.args(&words).current_dir(bench.path()).output().unwrap();
-        assert!(output.status.success(), "{line}\n{}", stderr(&output));
-        count += 1;
     }
-    assert!(count >= 5, "the README's quick start alone has more commands than {count}");
+}
+
+/// Runs one line of a document.
+fn run(bench: &Bench, line: &str) {
+    let Some(program) = line.strip_prefix("cargo run ") else {
+        assert!(is_known_tool(line), "what is `{line}`?");
+        return;
+    };
+    let (build, arguments) = program.split_once(" -- ").unwrap_or((program, ""));
+    let mut words = shell_words(arguments);
+    if words.first().is_some_and(|word| word == "train") {
+        shorten(&mut words);
+    }
+    if words.first().is_some_and(|word| word == "study") {
+        words.extend(["--set", "model.hidden_size=32"].map(str::to_owned));
+    }
+    if let Some(feature) = needs_feature(build)
+        && !minillm_infer::device::compiled().contains(&feature.as_str())
+    {
+        println!("not in this build");
+        return;
+    }
+    let mut command = match build.split_once("--example ") {
+        Some((_, name)) => Command::new(example(name)),
+        None if build.contains("minillm-infer") => Command::new(infer()),
+        None => bench.command(&[]),
+    };
+    let output = command.args(&words).current_dir(bench.path()).output().unwrap();
+    assert!(output.status.success(), "{line}\n{}", stderr(&output));
+    assert!(!build.contains("--example") || output.stdout.len() > 20, "the example prints a story");
+}
+
+/// Cuts a training to two steps, and makes it write over an earlier one.
+fn shorten(words: &mut Vec<String>) {
+    words.extend(["--set", "train.max_steps=2", "--set", "schedule.warmup_steps=0"].map(str::to_owned));
+    words.extend(["--set", "eval.sample_tokens=4"].map(str::to_owned));
+    if words.contains(&"--device".to_owned()) {
+        // Software Vulkan computes on the CPU, slowly: a smaller model.
+        words.extend(["--set", "model.hidden_size=32", "--set", "model.num_hidden_layers=1"].map(str::to_owned));
+    }
+    if !words.contains(&"--resume".to_owned()) {
+        words.push("--overwrite".to_owned());
+    }
+}
+
+/// A program of `examples/`, which `cargo test` builds next to the others.
+fn example(name: &str) -> PathBuf {
+    let folder = Path::new(env!("CARGO_BIN_EXE_minillm-train")).with_file_name("examples");
+    folder.join(format!("{name}{}", std::env::consts::EXE_SUFFIX))
 }
 
 fn copy_configs(bench: &Bench) {

@@ -1,0 +1,18 @@
+//! The crate reads no environment variable, prints nothing, downloads nothing and keeps no global state.
+
+use crate::{root, sources, without_tests};
+
+#[test]
+fn the_model_does_nothing_beside_its_work() {
+    let found = sources(&root().join("minillm-model/src"));
+    assert!(found.len() > 20);
+    for (path, text) in found {
+        let forbidden =
+            ["std::env", "env::var", "println!", "print!(", "dbg!", "TcpStream", "ureq", "static mut", "OnceLock"];
+        for word in forbidden {
+            assert!(!without_tests(&text).contains(word), "{} has `{word}`", path.display());
+        }
+    }
+    let manifest = fs_err::read_to_string(root().join("minillm-model/Cargo.toml")).unwrap();
+    assert!(!manifest.contains("default = ["), "a backend only where a program chose it");
+}
