@@ -14,7 +14,7 @@ use crate::ops;
 pub const IGNORED: i32 = -1;
 
 /// Logits held at once, in numbers: 64 MiB of f32. Some GPUs refuse buffers above 128 MiB, and B T V passes that soon.
-const LARGEST_CHUNK: usize = 16 * 1024 * 1024;
+pub const LARGEST_CHUNK: usize = 16 * 1024 * 1024;
 
 impl LanguageModel {
     /// The summed surprise of all scored targets, in nats: `[1]`. Divide by their number for the mean.
