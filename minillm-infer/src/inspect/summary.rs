@@ -7,24 +7,24 @@ use serde::Serialize;
 /// A part of the model, summed over the blocks where each of them has one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ModelPart {
-    /// What it is called.
+    /// Its name.
     pub name: &'static str,
-    /// How many of them there are.
+    /// The number of such parts: one for each block, or one.
     pub count: usize,
-    /// Of all of them.
+    /// Parameters of all `count` parts together.
     pub parameters: usize,
-    /// Of the forward pass, for one token at the end of a full context.
+    /// FLOPs of the forward pass, for one token at the end of a full context.
     pub flops_per_token: usize,
-    /// Of the parameters in f32.
+    /// Size of the parameters in f32.
     pub bytes: usize,
 }
 
 /// What the K/V cache would take with another number of key/value heads.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Cache {
-    /// K.
+    /// The number of key/value heads, K.
     pub num_key_value_heads: usize,
-    /// In f32.
+    /// Size per token in f32.
     pub bytes_per_token: usize,
     /// Whether this is the K of the model.
     pub is_this_model: bool,
@@ -39,11 +39,11 @@ pub struct Summary {
     pub context: usize,
     /// From token ids to logits.
     pub parts: Vec<ModelPart>,
-    /// Of all parts.
+    /// Parameters of all parts.
     pub parameters: usize,
-    /// Of all parts.
+    /// FLOPs per token of all parts.
     pub flops_per_token: usize,
-    /// Of all parts.
+    /// Size of all parts.
     pub bytes: usize,
     /// K = H first, then every smaller number of key/value heads that H query heads can share.
     pub kv_cache: Vec<Cache>,

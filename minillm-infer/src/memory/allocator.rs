@@ -34,7 +34,7 @@ pub fn return_drivers_memory() {
     use std::thread;
     use std::time::Duration;
 
-    use super::resident_memory_bytes;
+    use super::process::resident_memory_bytes;
 
     /// How far memory may grow in between, and how often it is looked at: 300 kernels are compiled in some seconds.
     const GROWTH: u64 = 8 << 20;

@@ -13,7 +13,7 @@
 //! ```
 //!
 //! AdamW changes every number by about the learning rate; Muon every *direction* of a matrix, also those in which the
-//! gradient is weak. [`rules`] has both; Muon's arithmetic is Burn's. Decay is applied only to tensors of two or more
+//! gradient is weak. `rules.rs` has both; Muon's arithmetic is Burn's. Decay is applied only to tensors of two or more
 //! dimensions (matrices and embeddings; a norm's weight should stay near one), the gradients are clipped by their *global*
 //! norm, the parameters are shared among the CPU cores, and the state is stored by parameter name, because Burn's own
 //! optimiser knows it by random ids that no checkpoint of weights keeps.
