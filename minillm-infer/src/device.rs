@@ -5,6 +5,9 @@
 
 use burn::tensor::{Device, DeviceType};
 
+use crate::burn_compat::computes_on_cpu;
+#[cfg(feature = "gpu")]
+use crate::burn_compat::{includes_addition, type_in_atomic};
 use crate::error::{Error, Result};
 
 /// One backend: its name on the command line and in Cargo, and what it runs on.
@@ -46,7 +49,7 @@ fn backends() -> [Backend; 9] {
 
 /// A device that can be opened.
 #[derive(Clone, Debug)]
-pub struct Found {
+pub struct DeviceInfo {
     /// What `--device` takes: `wgpu:0`.
     pub name: String,
     /// The hardware as its driver calls it, or the backend in words.
@@ -61,7 +64,7 @@ pub struct Found {
 
 /// What a device says about itself, as far as its backend passes it on: CPU backends say nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Limits {
+pub struct DeviceLimits {
     /// What its kernels are compiled for, by the runtime's name.
     pub compiles_for: Option<String>,
     /// The most bytes in one buffer, and so in one tensor.
@@ -72,9 +75,14 @@ pub struct Limits {
     pub atomic_add: Option<Vec<String>>,
 }
 
-impl Found {
+/// The former name of [`DeviceInfo`].
+pub type Found = DeviceInfo;
+/// The former name of [`DeviceLimits`].
+pub type Limits = DeviceLimits;
+
+impl DeviceInfo {
     /// Asks the device. Opens it.
-    pub fn limits(&self) -> Limits {
+    pub fn limits(&self) -> DeviceLimits {
         limits(&self.device)
     }
 
@@ -90,7 +98,7 @@ impl Found {
 }
 
 /// Every device of every backend in this program, best first.
-pub fn list() -> Vec<Found> {
+pub fn list() -> Vec<DeviceInfo> {
     backends().iter().flat_map(devices_of).collect()
 }
 
@@ -101,7 +109,7 @@ pub fn compiled() -> Vec<&'static str> {
 
 /// Opens `auto`, `NAME` or `NAME:INDEX`. `auto` is the first real GPU, else the first CPU backend, else a graphics driver that
 /// computes on the CPU.
-pub fn open(name: &str) -> Result<Found> {
+pub fn open(name: &str) -> Result<DeviceInfo> {
     if name == "auto" {
         let found = list();
         let best = found
@@ -153,7 +161,7 @@ pub fn open(name: &str) -> Result<Found> {
     })
 }
 
-fn devices_of(backend: &Backend) -> Vec<Found> {
+fn devices_of(backend: &Backend) -> Vec<DeviceInfo> {
     let Some(kind) = backend.kind else { return Vec::new() };
     let mut devices = Device::enumerate(kind()).into_vec();
     if backend.name == "tch" {
@@ -163,12 +171,11 @@ fn devices_of(backend: &Backend) -> Vec<Found> {
     devices
         .into_iter()
         .enumerate()
-        .map(|(index, device)| Found {
+        .map(|(index, device)| DeviceInfo {
             name: if many { format!("{}:{index}", backend.name) } else { backend.name.to_owned() },
             description: hardware_name(&device).unwrap_or_else(|| backend.description.to_owned()),
             is_gpu: backend.is_gpu,
-            // Burn's device type is opaque here; its debug form names wgpu's adapter kind.
-            is_software: backend.is_gpu && format!("{device:?}").contains("Cpu"),
+            is_software: backend.is_gpu && computes_on_cpu(&device),
             device,
         })
         .collect()
@@ -195,24 +202,22 @@ fn hardware_name(_device: &Device) -> Option<String> {
 }
 
 #[cfg(feature = "gpu")]
-fn limits(device: &Device) -> Limits {
-    let burn::backend::DispatchDevice::Cube(device) = device.as_dispatch() else { return Limits::default() };
+fn limits(device: &Device) -> DeviceLimits {
+    let burn::backend::DispatchDevice::Cube(device) = device.as_dispatch() else { return DeviceLimits::default() };
     let client = device.client();
     let properties = client.properties();
-    // CubeCL's own types are not among those that Burn hands on, but they say in text what they are.
-    let atomics = properties.features.types.atomic.iter().filter(|(_, uses)| format!("{uses:?}").contains("Add"));
-    let plain = |name: String| name.trim_start_matches("atomic<").trim_end_matches('>').to_owned();
-    Limits {
+    let atomics = properties.features.types.atomic.iter().filter(|(_, uses)| includes_addition(uses));
+    DeviceLimits {
         compiles_for: Some(properties.identity.fingerprint.clone()),
         largest_buffer_bytes: Some(properties.memory.max_page_size),
         memory_bytes: properties.memory.max_memory(),
-        atomic_add: Some(atomics.map(|(kind, _)| plain(kind.to_string())).collect()),
+        atomic_add: Some(atomics.map(|(kind, _)| type_in_atomic(&kind.to_string())).collect()),
     }
 }
 
 #[cfg(not(feature = "gpu"))]
-fn limits(_device: &Device) -> Limits {
-    Limits::default()
+fn limits(_device: &Device) -> DeviceLimits {
+    DeviceLimits::default()
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ pub enum Error {
         name: String,
         /// What is wrong with it, continuing the name.
         problem: String,
-        /// The way out.
+        /// What to do about it.
         hint: String,
     },
 
@@ -29,7 +29,7 @@ pub enum Error {
     Request {
         /// What is wrong, naming the option.
         problem: String,
-        /// The way out.
+        /// What to do about it.
         hint: String,
     },
 

@@ -12,13 +12,9 @@ use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
 
-static FIRST: Mutex<Option<String>> = Mutex::new(None);
+use crate::burn_compat::means_failed_work;
 
-/// Where a warning means that something was not computed: the runner thread, and fused operations.
-const WARNINGS: [&str; 2] = ["cubecl_common::device", "burn_fusion"];
-/// Where it takes an error: a device that is lost. Their warnings are about what was not measured, or come again as an error when
-/// the numbers are read.
-const ERRORS: [&str; 3] = ["cubecl_wgpu::compute", "cubecl_cuda::compute", "cubecl_hip::compute"];
+static FIRST: Mutex<Option<String>> = Mutex::new(None);
 
 /// The first failure since the program began.
 pub fn first() -> Option<String> {
@@ -36,7 +32,7 @@ impl<S: Subscriber> Layer<S> for Watch {
         }
         let mut seen = Seen { source: event.metadata().target().to_owned(), message: String::new() };
         event.record(&mut seen);
-        if seen.is_failure(*event.metadata().level()) {
+        if means_failed_work(&seen.source, *event.metadata().level()) {
             FIRST.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(seen.message);
         }
     }
@@ -46,13 +42,6 @@ impl<S: Subscriber> Layer<S> for Watch {
 struct Seen {
     source: String,
     message: String,
-}
-
-impl Seen {
-    fn is_failure(&self, level: Level) -> bool {
-        let is_from = |sources: &[&str]| sources.iter().any(|source| self.source.starts_with(source));
-        is_from(&WARNINGS) || level == Level::ERROR && is_from(&ERRORS)
-    }
 }
 
 impl Visit for Seen {

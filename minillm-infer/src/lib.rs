@@ -6,9 +6,9 @@
 
 #![recursion_limit = "256"]
 
-pub mod card;
-pub mod cli;
+mod burn_compat;
 pub mod decode_stream;
+pub mod describe;
 pub mod device;
 pub mod error;
 pub mod export;
@@ -16,7 +16,10 @@ pub mod failures;
 pub mod generate;
 pub mod html;
 pub mod inspect;
+pub mod logging;
 pub mod memory;
+pub mod number;
+pub mod output;
 pub mod sampling;
 pub mod score;
 pub mod verify;

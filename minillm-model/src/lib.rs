@@ -34,6 +34,7 @@
 #![recursion_limit = "256"]
 
 pub mod block;
+mod burn_compat;
 pub mod cases;
 pub mod checkpoint;
 pub mod config;

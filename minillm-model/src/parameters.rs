@@ -6,6 +6,7 @@
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::Tensor;
 
+use crate::burn_compat::is_enum;
 use crate::config::{AttentionBias, Mlp, ModelConfig, Norm, Position};
 
 /// Sees every parameter with its name.
@@ -117,7 +118,7 @@ struct Walk<'a, T> {
 
 impl<T> Walk<'_, T> {
     fn enter(&mut self, name: &str, container: &str) {
-        self.path.push((!container.starts_with("Enum:")).then(|| name.to_owned()));
+        self.path.push((!is_enum(container)).then(|| name.to_owned()));
     }
 
     fn name(&self) -> String {

@@ -79,7 +79,7 @@ impl State {
 
 /// What a checkpoint is made of.
 #[derive(Clone, Copy)]
-pub struct Parts<'a> {
+pub struct CheckpointParts<'a> {
     /// The run's configuration, resolved.
     pub run_config: &'a RunConfig,
     /// The architecture.
@@ -96,8 +96,8 @@ pub struct Parts<'a> {
 
 /// Writes everything into `directory`, which exists; [`run_dir`](crate::run_dir) publishes it. Weights that are not finite
 /// are an error.
-pub fn save(disk: &dyn Disk, directory: &Path, parts: Parts) -> Result<()> {
-    let Parts { run_config, model_config, model, tokenizer, optimizer, state } = parts;
+pub fn save(disk: &dyn Disk, directory: &Path, parts: CheckpointParts) -> Result<()> {
+    let CheckpointParts { run_config, model_config, model, tokenizer, optimizer, state } = parts;
     model_files::save(disk, directory, model_config, model, tokenizer)?;
     let folder = directory.join(FOLDER);
     disk.create_dir(&folder).map_err(write_error)?;

@@ -41,7 +41,7 @@ pub enum Error {
         field: String,
         /// What is wrong, continuing the key's name.
         problem: String,
-        /// The way out.
+        /// What to do about it.
         hint: String,
     },
 
@@ -52,7 +52,7 @@ pub enum Error {
         path: PathBuf,
         /// What is wrong with it.
         problem: String,
-        /// The way out.
+        /// What to do about it.
         hint: String,
     },
 
@@ -63,7 +63,7 @@ pub enum Error {
         url: String,
         /// What went wrong.
         problem: String,
-        /// The way out.
+        /// What to do about it.
         hint: String,
     },
 
@@ -74,7 +74,7 @@ pub enum Error {
         path: PathBuf,
         /// What is wrong with it.
         problem: String,
-        /// The way out.
+        /// What to do about it.
         hint: String,
     },
 
@@ -85,7 +85,7 @@ pub enum Error {
         device: String,
         /// What it computes wrongly, in which form, and by how much.
         problem: String,
-        /// The way out.
+        /// What to do about it.
         hint: String,
     },
 

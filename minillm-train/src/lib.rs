@@ -8,13 +8,14 @@
 
 #![recursion_limit = "256"]
 
+mod burn_compat;
 pub mod checkpoint;
-pub mod cli;
 pub mod config;
 pub mod data;
 pub mod doctor;
 pub mod error;
 pub mod evaluate;
+pub mod gradients;
 pub mod interrupt;
 pub mod metrics;
 pub mod optimizer;
@@ -30,5 +31,6 @@ pub mod start;
 pub mod step;
 pub mod study;
 pub mod tales;
+pub mod trainable;
 pub mod trainer;
 pub mod workers;

@@ -2,6 +2,8 @@
 
 #![recursion_limit = "256"]
 
+mod cli;
+
 use std::process::ExitCode;
 
 /// Burn allocates and frees a tensor for each operation; mimalloc keeps that cheap.
@@ -11,5 +13,5 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> ExitCode {
     minillm_infer::memory::keep_freed_memory();
     minillm_infer::memory::return_drivers_memory();
-    minillm_train::cli::main()
+    cli::main()
 }

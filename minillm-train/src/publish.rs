@@ -17,17 +17,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use minillm_model::checkpoint::durable::{self, Disk};
-use minillm_model::checkpoint::locate::{self, BEST_FILE, checkpoint_name, with_causes};
+use minillm_model::checkpoint::locate::{BEST_FILE, checkpoint_name, with_causes};
 use minillm_model::checkpoint::manifest::{MANIFEST_FILE, Manifest, verify_checkpoint};
 
 use crate::checkpoint::Best;
 use crate::error::{Error, Result};
-use crate::run_dir::RunDir;
-
-/// Begins the name of a checkpoint that is being written; the step follows.
-pub(crate) const SAVING_PREFIX: &str = ".saving-";
-/// Begins the name of a checkpoint that is being removed; the step follows.
-pub(crate) const DELETING_PREFIX: &str = ".deleting-";
+use crate::run_dir::{RunDir, SAVING_PREFIX};
 
 impl RunDir {
     /// Publishes the checkpoint after `step` optimiser steps and returns its directory.
@@ -90,11 +85,6 @@ impl RunDir {
         durable::rename(disk, temporary, published).map_err(write_error)
     }
 
-    /// All published checkpoints with their steps, oldest first, sound or not.
-    pub fn checkpoints(&self) -> Result<Vec<(usize, PathBuf)>> {
-        Ok(locate::checkpoints(self.path())?)
-    }
-
     /// The newest checkpoint that agrees with its manifest; damaged newer ones are passed over with a warning.
     ///
     /// `None` if the run has not saved any yet.
@@ -133,22 +123,6 @@ impl RunDir {
         }
         Ok(())
     }
-
-    /// A checkpoint goes as it came, in one step: no reader sees half of it.
-    pub(crate) fn delete(&self, step: usize, checkpoint: &Path) -> io::Result<()> {
-        let (disk, aside) = (self.disk(), self.beside(DELETING_PREFIX, step));
-        if aside.exists() {
-            durable::remove_tree(disk, &aside)?;
-        }
-        disk.rename(checkpoint, &aside)?;
-        let flushed = disk.flush_names(self.path());
-        durable::remove_tree(disk, &aside)?;
-        flushed
-    }
-
-    fn beside(&self, prefix: &str, step: usize) -> PathBuf {
-        self.path().join(format!("{prefix}{step:06}"))
-    }
 }
 
 fn write_error(source: io::Error) -> Error {
@@ -156,50 +130,13 @@ fn write_error(source: io::Error) -> Error {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
     use fs_err as fs;
+    use minillm_model::checkpoint::locate;
 
     use super::*;
-    use crate::run_dir::{CONFIG_FILE, OpenMode};
-
-    fn best(step: usize) -> Best {
-        Best { step, value: 1.5 }
-    }
-
-    /// Files of a checkpoint that say which step they belong to.
-    fn fill(directory: &Path, step: usize) -> Result<()> {
-        fs::create_dir(directory.join("trainer")).map_err(write_error)?;
-        for name in ["config.json", "model.safetensors", "trainer/state.json"] {
-            fs::write(directory.join(name), format!("{name} of step {step}")).map_err(write_error)?;
-        }
-        Ok(())
-    }
-
-    fn publish(run: &RunDir, step: usize, keep_last: usize, best: impl Into<Option<Best>>) -> PathBuf {
-        run.publish(step, keep_last, best.into(), |_, directory| fill(directory, step)).unwrap()
-    }
-
-    pub(crate) fn steps(run: &RunDir) -> Vec<usize> {
-        run.checkpoints().unwrap().into_iter().map(|(step, _)| step).collect()
-    }
-
-    pub(crate) fn names(path: &Path) -> Vec<String> {
-        let mut names: Vec<_> =
-            fs::read_dir(path).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
-        names.sort();
-        names
-    }
-
-    /// A run with checkpoints 1 and 2 of which 1 is the best, closed again.
-    pub(crate) fn run_of_two() -> (tempfile::TempDir, PathBuf) {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("runs/one");
-        let run = RunDir::open(&path, OpenMode::New).unwrap();
-        fs::write(path.join(CONFIG_FILE), "seed = 1").unwrap();
-        publish(&run, 1, 2, best(1));
-        publish(&run, 2, 2, best(1));
-        (folder, path)
-    }
+    use crate::run_dir::OpenMode;
+    use crate::run_dir::tests::{best, fill, names, publish, run_of_two, steps};
 
     #[test]
     fn the_newest_and_the_best_stay() {

@@ -15,7 +15,7 @@ use burn::tensor::{Gradients as Tape, Int, Tensor};
 use minillm_model::decoder::LanguageModel;
 use minillm_model::layers::dropout::Dropout;
 
-use crate::optimizer::Gradients;
+use crate::gradients::Gradients;
 
 /// The loss that `loss_of` makes of the last hidden states, and all gradients.
 ///
@@ -54,7 +54,10 @@ pub fn forward_backward(
         let out = block.forward(x.clone(), None, &context);
         grad = take(backward_from(out, grad), Some(&x));
     }
-    take(backward_from(model.model.embed(ids, 0, &context), grad), None);
+    if Gradients::are_required_by(&model.model.embed_tokens) || Gradients::are_required_by(&model.model.embed_positions)
+    {
+        take(backward_from(model.model.embed(ids, 0, &context), grad), None);
+    }
     (loss.inner(), gradients)
 }
 

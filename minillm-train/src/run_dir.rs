@@ -22,7 +22,6 @@ use minillm_model::checkpoint::locate::{self, BEST_FILE, checkpoint_step, with_c
 use minillm_model::checkpoint::manifest::MANIFEST_FILE;
 
 use crate::error::{Error, Result};
-use crate::publish::{DELETING_PREFIX, SAVING_PREFIX};
 
 /// The resolved configuration of the run.
 pub const CONFIG_FILE: &str = "config.toml";
@@ -36,6 +35,10 @@ pub const REPORT_FILE: &str = "report.html";
 pub const SAMPLES_FOLDER: &str = "samples";
 
 const LOCK_FILE: &str = ".lock";
+/// Begins the name of a checkpoint that is being written; the step follows.
+pub(crate) const SAVING_PREFIX: &str = ".saving-";
+/// Begins the name of a checkpoint that is being removed; the step follows.
+const DELETING_PREFIX: &str = ".deleting-";
 /// What Overwrite removes in the folders: these names begin ours, others are somebody else's.
 const OWN_IN_FOLDERS: [(&str, &str); 2] =
     [(TENSORBOARD_FOLDER, "events.out.tfevents.minillm"), (SAMPLES_FOLDER, "step-")];
@@ -99,6 +102,11 @@ impl RunDir {
         Ok(is_known_run(path) && evidence_of_run(path)?.is_some())
     }
 
+    /// All published checkpoints with their steps, oldest first, sound or not.
+    pub fn checkpoints(&self) -> Result<Vec<(usize, PathBuf)>> {
+        Ok(locate::checkpoints(self.path())?)
+    }
+
     /// Removes what a killed trainer left half written or half deleted.
     fn remove_strays(&self) -> Result<()> {
         for entry in fs::read_dir(&self.path).map_err(clean_error)? {
@@ -140,6 +148,23 @@ impl RunDir {
             let _ = fs::remove_dir(&folder); // stays if it holds somebody else's files
         }
         Ok(())
+    }
+
+    /// A checkpoint goes as it came, in one step: no reader sees half of it.
+    pub(crate) fn delete(&self, step: usize, checkpoint: &Path) -> io::Result<()> {
+        let (disk, aside) = (self.disk(), self.beside(DELETING_PREFIX, step));
+        if aside.exists() {
+            durable::remove_tree(disk, &aside)?;
+        }
+        disk.rename(checkpoint, &aside)?;
+        let flushed = disk.flush_names(self.path());
+        durable::remove_tree(disk, &aside)?;
+        flushed
+    }
+
+    /// Where a checkpoint is while it is being written or removed.
+    pub(crate) fn beside(&self, prefix: &str, step: usize) -> PathBuf {
+        self.path().join(format!("{prefix}{step:06}"))
     }
 }
 
@@ -226,9 +251,48 @@ fn clean_error(source: io::Error) -> Error {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
-    use crate::publish::tests::{names, run_of_two, steps};
+    use crate::checkpoint::Best;
+
+    pub(crate) fn best(step: usize) -> Best {
+        Best { step, value: 1.5 }
+    }
+
+    /// Files of a checkpoint that say which step they belong to.
+    pub(crate) fn fill(directory: &Path, step: usize) -> Result<()> {
+        fs::create_dir(directory.join("trainer")).map_err(clean_error)?;
+        for name in ["config.json", "model.safetensors", "trainer/state.json"] {
+            fs::write(directory.join(name), format!("{name} of step {step}")).map_err(clean_error)?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn publish(run: &RunDir, step: usize, keep_last: usize, best: impl Into<Option<Best>>) -> PathBuf {
+        run.publish(step, keep_last, best.into(), |_, directory| fill(directory, step)).unwrap()
+    }
+
+    pub(crate) fn steps(run: &RunDir) -> Vec<usize> {
+        run.checkpoints().unwrap().into_iter().map(|(step, _)| step).collect()
+    }
+
+    pub(crate) fn names(path: &Path) -> Vec<String> {
+        let mut names: Vec<_> =
+            fs::read_dir(path).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    /// A run with checkpoints 1 and 2 of which 1 is the best, closed again.
+    pub(crate) fn run_of_two() -> (tempfile::TempDir, PathBuf) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("runs/one");
+        let run = RunDir::open(&path, OpenMode::New).unwrap();
+        fs::write(path.join(CONFIG_FILE), "seed = 1").unwrap();
+        publish(&run, 1, 2, best(1));
+        publish(&run, 2, 2, best(1));
+        (folder, path)
+    }
 
     fn refusal(path: &Path, mode: OpenMode) -> String {
         let error = RunDir::open(path, mode).unwrap_err();

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use minillm_infer::device::Found;
+use minillm_infer::device::DeviceInfo;
 use minillm_model::checkpoint::durable::{self, Disk};
 use minillm_model::config::ModelOptions;
 use minillm_model::tokenizer::Tokenizer;
@@ -25,7 +25,7 @@ pub struct Session<'a> {
     /// What may be there already.
     pub mode: OpenMode,
     /// What to compute on.
-    pub found: &'a Found,
+    pub found: &'a DeviceInfo,
     /// The run's name among others, see [`Trainer::new`].
     pub label: Option<&'a str>,
     /// Where its checkpoints go.

@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::step::StepResult;
+use crate::step::Limits;
 
 /// Steps that say what is usual; before there are as many, nothing is skipped.
 const WINDOW: usize = 128;
@@ -30,15 +30,6 @@ pub struct Spikes {
     /// Steps of the run that were not taken.
     skipped: usize,
     in_a_row: usize,
-}
-
-/// The largest loss and gradient norm of a step that is taken.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Limits {
-    /// Nats per token.
-    pub loss: f64,
-    /// Of all gradients together, before clipping.
-    pub grad_norm: f64,
 }
 
 impl Spikes {
@@ -75,15 +66,13 @@ impl Spikes {
     ///
     /// # Errors
     /// Too many skipped one after the other: the model has diverged, or the text has changed.
-    pub fn note(&mut self, step: usize, result: &StepResult) -> Result<()> {
-        if result.skipped {
+    pub fn note(&mut self, step: usize, loss: f64, grad_norm: f64, skipped: bool) -> Result<()> {
+        if skipped {
             self.skipped += 1;
             self.in_a_row += 1;
+            let skipped = self.skipped;
             tracing::warn!(
-                "step {step} is skipped: loss {:.3}, gradient norm {:.2}; {} of the run so far",
-                result.loss,
-                result.grad_norm,
-                self.skipped
+                "step {step} is skipped: loss {loss:.3}, gradient norm {grad_norm:.2}; {skipped} of the run so far"
             );
             return if self.in_a_row < MOST_IN_A_ROW {
                 Ok(())
@@ -95,15 +84,8 @@ impl Spikes {
         if self.recent.len() == WINDOW {
             self.recent.pop_front();
         }
-        self.recent.push_back([result.loss as f32, result.grad_norm as f32]);
+        self.recent.push_back([loss as f32, grad_norm as f32]);
         Ok(())
-    }
-}
-
-impl Limits {
-    /// Whether a step with this loss and gradient norm is a spike.
-    pub fn are_exceeded_by(&self, loss: f64, grad_norm: f64) -> bool {
-        loss > self.loss || grad_norm > self.grad_norm
     }
 }
 
@@ -111,17 +93,13 @@ impl Limits {
 mod tests {
     use super::*;
 
-    fn result(loss: f64, grad_norm: f64) -> StepResult {
-        StepResult { loss, grad_norm, skipped: false }
-    }
-
     /// Losses 2 ± 0.1 and norms 1 ± 0.5 in turn.
     fn usual() -> Spikes {
         let mut spikes = Spikes::default();
         for step in 1..=WINDOW {
             assert_eq!(spikes.limits(), None, "after {} steps", step - 1);
             let sign = if step % 2 == 0 { 1.0 } else { -1.0 };
-            spikes.note(step, &result(2.0 + 0.1 * sign, 1.0 + 0.5 * sign)).unwrap();
+            spikes.note(step, 2.0 + 0.1 * sign, 1.0 + 0.5 * sign, false).unwrap();
         }
         spikes
     }
@@ -133,7 +111,7 @@ mod tests {
         // f32 holds 2.1 to 1e-7
         assert!((loss - 2.6).abs() < 1e-6 && (grad_norm - 4.0).abs() < 1e-6, "{loss} {grad_norm}");
         for _ in 0..WINDOW {
-            spikes.note(1, &result(1.0, 1.0)).unwrap(); // the old ones leave
+            spikes.note(1, 1.0, 1.0, false).unwrap(); // the old ones leave
         }
         assert!((spikes.limits().unwrap().loss - 1.006).abs() < 1e-6, "{:?}", spikes.limits());
     }
@@ -150,15 +128,14 @@ mod tests {
     fn skipped_steps_are_counted_and_do_not_widen_the_limits() {
         let mut spikes = usual();
         let before = spikes.limits();
-        let skipped = StepResult { skipped: true, ..result(1e9, 1.0) };
         for step in 1..MOST_IN_A_ROW {
-            spikes.note(step, &skipped).unwrap();
+            spikes.note(step, 1e9, 1.0, true).unwrap();
         }
         assert_eq!((spikes.limits(), spikes.skipped()), (before, MOST_IN_A_ROW - 1));
-        let error = spikes.clone().note(99, &skipped).unwrap_err();
+        let error = spikes.clone().note(99, 1e9, 1.0, true).unwrap_err();
         assert_eq!(error.to_string(), "step 99: the last 16 steps were all skipped as spikes");
-        spikes.note(99, &result(2.0, 1.0)).unwrap();
-        spikes.note(100, &skipped).unwrap();
+        spikes.note(99, 2.0, 1.0, false).unwrap();
+        spikes.note(100, 1e9, 1.0, true).unwrap();
     }
 
     #[test]

@@ -18,10 +18,10 @@ use minillm_model::random::derive;
 use crate::config::RunConfig;
 use crate::data::Batch;
 use crate::error::{Error, Result};
-use crate::optimizer::{Gradients, ModelOptimizer};
+use crate::gradients::Gradients;
+use crate::optimizer::ModelOptimizer;
 use crate::recompute;
 use crate::schedule::learning_rate;
-use crate::spikes::Limits;
 use crate::workers::Workers;
 
 /// What a step needs to know besides the batch.
@@ -62,6 +62,22 @@ impl StepOptions {
     }
 }
 
+/// The largest loss and gradient norm of a step that is taken.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Limits {
+    /// Nats per token.
+    pub loss: f64,
+    /// Of all gradients together, before clipping.
+    pub grad_norm: f64,
+}
+
+impl Limits {
+    /// Whether a step with this loss and gradient norm is a spike.
+    pub fn are_exceeded_by(&self, loss: f64, grad_norm: f64) -> bool {
+        loss > self.loss || grad_norm > self.grad_norm
+    }
+}
+
 /// What a step was like.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct StepResult {
@@ -96,7 +112,12 @@ pub fn train_step(
     for first in (0..batch.rows).step_by(options.micro_batch_size) {
         let rows = first..batch.rows.min(first + options.micro_batch_size);
         let shares = shares(rows, workers.count());
-        let results = workers.map(shares, |rows| forward_backward(&model, batch, rows, divisor, device, options));
+        let trainable = optimizer.trainable();
+        let results = workers.map(shares, |rows| {
+            // The same weights as leaves of a graph of their own: workers share no tape.
+            let model = trainable.freeze_others(model.valid().train());
+            forward_backward(&model, batch, rows, divisor, device, options)
+        });
         for (loss, gradient) in results {
             losses.push(loss);
             gradients.add(gradient);
@@ -161,14 +182,12 @@ fn forward_backward(
     let seeds = rows.clone().map(|row| derive(options.seed, &[options.step as u64, row as u64]));
     let drop = Dropout::new(options.dropout, seeds.collect());
 
-    // The same weights as leaves of a graph of their own: workers share no tape.
-    let model = model.valid().train();
     let loss_of = |model: &LanguageModel, hidden| model.summed_loss(hidden, tensor(&batch.targets)) / divisor as f64; // [1]
     if options.recompute {
-        return recompute::forward_backward(&model, tensor(&batch.inputs), drop, loss_of);
+        return recompute::forward_backward(model, tensor(&batch.inputs), drop, loss_of);
     }
     let hidden = model.hidden_states(tensor(&batch.inputs), None, drop); // [B, T, D]
-    let loss = loss_of(&model, hidden);
-    let gradients = Gradients::collect(&model, loss.backward());
+    let loss = loss_of(model, hidden);
+    let gradients = Gradients::collect(model, loss.backward());
     (loss.inner(), gradients)
 }

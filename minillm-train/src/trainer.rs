@@ -17,7 +17,7 @@ use std::time::Instant;
 use burn::module::Module;
 use burn::tensor::Device;
 use fs_err as fs;
-use minillm_infer::device::Found;
+use minillm_infer::device::DeviceInfo;
 use minillm_infer::failures;
 use minillm_infer::generate::{Tokens, text};
 use minillm_infer::sampling::Sampling;
@@ -27,7 +27,7 @@ use minillm_model::decoder::LanguageModel;
 use minillm_model::random::derive;
 use minillm_model::tokenizer::Tokenizer;
 
-use crate::checkpoint::{self, Best, Parts, State};
+use crate::checkpoint::{self, Best, CheckpointParts, State};
 use crate::config::{OnError, RunConfig};
 use crate::data::Corpus;
 use crate::error::{Error, Result};
@@ -42,6 +42,7 @@ use crate::report::Updates;
 use crate::run_dir::{METRICS_FILE, RunDir, SAMPLES_FOLDER, TENSORBOARD_FOLDER};
 use crate::start::{architecture, start};
 use crate::step::{StepOptions, StepResult, train_step};
+use crate::trainable::Trainable;
 use crate::workers::Workers;
 
 /// A run in progress.
@@ -84,14 +85,14 @@ impl Trainer {
         config: &RunConfig,
         corpus: Corpus,
         run: RunDir,
-        found: &Found,
+        found: &DeviceInfo,
         resume_from: Option<&Path>,
         label: Option<&str>,
     ) -> Result<Self> {
         let device = found.device.clone().autodiff();
         let threads = found.training_threads();
         let compute = config.train.compute_on(&device)?;
-        let mut optimizer = ModelOptimizer::new(&config.optimizer);
+        let mut optimizer = ModelOptimizer::new(&config.optimizer).training(Trainable::of(config));
         let (model_config, model, state) = match resume_from {
             None => {
                 let (model_config, model) = start(config, &corpus.tokenizer, &device)?;
@@ -216,7 +217,7 @@ impl Trainer {
             return Err(Error::Device { step: state.step, problem });
         }
         if self.config.train.skip_spikes || result.skipped {
-            state.spikes.note(state.step, &result)?;
+            state.spikes.note(state.step, result.loss, result.grad_norm, result.skipped)?;
         }
         Ok((Self { model, state, ..self }, result))
     }
@@ -308,7 +309,7 @@ impl Trainer {
         let Self { config, model_config, model, corpus, optimizer, state, .. } = &*self;
         self.run.publish(state.step, config.checkpoint.keep_last, state.best, |disk, directory| {
             let tokenizer = &corpus.tokenizer;
-            let parts = Parts { run_config: config, model_config, model, tokenizer, optimizer, state };
+            let parts = CheckpointParts { run_config: config, model_config, model, tokenizer, optimizer, state };
             checkpoint::save(disk, directory, parts)
         })
     }

@@ -14,8 +14,7 @@ use minillm_model::parameters::{self, ParameterMapper};
 use minillm_train::config::OptimizerConfig;
 use minillm_train::data::Batch;
 use minillm_train::optimizer::ModelOptimizer;
-use minillm_train::spikes::Limits;
-use minillm_train::step::{StepOptions, train_step};
+use minillm_train::step::{Limits, StepOptions, train_step};
 use minillm_train::workers::Workers;
 
 const OPTIONS: StepOptions = StepOptions {

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use common::{Bench, root, stderr};
 use minillm_train::study::design::{Design, Variant};
 use minillm_train::study::file::Hold;
-use minillm_train::study::summary::Summary;
+use minillm_train::study::summary::StudySummary;
 use serde_json::Value;
 
 /// Three variants of the bench's tiny run, one of them twice.
@@ -95,7 +95,7 @@ fn every_shipped_study_loads_and_holds_what_it_says() {
 #[test]
 fn variants_that_differ_in_one_key_make_a_line() {
     let path = root().join("configs/studies/norms.toml");
-    let over = Summary::new(&design(&path, false), &[]).over.unwrap();
+    let over = StudySummary::new(&design(&path, false), &[]).over.unwrap();
     let names: Vec<_> = over.lines.iter().map(|line| line.name.as_str()).collect();
     assert_eq!(names, ["LayerNorm", "RMSNorm", "q/k norm"]);
     for (index, line) in over.lines.iter().enumerate() {
@@ -103,7 +103,7 @@ fn variants_that_differ_in_one_key_make_a_line() {
         assert_eq!(line.points, [(2e-3, place(0)), (6e-3, place(1)), (2e-2, place(2)), (6e-2, place(3))]);
     }
     let path = root().join("configs/studies/kv-heads.toml");
-    let over = Summary::new(&design(&path, false), &[]).over.unwrap();
+    let over = StudySummary::new(&design(&path, false), &[]).over.unwrap();
     assert_eq!(over.lines.len(), 1);
     assert_eq!(over.lines[0].points, [(1.0, 3), (2.0, 2), (4.0, 1), (8.0, 0)]);
 }

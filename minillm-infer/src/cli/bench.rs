@@ -1,19 +1,18 @@
 //! `minillm-infer bench`: how fast a model reads a prompt and writes after it.
 
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
 
+use minillm_infer::error::{Error, Result};
+use minillm_infer::generate::Tokens;
+use minillm_infer::memory::{device_memory_bytes, peak_memory_bytes};
+use minillm_infer::output::print;
+use minillm_infer::sampling::Sampling;
 use minillm_model::random::stream;
 use minillm_model::stats;
 use rand::RngExt;
 use serde_json::json;
 
-use super::output::print;
-use super::{Weights, load_with};
-use crate::error::{Error, Result};
-use crate::generate::Tokens;
-use crate::memory::{device_memory_bytes, peak_memory_bytes};
-use crate::sampling::Sampling;
+use super::arguments::{JsonArgs, ModelArgs, WeightsArgs};
 
 /// Measure the speed of generation: a random prompt, then greedy tokens
 ///
@@ -21,27 +20,22 @@ use crate::sampling::Sampling;
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {
-    /// A model directory, a .gguf file, a checkpoint, or a run (its best checkpoint)
-    model: PathBuf,
+    #[command(flatten)]
+    model: ModelArgs,
     /// Tokens of the prompt
     #[arg(long, value_name = "N", default_value = "64")]
     prompt_tokens: NonZeroUsize,
     /// Tokens generated after it
     #[arg(long, value_name = "N", default_value = "64")]
     new_tokens: NonZeroUsize,
-    /// How the matrices are kept in memory
-    #[arg(long, value_name = "TYPE", default_value = "f32")]
-    weights: Weights,
-    /// What to compute on: auto, or a name from `minillm-train devices`
-    #[arg(long, value_name = "D", default_value = "auto")]
-    device: String,
-    /// Print one JSON object
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    weights: WeightsArgs,
+    #[command(flatten)]
+    output: JsonArgs,
 }
 
 pub(super) fn run(args: &Args) -> Result<()> {
-    let (checkpoint, device) = load_with(&args.model, &args.device, args.weights)?;
+    let (checkpoint, device) = args.model.load_with(&args.weights)?;
     let (prompt_tokens, new_tokens) = (args.prompt_tokens.get(), args.new_tokens.get());
     let config = &checkpoint.config;
     let context = config.context();
@@ -71,7 +65,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
         "peak_memory_bytes": peak_memory_bytes(),
         "device_memory_bytes": device_memory_bytes(&device),
     });
-    if args.json {
+    if args.output.json {
         return print(&format!("{report}\n"));
     }
     for (name, value) in report.as_object().into_iter().flatten() {

@@ -2,12 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
+use minillm_infer::error::{Error, Result};
+use minillm_infer::export::{Exported, Options, Target, blocking_switches, export};
+use minillm_infer::output::{note, print};
 use minillm_model::encoding::Encoding;
 
-use super::load;
-use super::output::{note, print};
-use crate::error::{Error, Result};
-use crate::export::{Exported, Options, Target, blocking_switches, export};
+use super::arguments::ModelArgs;
 
 /// Write a model for other programs: GGUF for llama.cpp and Ollama, or a Hugging Face directory
 ///
@@ -19,11 +19,11 @@ use crate::export::{Exported, Options, Target, blocking_switches, export};
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {
-    /// A model directory, a .gguf file, a checkpoint, or a run (its best checkpoint)
-    model: PathBuf,
+    #[command(flatten)]
+    model: ModelArgs,
     /// The format
     #[arg(long, value_name = "FORMAT")]
-    to: Target,
+    to: Format,
     /// A new directory, or for GGUF also a file: model.gguf
     #[arg(long, value_name = "PATH")]
     out: PathBuf,
@@ -36,26 +36,41 @@ pub struct Args {
     /// Cut a directory's weights into files of at most this size: 500MB, 2GB
     #[arg(long, value_name = "SIZE", value_parser = bytes)]
     max_shard_size: Option<u64>,
-    /// What to compute on: auto, or a name from `minillm-train devices`
-    #[arg(long, value_name = "D", default_value = "auto")]
-    device: String,
+}
+
+/// The values of `--to`.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Format {
+    /// One file for llama.cpp and Ollama
+    Gguf,
+    /// A directory for transformers, vLLM, candle and mlx
+    Hf,
+}
+
+impl From<Format> for Target {
+    fn from(format: Format) -> Self {
+        match format {
+            Format::Gguf => Self::Gguf,
+            Format::Hf => Self::Hf,
+        }
+    }
 }
 
 pub(super) fn run(args: &Args) -> Result<()> {
     let name = match &args.name {
         Some(name) => checked_name(name)?,
-        None => default_name(&args.model),
+        None => default_name(&args.model.model),
     };
     let options = Options {
-        target: args.to,
+        target: args.to.into(),
         out: args.out.clone(),
         encoding: args.dtype,
         name,
         largest_shard: args.max_shard_size,
     };
-    let (source, device) = load(&args.model, &args.device)?;
+    let (source, device) = args.model.load()?;
     let switches = blocking_switches(&source.config);
-    if args.to == Target::Hf && !switches.is_empty() {
+    if options.target == Target::Hf && !switches.is_empty() {
         let switches = switches.join("`, `");
         tracing::warn!("no class of transformers has this value of `{switches}`: only MiniLLM will read the directory");
     }

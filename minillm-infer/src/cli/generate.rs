@@ -1,15 +1,13 @@
 //! `minillm-infer generate`: continue a prompt.
 
-use std::path::PathBuf;
-
+use minillm_infer::error::{Error, Result};
+use minillm_infer::generate::{FinishReason, Generated, Tokens, encode_prompt, text, tokenizer};
+use minillm_infer::output::{note, print};
+use minillm_infer::sampling::Sampling;
 use minillm_model::tokenizer::Tokenizer;
 use serde_json::json;
 
-use super::output::{note, print};
-use super::{Weights, load_with};
-use crate::error::{Error, Result};
-use crate::generate::{FinishReason, Generated, Tokens, encode_prompt, text, tokenizer};
-use crate::sampling::Sampling;
+use super::arguments::{ModelArgs, WeightsArgs};
 
 /// Continue a prompt
 ///
@@ -20,8 +18,8 @@ use crate::sampling::Sampling;
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {
-    /// A model directory, a .gguf file, a checkpoint, or a run (its best checkpoint)
-    model: PathBuf,
+    #[command(flatten)]
+    model: ModelArgs,
     /// The text to continue
     #[arg(long, value_name = "TEXT", required_unless_present = "prompt_ids", conflicts_with = "prompt_ids")]
     prompt: Option<String>,
@@ -52,19 +50,15 @@ pub struct Args {
     /// The same seed gives the same text
     #[arg(long, value_name = "S", default_value_t = 0)]
     seed: u64,
-    /// How the matrices are kept in memory; in 8 bits on the CPU only
-    #[arg(long, value_name = "TYPE", default_value = "f32")]
-    weights: Weights,
-    /// What to compute on: auto, or a name from `minillm-train devices`
-    #[arg(long, value_name = "D", default_value = "auto")]
-    device: String,
+    #[command(flatten)]
+    weights: WeightsArgs,
     /// Print one JSON object at the end instead of text
     #[arg(long)]
     json: bool,
 }
 
 pub(super) fn run(args: &Args) -> Result<()> {
-    let (checkpoint, device) = load_with(&args.model, &args.device, args.weights)?;
+    let (checkpoint, device) = args.model.load_with(&args.weights)?;
     let prompt = match (&args.prompt_ids, &args.prompt) {
         (Some(ids), _) => ids.clone(),
         (None, Some(prompt)) => encode_prompt(tokenizer(&checkpoint)?, prompt)?,

@@ -3,15 +3,17 @@
 use std::path::{Path, PathBuf};
 
 use fs_err as fs;
+use minillm_infer::error::{Error, Result};
+use minillm_infer::generate::{encode_prompt, tokenizer};
+use minillm_infer::inspect::{Internals, Summary, most_tokens, page};
+use minillm_infer::number::count;
+use minillm_infer::output::{note, print};
 use minillm_model::checkpoint::durable;
 use serde::Serialize;
 
+use super::arguments::{JsonArgs, ModelArgs};
 use super::export::default_name;
-use super::output::{note, print};
-use super::{io_error, load};
-use crate::error::{Error, Result};
-use crate::generate::{encode_prompt, tokenizer};
-use crate::inspect::{Internals, Summary, grouped, most_tokens, page};
+use super::io_error;
 
 /// Show a model from the inside: its parts, and with a prompt a page about what it computes on it
 ///
@@ -25,8 +27,8 @@ use crate::inspect::{Internals, Summary, grouped, most_tokens, page};
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {
-    /// A model directory, a .gguf file, a checkpoint, or a run (its best checkpoint)
-    model: PathBuf,
+    #[command(flatten)]
+    model: ModelArgs,
     /// The text to follow through the model
     #[arg(long, value_name = "TEXT", conflicts_with = "prompt_ids")]
     prompt: Option<String>,
@@ -36,17 +38,13 @@ pub struct Args {
     /// The page to write; needs a prompt [default: inspect.html]
     #[arg(long, value_name = "REPORT.html")]
     out: Option<PathBuf>,
-    /// Print one JSON object
-    #[arg(long)]
-    json: bool,
-    /// What to compute on: auto, or a name from `minillm-train devices`
-    #[arg(long, value_name = "D", default_value = "auto")]
-    device: String,
+    #[command(flatten)]
+    output: JsonArgs,
 }
 
 /// What `--json` prints.
 #[derive(Serialize)]
-struct Report<'a> {
+struct Inspection<'a> {
     #[serde(flatten)]
     summary: &'a Summary,
     #[serde(flatten)]
@@ -54,7 +52,7 @@ struct Report<'a> {
 }
 
 pub(super) fn run(args: &Args) -> Result<()> {
-    let (checkpoint, device) = load(&args.model, &args.device)?;
+    let (checkpoint, device) = args.model.load()?;
     let summary = Summary::new(&checkpoint.config);
     let mut ids = match (&args.prompt_ids, &args.prompt) {
         (Some(ids), _) => ids.clone(),
@@ -63,7 +61,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
             let problem = "`--out` is a page about a text, and there is none".to_owned();
             return Err(Error::Request { problem, hint: "give a text with --prompt".to_owned() });
         }
-        (None, None) => return print(&if args.json { json(&summary, None)? } else { text(&summary) }),
+        (None, None) => return print(&if args.output.json { json(&summary, None)? } else { text(&summary) }),
     };
     let most = most_tokens(&checkpoint.config);
     let left_out = ids.len().saturating_sub(most);
@@ -73,14 +71,14 @@ pub(super) fn run(args: &Args) -> Result<()> {
     }
     let internals =
         Internals::new(&checkpoint.model, &checkpoint.config, checkpoint.tokenizer.as_ref(), &device, &ids)?;
-    if args.json {
+    if args.output.json {
         print(&json(&summary, Some(&internals))?)?;
     }
-    if args.json && args.out.is_none() {
+    if args.output.json && args.out.is_none() {
         return Ok(());
     }
     let out = args.out.as_deref().unwrap_or(Path::new("inspect.html"));
-    let html = page(&default_name(&args.model), &summary, &internals, left_out);
+    let html = page(&default_name(&args.model.model), &summary, &internals, left_out);
     fs::create_dir_all(durable::parent(out))
         .and_then(|()| fs::write(out, html))
         .map_err(io_error("write", "the page"))?;
@@ -89,7 +87,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
 }
 
 fn json(summary: &Summary, internals: Option<&Internals>) -> Result<String> {
-    let text = serde_json::to_string(&Report { summary, internals });
+    let text = serde_json::to_string(&Inspection { summary, internals });
     let text = text.map_err(|error| io_error("write", "the numbers as JSON")(error.into()))?;
     Ok(text + "\n")
 }
@@ -98,7 +96,7 @@ fn json(summary: &Summary, internals: Option<&Internals>) -> Result<String> {
 fn text(summary: &Summary) -> String {
     let row = |name: &str, parameters: usize, flops: usize, bytes: usize| {
         let share = 100.0 * parameters as f64 / summary.parameters as f64;
-        let [parameters, flops, bytes] = [parameters, flops, bytes].map(grouped);
+        let [parameters, flops, bytes] = [parameters, flops, bytes].map(count);
         format!("{name:<36} {parameters:>15} {share:>6.1} % {flops:>17} {bytes:>17}\n")
     };
     let mut text =
@@ -109,7 +107,7 @@ fn text(summary: &Summary) -> String {
     }
     text += &row("total", summary.parameters, summary.flops_per_token, summary.bytes);
     let (each, context) = (summary.kv_cache_bytes_per_token(), summary.context);
-    let [all, each, context] = [each * context, each, context].map(grouped);
+    let [all, each, context] = [each * context, each, context].map(count);
     text + &format!("\nFLOPs are of the forward pass with {context} tokens in view, bytes are of f32.\n")
         + &format!("The K/V cache takes {each} bytes per token, {all} for {context} tokens.\n")
 }

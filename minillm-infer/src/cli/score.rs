@@ -3,13 +3,14 @@
 use std::path::PathBuf;
 
 use fs_err as fs;
+use minillm_infer::error::{Error, Result};
+use minillm_infer::generate::tokenizer;
+use minillm_infer::output::print;
+use minillm_infer::score::score;
 use serde_json::json;
 
-use super::output::print;
-use super::{io_error, load};
-use crate::error::{Error, Result};
-use crate::generate::tokenizer;
-use crate::score::score;
+use super::arguments::{JsonArgs, ModelArgs};
+use super::io_error;
 
 /// Measure how well a model predicts a text: nats per token, perplexity, bits per byte
 ///
@@ -17,17 +18,13 @@ use crate::score::score;
 /// comes first, so that the first token of the text is predicted too.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// A model directory, a .gguf file, a checkpoint, or a run (its best checkpoint)
-    model: PathBuf,
+    #[command(flatten)]
+    model: ModelArgs,
     /// A UTF-8 text file
     #[arg(long, value_name = "TEXT")]
     file: PathBuf,
-    /// What to compute on: auto, or a name from `minillm-train devices`
-    #[arg(long, value_name = "D", default_value = "auto")]
-    device: String,
-    /// Print one JSON object
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    output: JsonArgs,
 }
 
 pub(super) fn run(args: &Args) -> Result<()> {
@@ -36,7 +33,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
         let hint = "give a text for the model to predict".to_owned();
         return Err(Error::Request { problem: format!("`{}` is empty", args.file.display()), hint });
     }
-    let (checkpoint, device) = load(&args.model, &args.device)?;
+    let (checkpoint, device) = args.model.load()?;
     let tokenizer = tokenizer(&checkpoint)?;
     let mut ids = tokenizer.encode_prompt(&text)?;
     let first = ids.first().map_or(Ok(&[][..]), |&id| tokenizer.spelling(id))?;
@@ -47,7 +44,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
         _ => bytes -= first.len() as u64,
     }
     let score = score(&checkpoint.model, &checkpoint.config, &device, &ids, bytes)?;
-    if args.json {
+    if args.output.json {
         let object = json!({
             "tokens": score.tokens,
             "bytes": score.bytes,

@@ -2,12 +2,11 @@
 
 use std::path::PathBuf;
 
-use minillm_model::checkpoint;
+use minillm_infer::error::{Error, Result};
+use minillm_infer::output::print;
+use minillm_infer::verify::compare;
 
-use super::output::print;
-use super::{load, locate};
-use crate::error::{Error, Result};
-use crate::verify::compare;
+use super::arguments::{DeviceArgs, load};
 
 /// Compare two models, whatever their formats: logits, greedy tokens, tokenizers
 ///
@@ -25,14 +24,13 @@ pub struct Args {
     /// The largest difference of a logit that passes
     #[arg(long, value_name = "T", default_value_t = 1e-4)]
     tolerance: f32,
-    /// What to compute on: auto, or a name from `minillm-train devices`
-    #[arg(long, value_name = "D", default_value = "auto")]
-    device: String,
+    #[command(flatten)]
+    device: DeviceArgs,
 }
 
 pub(super) fn run(args: &Args) -> Result<()> {
-    let (a, device) = load(&args.a, &args.device)?;
-    let b = checkpoint::load(&locate(&args.b)?, &device)?;
+    let device = args.device.open()?;
+    let (a, b) = (load(&args.a, &device)?, load(&args.b, &device)?);
     let comparison = compare(&a, &b, &device)?;
     print(&format!("{comparison}\n"))?;
     if comparison.is_equal(args.tolerance) {

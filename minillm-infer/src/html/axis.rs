@@ -1,6 +1,6 @@
 //! The axes of a figure: a range of values, and the round values in it that get a label.
 
-use super::number::{exact, label};
+use crate::number::{exact, label};
 
 /// How values become distances.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

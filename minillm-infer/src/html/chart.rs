@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use super::axis::Axis;
 pub use super::axis::Scale;
 use super::escape;
-use super::number::exact;
+use crate::number::exact;
 
 /// Width of every figure.
 const WIDTH: f64 = 480.0;

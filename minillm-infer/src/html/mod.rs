@@ -3,7 +3,6 @@
 
 mod axis;
 pub mod chart;
-pub mod number;
 
 /// What every page looks like. Colours are those of [`chart`], which repeats them so that a figure stands alone.
 const STYLE: &str = "\

@@ -12,4 +12,4 @@ mod summary;
 pub use self::internals::{Choice, Internals, Next, Prediction, most_tokens};
 pub use self::label::label;
 pub use self::page::page;
-pub use self::summary::{Cache, Part, Summary, grouped};
+pub use self::summary::{Cache, ModelPart, Summary};

@@ -13,9 +13,10 @@ use minillm_model::layers::rope_table::frequencies;
 use serde::Serialize;
 
 use super::internals::{Internals, Prediction};
-use super::summary::{Summary, grouped};
+use super::summary::Summary;
 use crate::html::chart::{LineChart, Point, Scale, Series};
 use crate::html::{Page, escape, table};
+use crate::number::count;
 
 /// Weights of attention are in the page as whole numbers of this fraction: a hundredth of a per cent.
 const WEIGHT_STEPS: f32 = 10_000.0;
@@ -129,7 +130,7 @@ fn head(name: &str, summary: &Summary, t: usize, left_out: usize) -> String {
         "<h1>{}</h1>\n<p class=\"soft\">{} parameters · {}, {} wide · {} over {} ({}) · {norm} · {position} · {} in the \
          vocabulary</p>\n",
         escape(name),
-        grouped(summary.parameters),
+        count(summary.parameters),
         counted(config.num_hidden_layers, "block"),
         config.hidden_size,
         counted(h, "query head"),
@@ -148,7 +149,7 @@ fn head(name: &str, summary: &Summary, t: usize, left_out: usize) -> String {
 }
 
 fn counted(number: usize, what: &str) -> String {
-    format!("{} {what}{}", grouped(number), if number == 1 { "" } else { "s" })
+    format!("{} {what}{}", count(number), if number == 1 { "" } else { "s" })
 }
 
 fn kind(h: usize, k: usize) -> &'static str {
@@ -165,7 +166,7 @@ fn text_section(summary: &Summary, internals: &Internals) -> String {
     let blind = (summary.config.vocab_size as f64).log2();
     let mean = internals.nats_per_token().map_or_else(String::new, |nats| {
         let among = nats.exp();
-        let among = if among < 100.0 { format!("{among:.1}") } else { grouped(among.round() as usize) };
+        let among = if among < 100.0 { format!("{among:.1}") } else { count(among.round() as usize) };
         format!(
             " On average {nats:.3} nats ({:.2} bits) a token: as unsure as among {among} equally likely ones (perplexity).",
             nats / LN_2
@@ -272,7 +273,7 @@ fn rope_section(config: &ModelConfig, rope: &Rope, t: usize) -> String {
     for index in 0..shown {
         let pair = if shown > 1 { index * (pairs - 1) / (shown - 1) } else { 0 };
         let turn = TAU / rope.frequencies[pair];
-        let turn = if turn < 100.0 { format!("{turn:.1}") } else { grouped(turn.round() as usize) };
+        let turn = if turn < 100.0 { format!("{turn:.1}") } else { count(turn.round() as usize) };
         let _ = writeln!(
             dials,
             "<figure class=\"dial\" data-pair=\"{pair}\"><svg viewBox=\"-1.15 -1.15 2.3 2.3\" aria-hidden=\"true\">\
@@ -333,11 +334,11 @@ fn parts_section(summary: &Summary) -> String {
         let share = |part: usize, whole: usize| format!("{:.1} %", 100.0 * part as f64 / whole as f64);
         vec![
             name,
-            grouped(parameters),
+            count(parameters),
             share(parameters, summary.parameters),
-            grouped(flops),
+            count(flops),
             share(flops, summary.flops_per_token),
-            grouped(bytes),
+            count(bytes),
         ]
     };
     let mut rows: Vec<Vec<String>> = Vec::new();
@@ -357,7 +358,7 @@ fn parts_section(summary: &Summary) -> String {
         "<h2>The parts</h2>\n<p>FLOPs are of the forward pass, for one token with {} tokens in view: 2 for each \
          multiply-and-add of a matrix product. Attention's scores have no parameters, and they alone grow with the number of \
          tokens.{tied} Bytes are of the parameters in f32.</p>\n<div class=\"parts\">{}</div>",
-        grouped(summary.context),
+        count(summary.context),
         table(&["part", "parameters", "share", "FLOPs per token", "share", "bytes"], &rows)
     )
 }
@@ -385,10 +386,10 @@ fn cache_section(summary: &Summary) -> String {
     let rows = summary.kv_cache.iter().map(|cache| {
         let label = label(cache.num_key_value_heads, cache.is_this_model);
         let name = if cache.is_this_model { format!("<b>{label}</b>") } else { label };
-        let all = grouped(cache.bytes_per_token * summary.context);
-        vec![name, grouped(cache.bytes_per_token), all]
+        let all = count(cache.bytes_per_token * summary.context);
+        vec![name, count(cache.bytes_per_token), all]
     });
-    let full = format!("bytes at {} tokens", grouped(summary.context));
+    let full = format!("bytes at {} tokens", count(summary.context));
     let header = ["key/value heads", "bytes per token", &full];
     format!(
         "<h2>The K/V cache</h2>\n<p>To write the next token, the model needs the keys and values of all tokens before it, and \

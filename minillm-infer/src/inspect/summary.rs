@@ -4,29 +4,27 @@ use minillm_model::config::{ModelConfig, Position};
 use minillm_model::stats;
 use serde::Serialize;
 
-use crate::html::number;
-
 /// A part of the model, summed over the blocks where each of them has one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Part {
-    /// What it is called.
+pub struct ModelPart {
+    /// Its name.
     pub name: &'static str,
-    /// How many of them there are.
+    /// The number of such parts: one for each block, or one.
     pub count: usize,
-    /// Of all of them.
+    /// Parameters of all `count` parts together.
     pub parameters: usize,
-    /// Of the forward pass, for one token at the end of a full context.
+    /// FLOPs of the forward pass, for one token at the end of a full context.
     pub flops_per_token: usize,
-    /// Of the parameters in f32.
+    /// Size of the parameters in f32.
     pub bytes: usize,
 }
 
 /// What the K/V cache would take with another number of key/value heads.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Cache {
-    /// K.
+    /// The number of key/value heads, K.
     pub num_key_value_heads: usize,
-    /// In f32.
+    /// Size per token in f32.
     pub bytes_per_token: usize,
     /// Whether this is the K of the model.
     pub is_this_model: bool,
@@ -40,12 +38,12 @@ pub struct Summary {
     /// The tokens in view for which FLOPs are counted: the model's longest sequence.
     pub context: usize,
     /// From token ids to logits.
-    pub parts: Vec<Part>,
-    /// Of all parts.
+    pub parts: Vec<ModelPart>,
+    /// Parameters of all parts.
     pub parameters: usize,
-    /// Of all parts.
+    /// FLOPs per token of all parts.
     pub flops_per_token: usize,
-    /// Of all parts.
+    /// Size of all parts.
     pub bytes: usize,
     /// K = H first, then every smaller number of key/value heads that H query heads can share.
     pub kv_cache: Vec<Cache>,
@@ -60,7 +58,7 @@ impl Summary {
         let l = sizes.blocks;
         let part = |name, count, parameters, flops_per_token| {
             let bytes = parameters * size_of::<f32>();
-            Part { name, count, parameters, flops_per_token, bytes }
+            ModelPart { name, count, parameters, flops_per_token, bytes }
         };
         let mut parts = vec![part("token embedding", 1, sizes.embedding, 0)];
         if config.position == Position::Learned {
@@ -97,11 +95,6 @@ impl Summary {
     }
 }
 
-/// A number with its thousands apart: 12,500.
-pub fn grouped(number: usize) -> String {
-    number::grouped(number as f64, 0)
-}
-
 #[cfg(test)]
 mod tests {
     use minillm_model::config::{ModelOptions, Preset};
@@ -119,7 +112,7 @@ mod tests {
                 ..ModelOptions::default()
             };
             let summary = Summary::new(&options.resolve(23, 12));
-            let sum = |of: fn(&Part) -> usize| summary.parts.iter().map(of).sum::<usize>();
+            let sum = |of: fn(&ModelPart) -> usize| summary.parts.iter().map(of).sum::<usize>();
             assert_eq!(sum(|part| part.parameters), summary.parameters);
             assert_eq!(sum(|part| part.flops_per_token), summary.flops_per_token);
             assert_eq!(sum(|part| part.bytes), summary.bytes);
@@ -129,10 +122,5 @@ mod tests {
             // 2 L K E numbers of four bytes: L = 4, E = 8.
             assert_eq!((this.len(), this[0].bytes_per_token), (1, 2 * 4 * k * 8 * 4));
         }
-    }
-
-    #[test]
-    fn thousands_stand_apart() {
-        assert_eq!([0, 999, 1_000, 1_234_567].map(grouped), ["0", "999", "1,000", "1,234,567"]);
     }
 }

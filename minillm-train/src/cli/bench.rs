@@ -1,40 +1,39 @@
 //! `minillm-train bench`: how fast a configuration trains here.
 
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
 use std::time::Instant;
 
 use burn::tensor::Device;
-use minillm_infer::cli::output::print;
-use minillm_infer::device::{self, Found};
+use minillm_infer::device::DeviceInfo;
 use minillm_infer::memory::{device_memory_bytes, peak_memory_bytes};
+use minillm_infer::output::print;
 use minillm_model::decoder::LanguageModel;
 use minillm_model::ops::ComputeOptions;
 use minillm_model::{init, random, stats};
+use minillm_train::config::RunConfig;
+use minillm_train::data::Batch;
+use minillm_train::error::{Error, Result};
+use minillm_train::optimizer::ModelOptimizer;
+use minillm_train::step::{StepOptions, train_step};
+use minillm_train::trainable::Trainable;
+use minillm_train::workers::Workers;
 use rand::RngExt;
 use serde_json::{Value, json};
 
-use crate::config::RunConfig;
-use crate::data::Batch;
-use crate::error::{Error, Result};
-use crate::optimizer::ModelOptimizer;
-use crate::step::{StepOptions, train_step};
-use crate::workers::Workers;
+use super::arguments::{ConfigArgs, DeviceArgs, JsonArgs};
 
 /// Measure training speed on random tokens: full optimiser steps, no data needed
 ///
 ///   `minillm-train bench configs/quickstart.toml --set model.vocab_size=1024`
+///
+/// `model.vocab_size` is needed, as there is no tokenizer.
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {
-    /// A configuration file, as in configs/
-    config: PathBuf,
-    /// Change a key of the file; may be given several times. `model.vocab_size` is needed, as there is no tokenizer
-    #[arg(long, value_name = "KEY=VALUE")]
-    set: Vec<String>,
-    /// What to compute on: auto, or a name from `minillm-train devices`
-    #[arg(long, value_name = "D", default_value = "auto")]
-    device: String,
+    #[command(flatten)]
+    config: ConfigArgs,
+    #[command(flatten)]
+    device: DeviceArgs,
     /// Measured steps
     #[arg(long, value_name = "N", default_value = "50")]
     steps: NonZeroUsize,
@@ -44,16 +43,15 @@ pub struct Args {
     /// Measure with the layers as written, then with one fast form after the other added (see `train.kernels`)
     #[arg(long)]
     ladder: bool,
-    /// Print one JSON object
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    output: JsonArgs,
 }
 
 pub(super) fn run(args: &Args) -> Result<()> {
-    let config = RunConfig::load(&args.config, &args.set)?;
+    let config = args.config.load()?;
     if config.model.from.is_some() {
         return Err(Error::Config {
-            origin: args.config.display().to_string(),
+            origin: args.config.path.display().to_string(),
             field: "model.from".to_owned(),
             problem: "is given, and bench measures the model of a configuration".to_owned(),
             hint: "write out the model's sizes; `from` changes no speed".to_owned(),
@@ -61,18 +59,18 @@ pub(super) fn run(args: &Args) -> Result<()> {
     }
     let Some(vocab_size) = config.model.vocab_size else {
         return Err(Error::Config {
-            origin: args.config.display().to_string(),
+            origin: args.config.path.display().to_string(),
             field: "model.vocab_size".to_owned(),
             problem: "is not given, and bench trains no tokenizer".to_owned(),
             hint: "add `--set model.vocab_size=1024`".to_owned(),
         });
     };
-    let found = device::open(&args.device)?;
+    let found = args.device.open()?;
     if args.ladder {
         return ladder(args, &config, vocab_size, &found);
     }
     let report = measure(args, &config, vocab_size, &found, config.train.compute_on(&found.device)?)?;
-    if args.json {
+    if args.output.json {
         print(&format!("{report}\n"))?;
         return Ok(());
     }
@@ -84,18 +82,18 @@ pub(super) fn run(args: &Args) -> Result<()> {
 }
 
 /// What each fast form buys: the same steps again and again, with one more of them each time.
-fn ladder(args: &Args, config: &RunConfig, vocab_size: usize, found: &Found) -> Result<()> {
+fn ladder(args: &Args, config: &RunConfig, vocab_size: usize, found: &DeviceInfo) -> Result<()> {
     let mut rungs = Vec::new();
     for (name, compute) in config.train.compute_on(&found.device)?.cumulative() {
         let report = measure(args, config, vocab_size, found, compute)?;
         let rate = report["tokens_per_second"].as_f64().unwrap_or(f64::NAN);
-        if !args.json {
+        if !args.output.json {
             let first: f64 = rungs.first().map_or(rate, |(_, rate)| *rate);
             print(&format!("{name:<16} {rate:>10.0} tokens/s {:>6.2} x\n", rate / first))?;
         }
         rungs.push((name, rate));
     }
-    if args.json {
+    if args.output.json {
         let rungs: Vec<_> =
             rungs.iter().map(|(name, rate)| json!({ "kernels": name, "tokens_per_second": rate })).collect();
         print(&format!("{}\n", json!({ "ladder": rungs })))?;
@@ -108,14 +106,14 @@ fn measure(
     args: &Args,
     config: &RunConfig,
     vocab_size: usize,
-    found: &Found,
+    found: &DeviceInfo,
     compute: ComputeOptions,
 ) -> Result<Value> {
     let device = found.device.clone().autodiff();
     let model_config = config.model.resolve(vocab_size, config.train.context);
     let model = LanguageModel::new(&model_config, &device)?.with_compute(compute);
     let mut model = init::initialize(model, &model_config, config.seed);
-    let mut optimizer = ModelOptimizer::new(&config.optimizer);
+    let mut optimizer = ModelOptimizer::new(&config.optimizer).training(Trainable::of(config));
     let workers = Workers::new(found.training_threads(), config.train.micro_batch_size())?;
 
     let (mut start, mut loss) = (Instant::now(), 0.0);

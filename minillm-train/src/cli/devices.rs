@@ -1,9 +1,8 @@
 //! `minillm-train devices`: what there is to compute on.
 
-use minillm_infer::cli::output::{note, print};
 use minillm_infer::device;
-
-use crate::error::Result;
+use minillm_infer::output::{note, print};
+use minillm_train::error::Result;
 
 /// List the devices that this program can compute on
 #[derive(Debug, clap::Args)]

@@ -1,10 +1,10 @@
 //! `minillm-train doctor`: whether a device computes rightly.
 
-use minillm_infer::cli::output::print;
-use minillm_infer::device;
+use minillm_infer::output::print;
+use minillm_train::doctor::examine_all;
+use minillm_train::error::Result;
 
-use crate::doctor::examine_all;
-use crate::error::Result;
+use super::arguments::{DeviceArgs, JsonArgs};
 
 /// Check a device before trusting it with a long training
 ///
@@ -15,17 +15,15 @@ use crate::error::Result;
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {
-    /// What to check: auto, or a name from `minillm-train devices`
-    #[arg(long, value_name = "D", default_value = "auto")]
-    device: String,
-    /// Print one JSON object
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    device: DeviceArgs,
+    #[command(flatten)]
+    output: JsonArgs,
 }
 
 pub(super) fn run(args: &Args) -> Result<()> {
-    let report = examine_all(&device::open(&args.device)?);
-    let text = if args.json { format!("{}\n", report.to_json()) } else { report.to_text() };
+    let report = examine_all(&args.device.open()?);
+    let text = if args.output.json { format!("{}\n", report.to_json()) } else { report.to_text() };
     print(&text)?;
     report.error().map_or(Ok(()), Err)
 }

@@ -1,5 +1,6 @@
 //! The program's verbs, one file each. stdout carries data, stderr everything else.
 
+mod arguments;
 pub mod bench;
 pub mod devices;
 pub mod doctor;
@@ -16,12 +17,11 @@ use std::process::ExitCode;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Parser, Subcommand};
-use minillm_infer::cli::output::note;
-use minillm_infer::cli::start_logging;
-
-use crate::config::suggest;
-use crate::error::{Error, Result};
-use crate::interrupt::report_limits;
+use minillm_infer::output::note;
+use minillm_infer::{logging, output};
+use minillm_train::config::suggest;
+use minillm_train::error::{Error, Result};
+use minillm_train::interrupt::report_limits;
 
 /// Trains small GPT- and LLaMA-style language models
 #[derive(Debug, Parser)]
@@ -47,7 +47,7 @@ enum Verb {
 
 /// Parses the command line and runs it; returns the program's exit code.
 pub fn main() -> ExitCode {
-    start_logging();
+    logging::start();
     report_limits();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
@@ -65,7 +65,7 @@ pub fn main() -> ExitCode {
         Verb::Doctor(args) => doctor::run(&args).map(|()| ExitCode::SUCCESS),
     };
     done.unwrap_or_else(|error| {
-        minillm_infer::cli::report(&error, error.hint());
+        output::report(&error, error.hint());
         ExitCode::from(error.exit_code())
     })
 }

@@ -1,24 +1,26 @@
 //! `minillm-train plan`: what a configuration needs, before it is run.
 
-use std::path::PathBuf;
+use std::time::Duration;
 
-use minillm_infer::cli::output::print;
-use minillm_infer::device::{self, Found};
+use minillm_infer::device::DeviceInfo;
 use minillm_infer::memory::{available_memory_bytes, peak_memory_bytes};
+use minillm_infer::number::{duration, megabytes};
+use minillm_infer::output::print;
 use minillm_model::config::ModelConfig;
 use minillm_model::ops::ComputeOptions;
 use minillm_model::stats;
+use minillm_train::config::{KernelChoice, RunConfig};
+use minillm_train::data::{self, Shape};
+use minillm_train::error::{Error, Result};
+use minillm_train::plan::calibrate::{Calibration, calibrate};
+use minillm_train::plan::memory::{ExecutionSetup, Memory, Phase, memory};
+use minillm_train::plan::{Suggestion, evaluations, suggest};
+use minillm_train::start::architecture_of;
 use serde_json::{Map, Value, json};
 
+use super::arguments::{ConfigArgs, DeviceArgs, JsonArgs};
 use super::cache_dir;
 use super::progress::Bars;
-use crate::config::{KernelChoice, RunConfig};
-use crate::data::{self, Shape};
-use crate::error::{Error, Result};
-use crate::plan::calibrate::{Calibration, calibrate};
-use crate::plan::memory::{Memory, Moment, Way, memory};
-use crate::plan::{Suggestion, evaluations, suggest};
-use crate::start::architecture_of;
 
 /// Say what a run will need before its first step: parameters, FLOPs, memory, time
 ///
@@ -29,26 +31,21 @@ use crate::start::architecture_of;
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {
-    /// A configuration file, as in configs/
-    config: PathBuf,
-    /// Change a key of the file; may be given several times
-    #[arg(long, value_name = "KEY=VALUE")]
-    set: Vec<String>,
-    /// What to compute on: auto, or a name from `minillm-train devices`
-    #[arg(long, value_name = "D", default_value = "auto")]
-    device: String,
+    #[command(flatten)]
+    config: ConfigArgs,
+    #[command(flatten)]
+    device: DeviceArgs,
     /// Memory to fit into, in gigabytes [default: what is free now, where the system tells]
     #[arg(long, value_name = "GB")]
     memory: Option<f64>,
-    /// Print one JSON object
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    output: JsonArgs,
 }
 
 /// All that is said.
 struct Plan {
     config: RunConfig,
-    found: Found,
+    found: DeviceInfo,
     model: ModelConfig,
     fast: Memory,
     readable: Memory,
@@ -61,27 +58,27 @@ struct Plan {
 }
 
 pub(super) fn run(args: &Args) -> Result<()> {
-    let config = RunConfig::load(&args.config, &args.set)?;
+    let config = args.config.load()?;
     let limit = limit(args)?;
-    let found = device::open(&args.device)?;
+    let found = args.device.open()?;
     let shape = Shape { context: config.train.context, batch_size: config.train.batch_size, seed: config.seed };
     let corpus = data::prepare(&config.data, &config.tokenizer, &shape, &cache_dir()?, &Bars::default())?;
     let model = architecture_of(&config, &corpus.tokenizer)?;
     let compute = config.train.compute_on(&found.device)?;
-    let way = Way::on(&found, compute); // of this process before there are tensors in it
-    let with = |compute| memory(&model, &config, &Way { compute, ..way });
+    let setup = ExecutionSetup::on(&found, compute); // of this process before there are tensors in it
+    let with = |compute| memory(&model, &config, &ExecutionSetup { compute, ..setup });
     let plan = Plan {
         fast: with(ComputeOptions::fastest(&found.device)),
         readable: with(ComputeOptions::READABLE),
         is_readable: config.train.kernels == KernelChoice::Readable,
-        suggestion: limit.and_then(|bytes| suggest(&model, &config, &way, bytes)),
+        suggestion: limit.and_then(|bytes| suggest(&model, &config, &setup, bytes)),
         limit,
         calibration: calibrate(&config, &corpus, &found)?,
         config,
         found,
         model,
     };
-    let text = if args.json { format!("{}\n", plan.to_json()) } else { plan.to_text() };
+    let text = if args.output.json { format!("{}\n", plan.to_json()) } else { plan.to_text() };
     Ok(print(&text)?)
 }
 
@@ -138,7 +135,7 @@ impl Plan {
         let both = |of: &dyn Fn(&Memory) -> usize| [fast, readable].map(|memory| megabytes(of(memory)));
         lines.push(String::new());
         lines.push(pair("memory at its peak", ["fast", "readable"].map(str::to_owned)));
-        lines.push(pair("  which is", [fast, readable].map(|memory| when(memory.peak_moment()).to_owned())));
+        lines.push(pair("  which is", [fast, readable].map(|memory| when(memory.peak_phase()).to_owned())));
         for (part, _) in &fast.parts {
             let of = |memory: &Memory| memory.part(part).unwrap_or_default();
             lines.push(pair(&format!("  {}", part.replace('_', " ")), both(&of)));
@@ -157,7 +154,7 @@ impl Plan {
         let (all, times) = (config.train.max_steps, evaluations(config));
         lines.push(format!(
             "{all} steps and {times} evaluations of {evaluation_seconds:.1} s: {}",
-            duration(self.seconds())
+            duration(Duration::from_secs_f64(self.seconds().round()))
         ));
         lines.push(String::new());
         lines.push(self.advice());
@@ -206,37 +203,23 @@ fn by_part(model: &ModelConfig) -> [(&'static str, usize); 6] {
     ]
 }
 
-fn when(moment: Moment) -> &'static str {
-    match moment {
-        Moment::Forward => "after forward",
-        Moment::Backward => "after backward",
-        Moment::Saving => "when saving",
+fn when(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Forward => "after forward",
+        Phase::Backward => "after backward",
+        Phase::Saving => "when saving",
     }
 }
 
 fn memory_to_json(memory: &Memory) -> Value {
-    let parts = |moment: Moment| {
-        let parts = memory.parts.iter().map(|(part, bytes)| ((*part).to_owned(), json!(bytes[moment as usize])));
+    let parts = |phase: Phase| {
+        let parts = memory.parts.iter().map(|(part, bytes)| ((*part).to_owned(), json!(bytes[phase as usize])));
         Value::Object(parts.collect())
     };
     json!({
         "peak_memory_bytes": memory.peak(),
-        "forward": parts(Moment::Forward),
-        "backward": parts(Moment::Backward),
-        "saving": parts(Moment::Saving),
+        "forward": parts(Phase::Forward),
+        "backward": parts(Phase::Backward),
+        "saving": parts(Phase::Saving),
     })
-}
-
-fn megabytes(bytes: usize) -> String {
-    format!("{:.1} MB", bytes as f64 / 1e6)
-}
-
-fn duration(seconds: f64) -> String {
-    let whole = seconds.round() as u64;
-    let (hours, minutes, rest) = (whole / 3600, whole / 60 % 60, whole % 60);
-    match (hours, minutes) {
-        (0, 0) => format!("{rest} s"),
-        (0, _) => format!("{minutes} min {rest:02} s"),
-        _ => format!("{hours} h {minutes:02} min"),
-    }
 }

@@ -3,8 +3,7 @@
 use std::sync::Mutex;
 
 use indicatif::{ProgressBar, ProgressStyle};
-
-use crate::data::Progress;
+use minillm_train::data::Progress;
 
 /// Shows one bar at a time on stderr. `indicatif` draws nothing where that is no terminal.
 #[derive(Default)]

@@ -2,11 +2,10 @@
 
 use std::path::PathBuf;
 
-use minillm_infer::cli::output::note;
-
-use crate::error::{Error, Result};
-use crate::report;
-use crate::run_dir::{METRICS_FILE, REPORT_FILE};
+use minillm_infer::output::note;
+use minillm_train::error::{Error, Result};
+use minillm_train::report;
+use minillm_train::run_dir::{METRICS_FILE, REPORT_FILE};
 
 /// Write a run's report.html from the run's own files
 ///

@@ -4,21 +4,21 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
-use minillm_infer::cli::output::{note, print};
-use minillm_infer::device;
+use minillm_infer::output::{note, print};
 use minillm_model::checkpoint::durable;
+use minillm_train::error::{Error, Result};
+use minillm_train::interrupt::Interrupt;
+use minillm_train::study::design::{Design, Variant};
+use minillm_train::study::page;
+use minillm_train::study::record::StudyRecord;
+use minillm_train::study::result::{Environment, RunResult};
+use minillm_train::study::runner::{StudyDir, StudyEnd, run_all};
+use minillm_train::study::summary::StudySummary;
+use minillm_train::study::tables;
 use serde_json::{Value, json};
 
+use super::arguments::DeviceArgs;
 use super::cache_dir;
-use crate::error::{Error, Result};
-use crate::interrupt::Interrupt;
-use crate::study::conduct::{Ended, StudyDir, conduct};
-use crate::study::design::{Design, Variant};
-use crate::study::page;
-use crate::study::record::Record;
-use crate::study::run::{Environment, RunResult};
-use crate::study::summary::Summary;
-use crate::study::tables;
 
 /// Compare variants of a model: every one trained with every seed, and how sure the difference is
 ///
@@ -35,9 +35,8 @@ pub struct Args {
     /// The study's directory [default: studies/NAME after the file's name]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// What to compute on: auto, or a name from `minillm-train devices`
-    #[arg(long, value_name = "D", default_value = "auto")]
-    device: String,
+    #[command(flatten)]
+    device: DeviceArgs,
     /// The longer form that the file's [full] describes
     #[arg(long)]
     full: bool,
@@ -47,9 +46,9 @@ pub struct Args {
 }
 
 pub(super) fn run(args: &Args) -> Result<ExitCode> {
-    let found = device::open(&args.device)?;
+    let found = args.device.open()?;
     let out = args.out.clone().unwrap_or_else(|| default_out(&args.study, args.full));
-    let old = Record::read(&out)?;
+    let old = StudyRecord::read(&out)?;
 
     // What a step takes is measured once: later starts must come to the same number of steps.
     let mut pace: BTreeMap<String, f64> = BTreeMap::new();
@@ -63,7 +62,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
         Ok(seconds)
     };
     let design = Design::load(&args.study, &args.set, args.full, &cache_dir()?, &mut known)?;
-    let record = Record::new(&design, Environment::here(&found), &pace)?;
+    let record = StudyRecord::new(&design, Environment::here(&found), &pace)?;
     if let Some(old) = &old {
         record.check_continues(old, &out)?;
     }
@@ -74,13 +73,13 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     let (description, shown) = (&found.description, out.display());
     note(format_args!("{runs} runs on {} ({description}), study in {shown}", found.name));
     let interrupt = Interrupt::install()?;
-    match conduct(&design, &directory, &found.name, &interrupt)? {
-        Ended::Interrupted(signal, done) => {
+    match run_all(&design, &directory, &found.name, &interrupt)? {
+        StudyEnd::Interrupted(signal, done) => {
             note(format_args!("stopped with {done} of {runs} runs done; the same command goes on from here"));
             Ok(ExitCode::from(signal.exit_code()))
         }
-        Ended::Done(results) => {
-            let summary = Summary::new(&design, &results);
+        StudyEnd::Done(results) => {
+            let summary = StudySummary::new(&design, &results);
             write_results(directory.path(), &record, &summary, &results)?;
             print(&tables::text(&summary))?;
             note(format_args!("the same and more in {shown}: study.html, results.md, results.csv, results.json"));
@@ -98,7 +97,7 @@ fn default_out(study: &Path, full: bool) -> PathBuf {
 }
 
 /// Writes everything there is to say about a finished study into its directory.
-fn write_results(directory: &Path, record: &Record, summary: &Summary, results: &[RunResult]) -> Result<()> {
+fn write_results(directory: &Path, record: &StudyRecord, summary: &StudySummary, results: &[RunResult]) -> Result<()> {
     let whole = json!({ "study": record, "summary": summary, "runs": results });
     let mut files = vec![
         ("results.md".to_owned(), tables::markdown(summary)),

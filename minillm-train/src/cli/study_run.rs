@@ -3,11 +3,12 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use minillm_train::error::Result;
+use minillm_train::study::run::{RunEnd, run as run_one};
+use minillm_train::study::runner::acquire_slot;
+
 use super::cache_dir;
 use super::progress::Bars;
-use crate::error::Result;
-use crate::study::conduct::wait_for_turn;
-use crate::study::run::{Ended, run as run_one};
 
 /// Do one run of a study
 #[derive(Debug, clap::Args)]
@@ -23,9 +24,9 @@ pub struct Args {
 }
 
 pub(super) fn run(args: &Args) -> Result<ExitCode> {
-    let _turn = wait_for_turn(&args.run)?;
+    let _slot = acquire_slot(&args.run)?;
     Ok(match run_one(&args.run, &args.device, &args.label, &cache_dir()?, &Bars::default())? {
-        Ended::Done => ExitCode::SUCCESS,
-        Ended::Interrupted(signal) => ExitCode::from(signal.exit_code()),
+        RunEnd::Done => ExitCode::SUCCESS,
+        RunEnd::Interrupted(signal) => ExitCode::from(signal.exit_code()),
     })
 }

@@ -3,11 +3,11 @@
 use std::path::PathBuf;
 
 use fs_err as fs;
-use minillm_infer::cli::output::note;
+use minillm_infer::output::note;
+use minillm_train::data::{self, DataConfig, TokenizerConfig};
+use minillm_train::error::{Error, Result};
 
 use super::progress::Bars;
-use crate::data::{self, DataConfig, TokenizerConfig};
-use crate::error::{Error, Result};
 
 /// Train a byte-level BPE tokenizer on text files
 ///

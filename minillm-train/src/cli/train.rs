@@ -5,21 +5,20 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Instant;
 
-use minillm_infer::cli::output::note;
-use minillm_infer::device;
+use minillm_infer::output::note;
 use minillm_model::checkpoint::durable::System;
 use minillm_model::stats;
 use minillm_model::tokenizer::Tokenizer;
+use minillm_train::doctor;
+use minillm_train::error::Result;
+use minillm_train::interrupt::Interrupt;
+use minillm_train::run_dir::OpenMode;
+use minillm_train::session::Session;
+use minillm_train::trainer::Outcome;
 
+use super::arguments::{ConfigArgs, DeviceArgs};
 use super::cache_dir;
 use super::progress::Bars;
-use crate::config::RunConfig;
-use crate::doctor;
-use crate::error::Result;
-use crate::interrupt::Interrupt;
-use crate::run_dir::OpenMode;
-use crate::session::Session;
-use crate::trainer::Outcome;
 
 /// Train a model from a configuration file
 ///
@@ -31,17 +30,13 @@ use crate::trainer::Outcome;
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {
-    /// A configuration file, as in configs/
-    config: PathBuf,
-    /// Change a key of the file, `--set train.max_steps=500`; may be given several times
-    #[arg(long, value_name = "KEY=VALUE")]
-    set: Vec<String>,
+    #[command(flatten)]
+    config: ConfigArgs,
     /// The run's directory [default: runs/NAME after the configuration file's name]
     #[arg(long, value_name = "RUN")]
     out: Option<PathBuf>,
-    /// What to compute on: auto, or a name from `minillm-train devices`
-    #[arg(long, value_name = "D", default_value = "auto")]
-    device: String,
+    #[command(flatten)]
+    device: DeviceArgs,
     /// Continue the run in --out from its newest checkpoint
     #[arg(long, conflicts_with = "overwrite")]
     resume: bool,
@@ -52,15 +47,15 @@ pub struct Args {
 
 pub(super) fn run(args: &Args) -> Result<ExitCode> {
     let start = Instant::now();
-    let config = RunConfig::load(&args.config, &args.set)?;
+    let config = args.config.load()?;
     // Before any work: a device that is not there, a directory that is in use.
-    let found = device::open(&args.device)?;
+    let found = args.device.open()?;
     // Of kernels and drivers there are many, and not all of them compute what they should. (A driver that computes on the
     // CPU takes minutes to tune its kernels, and nobody trains on it for long.)
     if found.is_gpu && !found.is_software && config.train.check_device {
         doctor::quick(&found, config.train.kernels)?;
     }
-    let out = args.out.clone().unwrap_or_else(|| default_out(&args.config));
+    let out = args.out.clone().unwrap_or_else(|| default_out(&args.config.path));
     let mode = match (args.resume, args.overwrite) {
         (true, _) => OpenMode::Resume,
         (_, true) => OpenMode::Overwrite,

@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressFinish, ProgressStyle};
+use minillm_infer::number::{duration, grouped};
 
 use super::{Record, Sink, tag};
 use crate::error::Result;
@@ -103,7 +104,7 @@ impl Console {
 
 impl Sink for Console {
     fn record(&mut self, record: &Record) -> Result<()> {
-        let left = self.time_left(record.step).map_or(String::new(), |left| format!("  {} left", clock(left)));
+        let left = self.time_left(record.step).map_or(String::new(), |left| format!("  {} left", duration(left)));
         let is_evaluation = record.get(tag::VAL_LOSS).is_some();
         match &self.output {
             Output::Bar(bar) if !is_evaluation => {
@@ -139,7 +140,7 @@ fn describe(record: &Record, only: &[&str]) -> String {
             tag::TRAIN_LOSS => write!(text, "  loss {value:.3}"),
             tag::TRAIN_GRAD_NORM => write!(text, "  gradient {value:.2}"),
             tag::TRAIN_LR => write!(text, "  rate {value:.1e}"),
-            tag::TRAIN_TOKENS_PER_SECOND => write!(text, "  {} tokens/s", thousands(value)),
+            tag::TRAIN_TOKENS_PER_SECOND => write!(text, "  {} tokens/s", grouped(value, 0)),
             tag::VAL_LOSS => write!(text, "  validation loss {value:.4}  perplexity {:.2}", value.exp()),
             tag::VAL_BITS_PER_BYTE => write!(text, "  bits per byte {value:.4}"),
             tag::VAL_FLOOR => write!(text, "  floor {value:.4}"),
@@ -148,29 +149,6 @@ fn describe(record: &Record, only: &[&str]) -> String {
         };
     }
     text
-}
-
-/// A whole number with a comma before every three digits.
-fn thousands(value: f64) -> String {
-    let digits = format!("{value:.0}");
-    let mut text = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
-/// `45s`, `2m05s` or `1h02m`.
-fn clock(time: Duration) -> String {
-    let seconds = time.as_secs();
-    match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
-        (0, 0, seconds) => format!("{seconds}s"),
-        (0, minutes, seconds) => format!("{minutes}m{seconds:02}s"),
-        (hours, minutes, _) => format!("{hours}h{minutes:02}m"),
-    }
 }
 
 #[cfg(test)]
@@ -230,7 +208,7 @@ mod tests {
     fn time_left_counts_from_where_the_run_was_resumed() {
         let mut console = Console::lines(100, 200, Buffer::default());
         console.started = Instant::now().checked_sub(Duration::from_secs(90)).unwrap();
-        assert_eq!(console.time_left(110).map(clock).unwrap(), "13m30s"); // 10 of 100 steps in 90 s
+        assert_eq!(console.time_left(110).map(duration).unwrap(), "13m30s"); // 10 of 100 steps in 90 s
         assert_eq!(console.time_left(100), None);
         assert_eq!(console.time_left(200), None);
     }
@@ -247,13 +225,5 @@ mod tests {
         let mut console = Console::stderr(0, 10); // a bar in a terminal, lines under `cargo test`'s capture
         console.step(1);
         console.record(&training(1)).unwrap();
-    }
-
-    #[test]
-    fn numbers_for_people() {
-        assert_eq!([0.0, 999.6, 41_200.4, 1e6].map(thousands), ["0", "1,000", "41,200", "1,000,000"]);
-        let seconds = [0, 59, 125, 3600, 90_061];
-        let expected = ["0s", "59s", "2m05s", "1h00m", "25h01m"];
-        assert_eq!(seconds.map(|seconds| clock(Duration::from_secs(seconds))), expected);
     }
 }

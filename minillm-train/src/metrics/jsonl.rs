@@ -10,14 +10,14 @@ use std::path::Path;
 use fs_err::{File, OpenOptions};
 use serde_json::{Map, Value};
 
-use super::growing::Growing;
+use super::append_file::AppendFile;
 use super::{Record, Sink, tag};
 use crate::error::{Error, Result};
 
 /// The file, open for appending.
 #[derive(Debug)]
 pub struct Jsonl {
-    file: Growing,
+    file: AppendFile,
 }
 
 impl Jsonl {
@@ -26,7 +26,7 @@ impl Jsonl {
     /// # Errors
     /// A path that cannot be written.
     pub fn create(path: &Path) -> Result<Self> {
-        let file = File::create(path).and_then(Growing::new).map_err(|source| io("create", source))?;
+        let file = File::create(path).and_then(AppendFile::new).map_err(|source| io("create", source))?;
         Ok(Self { file })
     }
 
@@ -40,7 +40,7 @@ impl Jsonl {
             OpenOptions::new().read(true).append(true).create(true).open(path).map_err(|error| io("open", error))?;
         let keep = length_up_to(&file, path, step)?;
         file.set_len(keep).map_err(|error| io("cut", error))?;
-        Ok(Self { file: Growing::new(file).map_err(|error| io("open", error))? })
+        Ok(Self { file: AppendFile::new(file).map_err(|error| io("open", error))? })
     }
 }
 

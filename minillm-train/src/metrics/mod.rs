@@ -3,8 +3,8 @@
 //! The trainer makes one [`Record`] per logging interval and one per evaluation and hands it to [`Metrics`], which
 //! passes it to every [`Sink`]: a file of JSON lines, `TensorBoard` events, the terminal. Sinks never change a number.
 
+mod append_file;
 pub mod console;
-mod growing;
 pub mod jsonl;
 pub mod tensorboard;
 

@@ -17,14 +17,14 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use fs_err::{File, OpenOptions};
 
-use super::growing::Growing;
+use super::append_file::AppendFile;
 use super::{Record, Sink};
 use crate::error::{Error, Result};
 
 /// One event file, open for appending. The x axis of every curve is the step.
 #[derive(Debug)]
 pub struct TensorBoard {
-    file: Growing,
+    file: AppendFile,
 }
 
 impl TensorBoard {
@@ -33,7 +33,7 @@ impl TensorBoard {
     /// # Errors
     /// A folder that cannot be read or written.
     pub fn create(folder: &Path, step: usize) -> Result<Self> {
-        let file = Growing::new(next_file(folder)?).map_err(|error| io("open", error))?;
+        let file = AppendFile::new(next_file(folder)?).map_err(|error| io("open", error))?;
         let mut sink = Self { file };
         sink.write(&event(0, FILE_VERSION, b"brain.Event:2"))?;
         // TensorBoard keeps the steps *below* this one, and `step` itself is done.

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use burn::module::Module;
-use minillm_infer::device::Found;
+use minillm_infer::device::DeviceInfo;
 use minillm_infer::score::{Window, window_nats};
 
 use crate::config::RunConfig;
@@ -12,6 +12,7 @@ use crate::error::Result;
 use crate::optimizer::ModelOptimizer;
 use crate::start::start;
 use crate::step::{StepOptions, train_step};
+use crate::trainable::Trainable;
 use crate::workers::Workers;
 
 /// Steps before measuring: the first ones compile kernels and fill caches.
@@ -35,12 +36,12 @@ pub struct Calibration {
 }
 
 /// Trains some steps and scores some of the validation text.
-pub fn calibrate(config: &RunConfig, corpus: &Corpus, found: &Found) -> Result<Calibration> {
+pub fn calibrate(config: &RunConfig, corpus: &Corpus, found: &DeviceInfo) -> Result<Calibration> {
     let device = found.device.clone().autodiff();
     let compute = config.train.compute_on(&device)?;
     let (model_config, model) = start(config, &corpus.tokenizer, &device)?;
     let mut model = model.with_compute(compute);
-    let mut optimizer = ModelOptimizer::new(&config.optimizer);
+    let mut optimizer = ModelOptimizer::new(&config.optimizer).training(Trainable::of(config));
     let workers = Workers::new(found.training_threads(), config.train.micro_batch_size())?;
     let wait = || {
         if let Err(error) = device.sync() {

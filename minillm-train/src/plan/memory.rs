@@ -15,21 +15,23 @@
 //! loss                             a chunk of logits          logits - max, exp, log of softmax      3V
 //! ```
 //!
-//! Two moments can be the peak. When the forward pass ends, all activations are there and no gradients yet; when the
+//! Two phases can hold the peak at their end. When the forward pass ends, all activations are there and no gradients yet; when the
 //! backward pass ends, all gradients and no activations: it frees what it has used. A third is a checkpoint's being written,
 //! from copies of the weights and moments.
 
-use minillm_infer::device::Found;
+use minillm_infer::device::DeviceInfo;
 use minillm_infer::memory::resident_memory_bytes;
 use minillm_model::config::{Mlp, ModelConfig};
+use minillm_model::loss::LARGEST_CHUNK;
 use minillm_model::ops::ComputeOptions;
-use minillm_model::stats;
+use minillm_model::{parameters, stats};
 
 use crate::config::{OptimizerKind, RunConfig};
+use crate::trainable::Trainable;
 
-/// Logits that the fast loss holds at once: on the CPU a worker's (`ops/cpu/cross_entropy.rs`), else all
-/// (`ops/portable/cross_entropy.rs`, which makes three such tensors).
-const CHUNK: [usize; 2] = [2 * 1024 * 1024, 16 * 1024 * 1024];
+/// Logits that a worker's fast loss holds at once on the CPU (`ops/cpu/cross_entropy.rs`). Elsewhere it is
+/// [`LARGEST_CHUNK`] for all, in three tensors.
+const CPU_CHUNK: usize = 2 * 1024 * 1024;
 
 /// The program itself, as far as it has been read from disk: the resident size of `minillm-train devices` on Linux (x86-64).
 const PROGRAM: usize = 11 << 20;
@@ -52,9 +54,9 @@ const HELD_RECOMPUTING: f64 = 0.33;
 /// And where they also come in many sizes: 0.2 to 0.6. Muon's iterations do the same.
 const HELD_IN_MANY_SIZES: f64 = 0.45;
 
-/// The moments at which memory can be largest.
+/// The phases of training at whose end memory can be largest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Moment {
+pub enum Phase {
     /// The forward pass has ended: the loss is computed.
     Forward,
     /// The backward pass has ended: the weights are about to move.
@@ -64,9 +66,9 @@ pub enum Moment {
 }
 
 /// All of them.
-pub const MOMENTS: [Moment; 3] = [Moment::Forward, Moment::Backward, Moment::Saving];
+pub const PHASES: [Phase; 3] = [Phase::Forward, Phase::Backward, Phase::Saving];
 
-/// Bytes by component, at each of the [`MOMENTS`].
+/// Bytes by component, at the end of each of the [`PHASES`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Memory {
     /// Names as in `--json`.
@@ -74,31 +76,31 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// Bytes of all components at a moment.
-    pub fn at(&self, moment: Moment) -> usize {
-        self.parts.iter().map(|(_, bytes)| bytes[moment as usize]).sum()
+    /// Bytes of all components at the end of a phase.
+    pub fn at(&self, phase: Phase) -> usize {
+        self.parts.iter().map(|(_, bytes)| bytes[phase as usize]).sum()
     }
 
-    /// The moment of the largest need.
-    pub fn peak_moment(&self) -> Moment {
-        MOMENTS.into_iter().max_by_key(|moment| self.at(*moment)).unwrap_or(Moment::Forward)
+    /// The phase of the largest need.
+    pub fn peak_phase(&self) -> Phase {
+        PHASES.into_iter().max_by_key(|phase| self.at(*phase)).unwrap_or(Phase::Forward)
     }
 
     /// The largest need.
     pub fn peak(&self) -> usize {
-        self.at(self.peak_moment())
+        self.at(self.peak_phase())
     }
 
     /// A component's bytes at the peak.
     pub fn part(&self, name: &str) -> Option<usize> {
-        let moment = self.peak_moment() as usize;
-        self.parts.iter().find(|(part, _)| *part == name).map(|(_, bytes)| bytes[moment])
+        let phase = self.peak_phase() as usize;
+        self.parts.iter().find(|(part, _)| *part == name).map(|(_, bytes)| bytes[phase])
     }
 }
 
 /// How a step is computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Way {
+pub struct ExecutionSetup {
     /// Which operations run in their fast form.
     pub compute: ComputeOptions,
     /// Threads among which a micro-batch is split.
@@ -107,9 +109,9 @@ pub struct Way {
     pub process: Option<usize>,
 }
 
-impl Way {
+impl ExecutionSetup {
     /// On this device, in this process as it is now.
-    pub fn on(found: &Found, compute: ComputeOptions) -> Self {
+    pub fn on(found: &DeviceInfo, compute: ComputeOptions) -> Self {
         let on_host = !found.is_gpu || found.is_software;
         let now = || resident_memory_bytes().map_or(PROGRAM, |bytes| bytes as usize);
         Self { compute, threads: found.training_threads(), process: on_host.then(now) }
@@ -117,27 +119,34 @@ impl Way {
 }
 
 /// What training needs, by component.
-pub fn memory(model: &ModelConfig, config: &RunConfig, way: &Way) -> Memory {
+pub fn memory(model: &ModelConfig, config: &RunConfig, setup: &ExecutionSetup) -> Memory {
+    memory_training(&Trainable::of(config), model, config, setup)
+}
+
+/// What training some of the parameters needs, by component.
+fn memory_training(trainable: &Trainable, model: &ModelConfig, config: &RunConfig, setup: &ExecutionSetup) -> Memory {
     const F32: usize = size_of::<f32>();
     let train = &config.train;
     let (rows, t) = (train.micro_batch_size().min(train.batch_size), train.context);
-    let workers = way.threads.min(rows).max(1);
+    let workers = setup.threads.min(rows).max(1);
     let (l, d, v) = (model.num_hidden_layers, model.hidden_size, model.vocab_size);
     let tokens = rows * t; // N
 
-    let count = stats::parameters(model);
-    let (weights, blocks) = (F32 * count.total(), F32 * count.blocks * count.block());
+    let weights = F32 * stats::parameters(model).total();
+    // Of what is trained, and of that what is in the blocks.
+    let (trained, blocks) = trained_numbers(trainable, model);
+    let (trained, blocks) = (F32 * trained, F32 * blocks);
     // Muon keeps one number for each of the blocks' matrices; what vectors they have beside those is too little to count.
     let with_muon = config.optimizer.kind == OptimizerKind::Muon;
-    let moments = if with_muon { 2 * weights - blocks } else { 2 * weights };
+    let moments = if with_muon { 2 * trained - blocks } else { 2 * trained };
     // The sum over earlier micro-batches stays beside the gradients of this one.
-    let earlier = if rows < train.batch_size { weights } else { 0 };
+    let earlier = if rows < train.batch_size { trained } else { 0 };
 
-    let block = F32 * tokens * per_token(model, way.compute, t);
-    let head = F32 * tokens * norm_per_token(model, way.compute);
+    let block = F32 * tokens * per_token(model, setup.compute, t);
+    let head = F32 * tokens * norm_per_token(model, setup.compute);
     let entering = F32 * tokens * d;
-    let passing = F32 * tokens * passing_per_token(model, way.compute, t);
-    let loss = F32 * (loss_numbers(model, way.compute, tokens, workers) + workers * v * d);
+    let passing = F32 * tokens * passing_per_token(model, setup.compute, t);
+    let loss = F32 * (loss_numbers(model, setup.compute, tokens, workers) + workers * v * d);
 
     let (activations, gradients, in_passing) = if train.recompute {
         // The inputs of all blocks, and one block at a time: the last while no gradients but the head's are there, the first
@@ -145,11 +154,11 @@ pub fn memory(model: &ModelConfig, config: &RunConfig, way: &Way) -> Memory {
         let one_block = block + passing;
         (
             [(l + 1) * entering + head + if one_block > loss { block } else { 0 }, block],
-            [earlier, earlier + workers * (weights - blocks / l.max(1))],
+            [earlier, earlier + workers * (trained - blocks / l.max(1))],
             [if one_block > loss { passing } else { loss }, passing],
         )
     } else {
-        ([l * block + head, 0], [earlier, earlier + workers * weights], [loss.max(passing), passing])
+        ([l * block + head, 0], [earlier, earlier + workers * trained], [loss.max(passing), passing])
     };
     let mut parts = vec![
         ("weights", [weights; 3]),
@@ -159,19 +168,30 @@ pub fn memory(model: &ModelConfig, config: &RunConfig, way: &Way) -> Memory {
         ("in_passing", [in_passing[0], in_passing[1], 0]),
         ("copies", [0, 0, moments.max(weights)]),
     ];
-    if let Some(process) = way.process {
-        let share = match (train.recompute, way.compute.attention) {
+    if let Some(process) = setup.process {
+        let share = match (train.recompute, setup.compute.attention) {
             _ if with_muon => HELD_IN_MANY_SIZES,
             (true, false) => HELD_IN_MANY_SIZES,
             (true, true) => HELD_RECOMPUTING,
             (false, _) => HELD,
         };
         let in_use = Memory { parts: parts.clone() };
-        parts.push(("held_by_allocator", MOMENTS.map(|moment| (share * in_use.at(moment) as f64) as usize)));
+        parts.push(("held_by_allocator", PHASES.map(|phase| (share * in_use.at(phase) as f64) as usize)));
         let threads = if workers > 1 { workers * WORKER } else { 0 };
         parts.push(("process", [process + FIRST_STEPS + threads; 3]));
     }
     Memory { parts }
+}
+
+/// Numbers of all parameters that are trained, and of those in the blocks.
+fn trained_numbers(trainable: &Trainable, model: &ModelConfig) -> (usize, usize) {
+    let (mut all, mut in_blocks) = (0, 0);
+    for (name, shape) in parameters::expected(model).into_iter().filter(|(name, _)| trainable.contains(name)) {
+        let numbers: usize = shape.iter().product();
+        all += numbers;
+        in_blocks += if name.contains(".layers.") { numbers } else { 0 };
+    }
+    (all, in_blocks)
 }
 
 /// Numbers that a norm keeps of a token.
@@ -218,8 +238,8 @@ fn loss_numbers(model: &ModelConfig, compute: ComputeOptions, tokens: usize, wor
     let rows = |chunk: usize, tokens: usize| (chunk / v).clamp(1, tokens.max(1));
     match (compute.cross_entropy, compute.thread_pool) {
         (false, _) => 3 * tokens * v,
-        (true, true) => workers * rows(CHUNK[0], tokens.div_ceil(workers)) * v + tokens * d,
-        (true, false) => 3 * rows(CHUNK[1], tokens) * v + tokens * d,
+        (true, true) => workers * rows(CPU_CHUNK, tokens.div_ceil(workers)) * v + tokens * d,
+        (true, false) => 3 * rows(LARGEST_CHUNK, tokens) * v + tokens * d,
     }
 }
 
@@ -262,8 +282,8 @@ mod tests {
         ..ComputeOptions::READABLE
     };
 
-    fn way(compute: ComputeOptions) -> Way {
-        Way { compute, threads: 2, process: Some(PROGRAM) }
+    fn setup(compute: ComputeOptions) -> ExecutionSetup {
+        ExecutionSetup { compute, threads: 2, process: Some(PROGRAM) }
     }
 
     /// Counted by hand: D = 8, F = 16, L = 2, H = 2, K = 1, E = 4, V = 10, N = 16, W = 2.
@@ -271,7 +291,7 @@ mod tests {
     fn a_small_model_is_as_counted_by_hand() {
         // Embedding 80, output 80, a block 2 * 64 + 2 * 32 + 3 * 128 + 16 = 592, last norm 8.
         let weights = 4 * (80 + 80 + 2 * 592 + 8);
-        let fast = memory(&model(), &config(), &way(FAST));
+        let fast = memory(&model(), &config(), &setup(FAST));
         // Norms 2 * 16, q and out 2 * 8, k and v 2 * 4, logs 2, MLP 3 * 16: 106 a token and block; the last norm 16.
         let activations = 4 * 16 * (2 * 106 + 16);
         // In passing: gradients of 3 (16 + 8) numbers a token, more than the loss's logits of 16 rows, their gradients of
@@ -290,15 +310,15 @@ mod tests {
         );
         assert_eq!(fast.parts[7], ("process", [28 * MIB; 3]));
         let in_use = 3 * weights + activations + passing;
-        assert_eq!(fast.at(Moment::Forward), in_use + (HELD * in_use as f64) as usize + 28 * MIB);
-        assert_eq!(fast.peak(), fast.at(fast.peak_moment()));
+        assert_eq!(fast.at(Phase::Forward), in_use + (HELD * in_use as f64) as usize + 28 * MIB);
+        assert_eq!(fast.peak(), fast.at(fast.peak_phase()));
 
         // GPT-2's norm keeps as much; of the MLP, GELU's input and output: 2 * 16 numbers for 3 * 16.
         let gelu = ModelConfig { norm: Norm::LayerNorm, mlp: Mlp::Gelu, ..model() };
-        let gelu = memory(&gelu, &config(), &way(FAST));
+        let gelu = memory(&gelu, &config(), &setup(FAST));
         assert_eq!(gelu.parts[3].1, [4 * 16 * (2 * 90 + 16), 0, 0]);
 
-        let readable = memory(&model(), &config(), &way(ComputeOptions::READABLE));
+        let readable = memory(&model(), &config(), &setup(ComputeOptions::READABLE));
         // Norms 2 * 24, q and out 16, k and v 8, scores 3 * 2 * 4, MLP 5 * 16: 176; the last norm 24.
         assert_eq!(readable.parts[3].1, [4 * 16 * (2 * 176 + 24), 0, 0]);
     }
@@ -309,7 +329,7 @@ mod tests {
             let mut config = config();
             (config.train.batch_size, config.train.context) = (64, 64);
             change(&mut config);
-            memory(&model(), &config, &way(FAST)).peak()
+            memory(&model(), &config, &setup(FAST)).peak()
         };
         let whole = peak(|_| {});
         assert!(peak(|config| config.train.micro_batch_size = Some(8)) < whole);
@@ -317,14 +337,29 @@ mod tests {
         let moments = |kind| {
             let mut config = config();
             config.optimizer.kind = kind;
-            memory(&model(), &config, &way(FAST)).parts[1].1[0]
+            memory(&model(), &config, &setup(FAST)).parts[1].1[0]
         };
         assert_eq!(moments(OptimizerKind::AdamW) - moments(OptimizerKind::Muon), 4 * 2 * 592);
     }
 
     #[test]
+    fn what_is_not_trained_has_neither_gradients_nor_moments() {
+        let bytes = |trainable: &Trainable| {
+            let parts = memory_training(trainable, &model(), &config(), &setup(FAST)).parts;
+            ["weights", "moments", "gradients"].map(|name| {
+                let (_, [.., backward, _]) = parts.iter().find(|(part, _)| *part == name).unwrap();
+                *backward
+            })
+        };
+        let [weights, moments, gradients] = bytes(&Trainable::default());
+        // The embedding's 80 numbers in f32: two moments, and a gradient for each of two workers.
+        let frozen = bytes(&Trainable::all_but(["model.embed_tokens."]));
+        assert_eq!(frozen, [weights, moments - 2 * 320, gradients - 2 * 320]);
+    }
+
+    #[test]
     fn a_gpu_has_no_process_to_hold() {
-        let gpu = memory(&model(), &config(), &Way { process: None, ..way(FAST) });
+        let gpu = memory(&model(), &config(), &ExecutionSetup { process: None, ..setup(FAST) });
         assert_eq!(gpu.part("process"), None);
         assert_eq!(gpu.part("held_by_allocator"), None);
     }

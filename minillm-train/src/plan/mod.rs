@@ -5,7 +5,7 @@ pub mod memory;
 
 use minillm_model::config::ModelConfig;
 
-use self::memory::{Way, memory};
+use self::memory::{ExecutionSetup, memory};
 use crate::config::RunConfig;
 
 /// Memory is left over for what a prediction may be short of: of 35 that were measured (`tools/measure_plan.py --memory`), 30
@@ -28,20 +28,20 @@ pub struct Suggestion {
 /// The fastest way to take a step of `train.batch_size` sequences within `bytes`: large micro-batches before small ones, as
 /// long as each worker has a sequence; then the same with blocks computed twice, which costs a quarter of the time; then
 /// ever smaller ones. `None` if nothing fits.
-pub fn suggest(model: &ModelConfig, config: &RunConfig, way: &Way, bytes: u64) -> Option<Suggestion> {
+pub fn suggest(model: &ModelConfig, config: &RunConfig, setup: &ExecutionSetup, bytes: u64) -> Option<Suggestion> {
     let batch = config.train.batch_size;
     let halves = |least: usize| {
         let smaller = move |size: &usize| (*size > least).then(|| size.div_ceil(2).max(least));
         std::iter::successors(Some(batch), smaller)
     };
-    let busy = way.threads.clamp(1, batch);
+    let busy = setup.threads.clamp(1, batch);
     let candidates = halves(busy).map(|size| (size, false)).chain(halves(busy).map(|size| (size, true)));
     let candidates = candidates.chain(halves(1).map(|size| (size, true)));
     let candidate = |(micro_batch_size, recompute)| {
         let mut config = config.clone();
         config.train.micro_batch_size = Some(micro_batch_size);
         config.train.recompute = recompute;
-        let peak = memory(model, &config, way).peak();
+        let peak = memory(model, &config, setup).peak();
         Suggestion { micro_batch_size, accumulation: batch.div_ceil(micro_batch_size), recompute, peak }
     };
     candidates.map(candidate).find(|suggestion| suggestion.peak as f64 * MARGIN <= bytes as f64)
@@ -64,8 +64,8 @@ mod tests {
         let model = ModelOptions { hidden_size: Some(256), ..ModelOptions::default() }.resolve(1000, 512);
         let mut config = RunConfig::default();
         (config.train.batch_size, config.train.context) = (24, 512);
-        let way = Way { compute: ComputeOptions::READABLE, threads: 4, process: None };
-        let at = |gigabytes: f64| suggest(&model, &config, &way, (gigabytes * 1e9) as u64);
+        let setup = ExecutionSetup { compute: ComputeOptions::READABLE, threads: 4, process: None };
+        let at = |gigabytes: f64| suggest(&model, &config, &setup, (gigabytes * 1e9) as u64);
         let roomy = at(1000.0).unwrap();
         assert_eq!((roomy.micro_batch_size, roomy.accumulation, roomy.recompute), (24, 1, false));
         assert_eq!(at(0.001), None);

@@ -58,8 +58,8 @@ impl History {
 #[derive(Debug)]
 struct Curve {
     /// In order; all but the last are full.
-    groups: Vec<Group>,
-    /// Values in a full group.
+    buckets: Vec<Bucket>,
+    /// Values in a full bucket.
     full: u32,
     last: Option<(usize, f64)>,
     lowest: Option<(usize, f64)>,
@@ -67,7 +67,7 @@ struct Curve {
 
 impl Default for Curve {
     fn default() -> Self {
-        Self { groups: Vec::new(), full: 1, last: None, lowest: None }
+        Self { buckets: Vec::new(), full: 1, last: None, lowest: None }
     }
 }
 
@@ -75,26 +75,26 @@ impl Curve {
     fn add(&mut self, step: usize, value: f64) {
         self.last = Some((step, value));
         self.lowest = self.lowest.filter(|(_, lowest)| *lowest <= value).or(self.last);
-        let one = Group { count: 1, steps: step as f64, values: value, low: value, high: value };
-        match self.groups.last_mut().filter(|last| last.count < self.full) {
+        let one = Bucket { count: 1, steps: step as f64, values: value, low: value, high: value };
+        match self.buckets.last_mut().filter(|last| last.count < self.full) {
             Some(last) => *last = last.joined(&one),
-            None => self.groups.push(one),
+            None => self.buckets.push(one),
         }
-        if self.groups.len() > MOST_POINTS {
-            self.groups =
-                self.groups.chunks(2).map(|pair| pair[1..].iter().fold(pair[0], |a, b| a.joined(b))).collect();
+        if self.buckets.len() > MOST_POINTS {
+            self.buckets =
+                self.buckets.chunks(2).map(|pair| pair[1..].iter().fold(pair[0], |a, b| a.joined(b))).collect();
             self.full *= 2;
         }
     }
 
     fn points(&self) -> Vec<Point> {
-        self.groups.iter().map(Group::point).collect()
+        self.buckets.iter().map(Bucket::point).collect()
     }
 }
 
 /// Neighbouring values.
 #[derive(Clone, Copy, Debug)]
-struct Group {
+struct Bucket {
     count: u32,
     /// Sums.
     steps: f64,
@@ -104,7 +104,7 @@ struct Group {
     high: f64,
 }
 
-impl Group {
+impl Bucket {
     fn joined(&self, next: &Self) -> Self {
         Self {
             count: self.count + next.count,

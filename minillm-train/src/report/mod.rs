@@ -10,11 +10,12 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::time::Instant;
 
-use minillm_infer::html::number::{exact, grouped};
+use minillm_infer::describe;
 use minillm_infer::html::{Page, escape, table};
+use minillm_infer::number::{count, exact, grouped, megabytes};
 use minillm_model::checkpoint::durable;
 use minillm_model::checkpoint::locate::with_causes;
-use minillm_model::config::{Mlp, ModelConfig, Norm, Position};
+use minillm_model::config::ModelConfig;
 use minillm_model::stats;
 
 use self::recorded::{Recorded, Sample};
@@ -104,14 +105,14 @@ fn lead(run: &Recorded) -> String {
     let Some((step, tokens)) = run.history.progress() else {
         return "<p class=\"lead\">Nothing has been recorded yet.</p>\n".to_owned();
     };
-    let of = run.config.as_ref().map(|config| format!(" of {}", count(config.train.max_steps as u64)));
+    let of = run.config.as_ref().map(|config| format!(" of {}", count(config.train.max_steps)));
     let mut sentences =
-        vec![format!("{}{} steps, {} tokens.", count(step as u64), of.unwrap_or_default(), count(tokens))];
+        vec![format!("{}{} steps, {} tokens.", count(step), of.unwrap_or_default(), count(tokens as usize))];
     if let Some((at, loss)) = run.history.last(tag::VAL_LOSS) {
         let bits = run.history.last(tag::VAL_BITS_PER_BYTE).map(|(_, bits)| format!(", {bits:.4} bits per byte"));
         sentences.push(format!(
             "After step {} the validation loss is {loss:.4} nats per token (perplexity {}{}).",
-            count(at as u64),
+            count(at),
             grouped(loss.exp(), 2),
             bits.unwrap_or_default()
         ));
@@ -120,7 +121,7 @@ fn lead(run: &Recorded) -> String {
             sentences.push(floor);
         }
         if let Some((best, value)) = run.history.best().filter(|(best, _)| *best != at) {
-            sentences.push(format!("The best was {value:.4}, after step {}.", count(best as u64)));
+            sentences.push(format!("The best was {value:.4}, after step {}.", count(best)));
         }
     }
     format!("<p class=\"lead\">{}</p>\n", sentences.join(" "))
@@ -132,7 +133,7 @@ fn samples(samples: &[Sample]) -> String {
     }
     let mut html = "<h2>Samples over time</h2>\n".to_owned();
     for Sample { step, text } in samples {
-        let (step, text) = (count(*step), escape(text.trim()));
+        let (step, text) = (count(*step as usize), escape(text.trim()));
         let text = if text.is_empty() { "<span class=\"soft\">(nothing)</span>" } else { &text };
         let _ = writeln!(html, "<div class=\"sample\"><div class=\"soft\">step {step}</div><p>{text}</p></div>");
     }
@@ -145,7 +146,7 @@ fn facts(run: &Recorded) -> Vec<Vec<String>> {
     let mut row = |name: &str, value: String| rows.push(vec![name.to_owned(), escape(&value)]);
     if let Some(model) = &run.model {
         row("model", architecture(model));
-        row("parameters", count(stats::parameters(model).total() as u64));
+        row("parameters", count(stats::parameters(model).total()));
     }
     if let (Some(model), Some(config)) = (&run.model, &run.config) {
         let flops = stats::training_flops_per_token(model, config.train.context);
@@ -171,24 +172,12 @@ fn facts(run: &Recorded) -> Vec<Vec<String>> {
 
 /// The switches in which models differ, in words.
 fn architecture(model: &ModelConfig) -> String {
-    let norm = match model.norm {
-        Norm::LayerNorm => "LayerNorm",
-        Norm::RmsNorm => "RMSNorm",
-    };
-    let position = match model.position {
-        Position::Learned => "learned positions",
-        Position::Rope => "RoPE",
-        Position::None => "no positions",
-    };
-    let mlp = if model.mlp == Mlp::Swiglu { "SwiGLU".to_owned() } else { format!("{:?}", model.mlp) };
-    let heads = match (model.num_attention_heads, model.num_key_value_heads) {
-        (h, k) if h == k => format!("{h} heads"),
-        (h, k) => format!("{h} heads over {k} for keys and values"),
-    };
+    let (norm, positions) = (describe::norm(model), describe::positions(model));
+    let (mlp, heads) = (describe::mlp(model), describe::heads(model));
     let (blocks, width, inner) = (model.num_hidden_layers, model.hidden_size, model.intermediate_size);
-    let (vocabulary, context) = (count(model.vocab_size as u64), count(model.max_position_embeddings as u64));
+    let (vocabulary, context) = (count(model.vocab_size), count(model.max_position_embeddings));
     format!(
-        "{norm}, {position}, {mlp}; {blocks} blocks, {width} wide, {inner} in the MLP, {heads}; \
+        "{norm}, {positions}, {mlp}; {blocks} blocks, {width} wide, {inner} in the MLP, {heads}; \
          vocabulary {vocabulary}, context {context}"
     )
 }
@@ -209,7 +198,7 @@ fn tokenizer_of(config: &RunConfig) -> String {
     match &config.tokenizer {
         _ if config.model.from.is_some() => "that of the model it started from".to_owned(),
         TokenizerConfig::Char => "characters".to_owned(),
-        TokenizerConfig::Bpe { vocab_size } => format!("byte-level BPE of {}", count(*vocab_size as u64)),
+        TokenizerConfig::Bpe { vocab_size } => format!("byte-level BPE of {}", count(*vocab_size)),
         TokenizerConfig::File { path } => path.display().to_string(),
     }
 }
@@ -230,7 +219,7 @@ fn parameters(model: &ModelConfig) -> String {
     ];
     let row = |(name, size): (&str, usize)| {
         let share = 100.0 * size as f64 / total.max(1) as f64;
-        vec![name.to_owned(), count(size as u64), format!("{share:.1} %")]
+        vec![name.to_owned(), count(size), format!("{share:.1} %")]
     };
     let rows: Vec<_> = parts.into_iter().filter(|(_, size)| *size > 0).map(row).collect();
     table(&["part", "parameters", "share"], &rows)
@@ -244,14 +233,9 @@ fn checkpoints(run: &Recorded) -> String {
     let row = |checkpoint: &recorded::Checkpoint| {
         let loss = checkpoint.loss.map(|loss| format!("{loss:.4}"));
         let note = if best == Some(checkpoint.step) { "best" } else { "" };
-        let size = format!("{} MB", grouped(checkpoint.bytes as f64 / 1e6, 1));
+        let size = megabytes(checkpoint.bytes as usize);
         vec![escape(&checkpoint.name), loss.unwrap_or_default(), size, note.to_owned()]
     };
     let rows: Vec<_> = run.checkpoints.iter().map(row).collect();
     format!("<h2>Checkpoints</h2>\n{}", table(&["directory", "validation loss", "size", ""], &rows))
-}
-
-/// 12,500
-fn count(number: u64) -> String {
-    grouped(number as f64, 0)
 }

@@ -25,7 +25,7 @@ const LARGEST_PARAMETER_ERROR: f64 = 0.005;
 /// The same for FLOPs, so that any two are within two per cent.
 const LARGEST_FLOPS_ERROR: f64 = 0.01;
 
-/// A study ready to be conducted.
+/// A study ready to be run.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Design {
     /// What it is called.
@@ -134,7 +134,7 @@ impl Variant {
     }
 
     /// Another number of steps, with the schedule that follows from it.
-    fn with_steps(&mut self, steps: usize, source: &Source) -> Result<()> {
+    fn with_steps(&mut self, steps: usize, source: &VariantSource) -> Result<()> {
         let config = source.config(&[("train.max_steps".to_owned(), Value::Integer(steps as i64))])?;
         self.config = RunConfig { seed: self.config.seed, ..config };
         Ok(())
@@ -159,7 +159,7 @@ impl Design {
         let mut vocabularies = Vec::new();
         let mut variants: Vec<Variant> = Vec::new();
         for index in 0..file.variants.len() {
-            let source = Source::new(&file, index, path, overrides);
+            let source = VariantSource::new(&file, index, path, overrides);
             let mut variant = source.variant(cache_dir, &mut vocabularies)?;
             let tokens_per_step = (variant.config.train.batch_size * variant.config.train.context) as u64;
             let budget = file.budget;
@@ -206,7 +206,7 @@ impl Design {
 }
 
 /// Where a variant's configuration comes from.
-struct Source<'a> {
+struct VariantSource<'a> {
     file: &'a StudyFile,
     index: usize,
     study: &'a Path,
@@ -216,7 +216,7 @@ struct Source<'a> {
     own: Vec<(String, Value)>,
 }
 
-impl<'a> Source<'a> {
+impl<'a> VariantSource<'a> {
     fn new(file: &'a StudyFile, index: usize, study: &'a Path, overrides: &[String]) -> Self {
         let own = file.settings_of(index);
         let full = flatten(&file.full.set);
@@ -297,7 +297,7 @@ fn setting((key, value): &(String, Value)) -> String {
     format!("{key}={value}")
 }
 
-fn hold_parameters(variant: &mut Variant, reference: &Variant, source: &Source) -> Result<()> {
+fn hold_parameters(variant: &mut Variant, reference: &Variant, source: &VariantSource) -> Result<()> {
     let target = reference.parameters();
     if source.own.iter().any(|(key, _)| key == "model.intermediate_size") {
         let hint = "leave it out, or write `hold = \"nothing\"`";
@@ -331,7 +331,7 @@ fn equal_width(model: &ModelConfig, target: usize) -> Option<usize> {
         .or_else(|| Some(nearest(1)).filter(|width| error(*width) <= LARGEST_PARAMETER_ERROR))
 }
 
-fn hold_flops(variant: &mut Variant, reference: &Variant, source: &Source) -> Result<()> {
+fn hold_flops(variant: &mut Variant, reference: &Variant, source: &VariantSource) -> Result<()> {
     let step = variant.flops() / variant.config.train.max_steps as f64;
     let steps = (reference.flops() / step).round() as usize;
     if steps > 0 {

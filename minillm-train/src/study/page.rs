@@ -3,15 +3,15 @@
 use std::fmt::Write as _;
 
 use minillm_infer::html::chart::{Interval, IntervalChart, LineChart, Point, Scale, Series};
-use minillm_infer::html::number::grouped;
 use minillm_infer::html::{Page, escape, table};
+use minillm_infer::number::grouped;
 
 use super::design::Unit;
 use super::file::{Hold, Stretch};
-use super::record::Record;
-use super::run::{CurvePoint, RunResult};
+use super::record::StudyRecord;
+use super::result::{CurvePoint, RunResult};
 use super::statistics::Estimate;
-use super::summary::{Line, Over, Summary, VariantSummary};
+use super::summary::{Line, Over, StudySummary, VariantSummary};
 use super::tables::{notes, stretch_name, tables};
 
 const STYLE: &str = "\
@@ -36,7 +36,7 @@ pub struct Figure {
 }
 
 /// What there is to see.
-pub fn figures(summary: &Summary, runs: &[RunResult]) -> Vec<Figure> {
+pub fn figures(summary: &StudySummary, runs: &[RunResult]) -> Vec<Figure> {
     let mut figures = Vec::new();
     let rows = |value: &dyn Fn(&VariantSummary) -> Option<Estimate>| -> Vec<Interval> {
         let row = |variant: &VariantSummary| {
@@ -68,7 +68,7 @@ pub fn figures(summary: &Summary, runs: &[RunResult]) -> Vec<Figure> {
 }
 
 /// How the variants learned: the gap where a floor is known, else the loss, over what was held equal.
-fn learning_curves(summary: &Summary, runs: &[RunResult]) -> LineChart {
+fn learning_curves(summary: &StudySummary, runs: &[RunResult]) -> LineChart {
     let has_bands = summary.variants.len() <= MOST_BANDS;
     let has_floor = summary.variants.iter().all(|variant| variant.gap.is_some());
     let series = |variant: &VariantSummary| {
@@ -113,7 +113,7 @@ fn learning_curves(summary: &Summary, runs: &[RunResult]) -> LineChart {
     }
 }
 
-fn losses_over(summary: &Summary, over: &Over) -> LineChart {
+fn losses_over(summary: &StudySummary, over: &Over) -> LineChart {
     let point = |(x, variant): &(f64, usize)| {
         let estimate = loss(&summary.variants[*variant], summary.unit)?;
         let (low, high) = estimate.interval();
@@ -143,7 +143,7 @@ fn loss(variant: &VariantSummary, unit: Unit) -> Option<Estimate> {
     }
 }
 
-fn context_curves(summary: &Summary) -> Option<LineChart> {
+fn context_curves(summary: &StudySummary) -> Option<LineChart> {
     let mut series = Vec::new();
     for variant in &summary.variants {
         for stretch in [None, Some(Stretch::Linear), Some(Stretch::Dynamic), Some(Stretch::Yarn)] {
@@ -174,7 +174,7 @@ fn context_curves(summary: &Summary) -> Option<LineChart> {
 }
 
 /// The page.
-pub fn page(record: &Record, summary: &Summary, runs: &[RunResult]) -> Page {
+pub fn page(record: &StudyRecord, summary: &StudySummary, runs: &[RunResult]) -> Page {
     let mut body =
         format!("<h1>{}</h1>\n<p class=\"lead\">{}</p>\n", escape(&summary.title), escape(&summary.question));
     body.push_str("<ul class=\"verdicts\">\n");
@@ -210,7 +210,7 @@ pub fn page(record: &Record, summary: &Summary, runs: &[RunResult]) -> Page {
 }
 
 /// A text per variant, by the run with its first seed that has one.
-fn samples(summary: &Summary, runs: &[RunResult]) -> String {
+fn samples(summary: &StudySummary, runs: &[RunResult]) -> String {
     let mut html = String::new();
     for variant in &summary.variants {
         let sample = runs.iter().find(|run| run.variant == variant.name && run.sample.is_some());
@@ -227,7 +227,7 @@ fn samples(summary: &Summary, runs: &[RunResult]) -> String {
     if html.is_empty() { html } else { format!("<h2>What the models write</h2>\n{html}") }
 }
 
-fn all_runs(record: &Record, runs: &[RunResult]) -> String {
+fn all_runs(record: &StudyRecord, runs: &[RunResult]) -> String {
     let row = |run: &RunResult| {
         let (loss, bits) = match (&run.validation, &run.diverged) {
             (Some(at), _) => (format!("{:.4}", at.loss), format!("{:.4}", at.bits_per_byte)),

@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use super::design::{Design, Unit, Variant};
 use super::file::{Evaluate, Hold};
-use super::run::{Environment, read_json, write_json};
+use super::json::{read_json, write_json};
+use super::result::Environment;
 use crate::error::{Error, Result};
 
 /// The file's name.
@@ -18,7 +19,7 @@ pub const STUDY_FILE: &str = "study.json";
 
 /// A directory's study.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Record {
+pub struct StudyRecord {
     /// What it is called.
     pub title: String,
     /// What it answers.
@@ -52,8 +53,8 @@ pub struct VariantRecord {
     pub seconds_per_step: Option<f64>,
 }
 
-impl Record {
-    /// Of a study about to be conducted. `pace` knows what a step of a variant takes, where that was measured.
+impl StudyRecord {
+    /// Of a study about to be run. `pace` knows what a step of a variant takes, where that was measured.
     pub fn new(design: &Design, environment: Environment, pace: &BTreeMap<String, f64>) -> Result<Self> {
         let variant = |variant: &Variant| {
             Ok(VariantRecord {

@@ -5,12 +5,12 @@ use serde::Serialize;
 
 use super::design::{Design, Unit, Variant};
 use super::file::{Hold, Stretch};
-use super::run::{RunResult, Validation};
+use super::result::{RunResult, Validation};
 use super::statistics::{Difference, Estimate};
 
 /// A whole study, measured.
 #[derive(Clone, Debug, Serialize)]
-pub struct Summary {
+pub struct StudySummary {
     /// What it is called.
     pub title: String,
     /// What it answers.
@@ -112,7 +112,7 @@ pub struct ContextSummary {
     pub note: Option<String>,
 }
 
-impl Summary {
+impl StudySummary {
     /// Of all the runs of `design`.
     pub fn new(design: &Design, results: &[RunResult]) -> Self {
         let of = |variant: &Variant| -> Vec<&RunResult> {
@@ -222,7 +222,7 @@ fn contexts(runs: &[&RunResult], unit: Unit) -> Vec<ContextSummary> {
     let Some(first) = runs.iter().find(|run| !run.contexts.is_empty()) else {
         return Vec::new();
     };
-    let summary = |(index, at): (usize, &super::run::ContextResult)| {
+    let summary = |(index, at): (usize, &super::result::ContextResult)| {
         let measured = runs.iter().filter_map(|run| run.contexts.get(index));
         let values = measured.filter_map(|at| match unit {
             Unit::NatsPerToken => at.loss,

@@ -4,12 +4,12 @@
 
 use std::fmt::Write as _;
 
-use minillm_infer::html::number::grouped;
+use minillm_infer::number::grouped;
 
 use super::design::Unit;
 use super::file::{Hold, Stretch};
 use super::statistics::Estimate;
-use super::summary::{ContextSummary, Summary, VariantSummary};
+use super::summary::{ContextSummary, StudySummary, VariantSummary};
 
 /// A table: a heading, column names and rows.
 pub struct Table {
@@ -22,7 +22,7 @@ pub struct Table {
 }
 
 /// What a summary is shown as: losses, costs, and other contexts where they were measured.
-pub fn tables(summary: &Summary) -> Vec<Table> {
+pub fn tables(summary: &StudySummary) -> Vec<Table> {
     let mut tables = vec![losses(summary), costs(summary)];
     if summary.variants.iter().any(|variant| !variant.contexts.is_empty()) {
         tables.push(contexts(summary));
@@ -30,7 +30,7 @@ pub fn tables(summary: &Summary) -> Vec<Table> {
     tables
 }
 
-fn losses(summary: &Summary) -> Table {
+fn losses(summary: &StudySummary) -> Table {
     let unit = summary.unit.words();
     let has_others = has_other_references(summary);
     let has_gap = summary.variants.iter().any(|variant| variant.gap.is_some());
@@ -61,12 +61,12 @@ fn losses(summary: &Summary) -> Table {
 }
 
 /// Whether not all are compared with the first.
-fn has_other_references(summary: &Summary) -> bool {
+fn has_other_references(summary: &StudySummary) -> bool {
     let first = summary.variants.first().map(|variant| &variant.name);
     summary.variants.iter().any(|variant| variant.against.is_some() && variant.against.as_ref() != first)
 }
 
-fn costs(summary: &Summary) -> Table {
+fn costs(summary: &StudySummary) -> Table {
     let header = [
         "variant",
         "parameters",
@@ -100,7 +100,7 @@ fn costs(summary: &Summary) -> Table {
     }
 }
 
-fn contexts(summary: &Summary) -> Table {
+fn contexts(summary: &StudySummary) -> Table {
     let mut lengths: Vec<usize> = Vec::new();
     let mut stretches: Vec<Option<Stretch>> = Vec::new();
     for at in summary.variants.iter().flat_map(|variant| &variant.contexts) {
@@ -149,7 +149,7 @@ pub fn stretch_name(stretch: Option<Stretch>) -> &'static str {
 }
 
 /// What stands below the tables: how they came about.
-pub fn notes(summary: &Summary) -> Vec<String> {
+pub fn notes(summary: &StudySummary) -> Vec<String> {
     let held = match summary.hold {
         Hold::Parameters => "Held equal: parameters, by the width of the MLP.",
         Hold::Flops => "Held equal: floating-point operations of the whole training, by the number of steps.",
@@ -179,7 +179,7 @@ pub fn notes(summary: &Summary) -> Vec<String> {
 }
 
 /// Everything for a terminal.
-pub fn text(summary: &Summary) -> String {
+pub fn text(summary: &StudySummary) -> String {
     // Writing to a `String` cannot fail, here and below.
     let mut text = format!("{}\n{}\n", summary.title, summary.question);
     for table in tables(summary) {
@@ -197,7 +197,7 @@ pub fn text(summary: &Summary) -> String {
 }
 
 /// Everything as Markdown.
-pub fn markdown(summary: &Summary) -> String {
+pub fn markdown(summary: &StudySummary) -> String {
     let mut text = format!("# {}\n\n{}\n", summary.title, summary.question);
     let cell = |cell: &String| cell.replace('|', "\\|");
     for table in tables(summary) {
@@ -216,7 +216,7 @@ pub fn markdown(summary: &Summary) -> String {
 }
 
 /// A line per variant, every number in full.
-pub fn csv(summary: &Summary) -> String {
+pub fn csv(summary: &StudySummary) -> String {
     let mut text = String::from(
         "variant,seeds,loss_nats_per_token,loss_half_width,bits_per_byte,bits_per_byte_half_width,difference,\
          difference_low,difference_high,gap,gap_half_width,unit,parameters,intermediate_size,steps,tokens,\

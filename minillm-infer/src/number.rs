@@ -1,7 +1,9 @@
-//! Numbers for readers: thousands apart, a proper minus, powers of ten where there are many zeros.
+//! Numbers for readers: thousands apart, a proper minus, powers of ten where there are many zeros, sizes, times.
+
+use std::time::Duration;
 
 /// A value with as many decimals as `step` has.
-pub(super) fn label(value: f64, step: f64) -> String {
+pub(crate) fn label(value: f64, step: f64) -> String {
     if value.abs() < step * 1e-6 {
         return "0".to_owned();
     }
@@ -55,6 +57,26 @@ pub fn grouped(value: f64, places: usize) -> String {
     out
 }
 
+/// A count with its thousands apart: 12,500.
+pub fn count(number: usize) -> String {
+    grouped(number as f64, 0)
+}
+
+/// A size in memory: 12.5 MB.
+pub fn megabytes(bytes: usize) -> String {
+    format!("{} MB", grouped(bytes as f64 / 1e6, 1))
+}
+
+/// `45s`, `2m05s` or `1h02m`.
+pub fn duration(time: Duration) -> String {
+    let seconds = time.as_secs();
+    match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
+        (0, 0, seconds) => format!("{seconds}s"),
+        (0, minutes, seconds) => format!("{minutes}m{seconds:02}s"),
+        (hours, minutes, _) => format!("{hours}h{minutes:02}m"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -67,5 +89,11 @@ mod tests {
         assert_eq!(exact(0.0), "0");
         assert_eq!(grouped(1_234_567.0, 0), "1,234,567");
         assert_eq!(grouped(999.5, 1), "999.5");
+        assert_eq!([0.0, 999.6, 41_200.4, 1e6].map(|rate| grouped(rate, 0)), ["0", "1,000", "41,200", "1,000,000"]);
+        assert_eq!([0, 999, 1_000, 1_234_567].map(count), ["0", "999", "1,000", "1,234,567"]);
+        assert_eq!(megabytes(12_540_000_000), "12,540.0 MB");
+        let seconds = [0, 59, 125, 3600, 90_061];
+        let expected = ["0s", "59s", "2m05s", "1h00m", "25h01m"];
+        assert_eq!(seconds.map(|seconds| duration(Duration::from_secs(seconds))), expected);
     }
 }

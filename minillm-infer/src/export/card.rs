@@ -5,10 +5,11 @@ use std::fmt::Write;
 use fs_err as fs;
 use minillm_model::checkpoint::family::Family;
 use minillm_model::checkpoint::{Checkpoint, gguf};
-use minillm_model::config::{ModelConfig, Norm, Position};
+use minillm_model::config::{ModelConfig, Position};
 use minillm_model::stats;
 
-use crate::export::{Options, Target};
+use super::options::{Options, Target};
+use crate::describe;
 use crate::verify::Comparison;
 
 /// What the trainer leaves in a checkpoint.
@@ -58,19 +59,18 @@ fn architecture(config: &ModelConfig) -> String {
     let mut rows = vec![
         ("layers", config.num_hidden_layers.to_string()),
         ("width", config.hidden_size.to_string()),
-        ("MLP", format!("{}, {} wide", json(&config.mlp), config.intermediate_size)),
+        ("MLP", format!("{}, {} wide", describe::mlp(config), config.intermediate_size)),
         (
             "attention",
             format!(
-                "{} query heads and {} key/value heads of {}{}",
-                config.num_attention_heads,
-                config.num_key_value_heads,
+                "{}, each {} wide{}",
+                describe::heads(config),
                 config.head_dim,
                 if config.qk_norm { ", normalised queries and keys" } else { "" }
             ),
         ),
-        ("norm", if config.norm == Norm::RmsNorm { "RMSNorm" } else { "LayerNorm" }.to_owned()),
-        ("positions", json(&config.position)),
+        ("norm", describe::norm(config).to_owned()),
+        ("positions", describe::positions(config).to_owned()),
         ("context", format!("{} tokens", config.context())),
         ("vocabulary", format!("{} tokens", config.vocab_size)),
         ("tied embeddings", if config.tie_word_embeddings { "yes" } else { "no" }.to_owned()),

@@ -10,11 +10,12 @@ use std::thread;
 use std::time::Duration;
 
 use fs_err as fs;
-use minillm_infer::cli::output::note;
+use minillm_infer::output::note;
 use minillm_model::checkpoint::durable;
 
 use super::design::{Design, Variant};
-use super::run::{PLAN_FILE, RESULT_FILE, RunPlan, RunResult, read_json, write_json};
+use super::json::{read_json, write_json};
+use super::result::{PLAN_FILE, RESULT_FILE, RunPlan, RunResult};
 use crate::error::{Error, Result};
 use crate::interrupt::{Interrupt, Signal};
 
@@ -68,9 +69,10 @@ impl StudyDir {
     }
 }
 
-/// Waits until no other run of the same study is at work, and keeps others waiting until the result is dropped. `run` is
+/// Acquires the slot of a run: waits until no other run of the same study is at work, and keeps others waiting until the
+/// result is dropped. `run` is
 /// `DIR/runs/VARIANT/seed-N`.
-pub fn wait_for_turn(run: &Path) -> Result<fs::File> {
+pub fn acquire_slot(run: &Path) -> Result<fs::File> {
     let runs = run.parent().and_then(Path::parent).unwrap_or(run);
     let lock = lock_file(&runs.join(LOCK_FILE));
     let lock = lock.map_err(|source| Error::Io { action: "open", what: "the lock of the study's runs", source })?;
@@ -84,18 +86,18 @@ fn lock_file(path: &Path) -> std::io::Result<fs::File> {
 
 /// How a study ended.
 #[derive(Debug)]
-pub enum Ended {
+pub enum StudyEnd {
     /// All runs, in the order of [`Design::runs`].
     Done(Vec<RunResult>),
     /// It was asked to stop, with so many runs done.
     Interrupted(Signal, usize),
 }
 
-/// Conducts every run of `design` in `directory` that has no result yet.
+/// Runs every run of `design` in `directory` that has no result yet.
 ///
 /// # Errors
 /// A run whose process failed. What is done stays, and the next start goes on from there.
-pub fn conduct(design: &Design, directory: &StudyDir, device: &str, interrupt: &Interrupt) -> Result<Ended> {
+pub fn run_all(design: &Design, directory: &StudyDir, device: &str, interrupt: &Interrupt) -> Result<StudyEnd> {
     let runs = design.runs();
     let mut results = Vec::new();
     for (index, &(variant, seed)) in runs.iter().enumerate() {
@@ -106,7 +108,7 @@ pub fn conduct(design: &Design, directory: &StudyDir, device: &str, interrupt: &
             prepare(design, variant, seed, &path)?;
             let child = start(&path, device, &label)?;
             if let Some(signal) = wait(child, &path, interrupt)? {
-                return Ok(Ended::Interrupted(signal, index));
+                return Ok(StudyEnd::Interrupted(signal, index));
             }
             result = directory.result(variant, seed)?;
             if let Some(result) = &result {
@@ -115,7 +117,7 @@ pub fn conduct(design: &Design, directory: &StudyDir, device: &str, interrupt: &
         }
         results.push(result.ok_or_else(|| failed(&directory.run(variant, seed), "left no result"))?);
     }
-    Ok(Ended::Done(results))
+    Ok(StudyEnd::Done(results))
 }
 
 fn prepare(design: &Design, variant: &Variant, seed: u64, path: &Path) -> Result<()> {

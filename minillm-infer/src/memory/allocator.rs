@@ -1,6 +1,4 @@
-//! How much memory this process and its device have used and how much there is, and when freed memory goes back to the system.
-
-use burn::tensor::Device;
+//! When freed memory goes back to the system: settings of the allocators, for the programs.
 
 /// `mi_option_purge_delay` of mimalloc.h, in milliseconds.
 const PURGE_DELAY: libmimalloc_sys::mi_option_t = 15;
@@ -36,6 +34,8 @@ pub fn return_drivers_memory() {
     use std::thread;
     use std::time::Duration;
 
+    use super::process::resident_memory_bytes;
+
     /// How far memory may grow in between, and how often it is looked at: 300 kernels are compiled in some seconds.
     const GROWTH: u64 = 8 << 20;
     const INTERVAL: Duration = Duration::from_millis(100);
@@ -62,36 +62,6 @@ pub fn return_drivers_memory() {
 /// Nothing: there is no driver, or its allocator is not glibc's.
 #[cfg(not(all(feature = "gpu", target_os = "linux", target_env = "gnu")))]
 pub fn return_drivers_memory() {}
-
-/// The largest resident size of this process so far, where the system tells (Linux).
-pub fn peak_memory_bytes() -> Option<u64> {
-    kilobytes("/proc/self/status", "VmHWM:")
-}
-
-/// What the backend has taken of a GPU's memory, in bytes, compiled kernels not counted. It gives little of that back, so that
-/// after some equal steps this is about the most that one of them needs. `None` on CPU backends, where tensors are this process's
-/// memory, and on LibTorch, which does not say.
-pub fn device_memory_bytes(device: &Device) -> Option<u64> {
-    device.memory_pool_usage().map(|usage| usage.bytes_reserved)
-}
-
-/// The resident size of this process now, where the system tells (Linux).
-pub fn resident_memory_bytes() -> Option<u64> {
-    kilobytes("/proc/self/status", "VmRSS:")
-}
-
-/// What programs could still take without swapping, where the system tells (Linux).
-pub fn available_memory_bytes() -> Option<u64> {
-    kilobytes("/proc/meminfo", "MemAvailable:")
-}
-
-/// The number in a line `NAME   12345 kB`, in bytes.
-fn kilobytes(file: &str, name: &str) -> Option<u64> {
-    let text = fs_err::read_to_string(file).ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
-    let kilobytes: u64 = line.trim().trim_end_matches("kB").trim().parse().ok()?;
-    Some(kilobytes * 1024)
-}
 
 #[cfg(test)]
 mod tests {

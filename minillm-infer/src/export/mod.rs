@@ -3,6 +3,9 @@
 //! What was written is read back before it is published: every weight must be the source's, rounded as the encoding says,
 //! and the logits must be the source's too. A file that does not pass never appears under its name.
 
+mod card;
+mod options;
+
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
@@ -16,7 +19,7 @@ use minillm_model::encoding::Encoding;
 use minillm_model::error::Error as ModelError;
 use minillm_model::parameters;
 
-use crate::card;
+pub use self::options::{Options, Target};
 use crate::error::{Error, Result};
 use crate::verify::{Comparison, compare};
 
@@ -26,30 +29,6 @@ const CARD_FILE: &str = "README.md";
 const MODELFILE: &str = "Modelfile";
 /// Rounding a weight to 8 bits moves logits by about a hundredth of their spread; a wrong layout moves them by all of it.
 const LARGEST_ROUNDING: f64 = 0.25;
-
-/// Where to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Target {
-    /// One file for llama.cpp and Ollama
-    Gguf,
-    /// A directory for transformers, vLLM, candle and mlx
-    Hf,
-}
-
-/// What to write.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// The format.
-    pub target: Target,
-    /// A directory, or for GGUF also a file.
-    pub out: PathBuf,
-    /// How numbers are written.
-    pub encoding: Encoding,
-    /// What the model is called.
-    pub name: String,
-    /// The largest weight file of a directory, in bytes.
-    pub largest_shard: Option<u64>,
-}
 
 /// What was written.
 #[derive(Debug)]
@@ -131,10 +110,10 @@ impl Job<'_> {
     fn export_file(&self) -> Result<Exported> {
         let out = &self.options.out;
         durable::create_directory(&durable::System, durable::parent(out)).map_err(write_error)?;
-        let part = Part::beside(out);
-        let comparison = self.write_gguf(&part.path)?;
-        let bytes = size(&part.path)?;
-        durable::rename(&durable::System, &part.path, out).map_err(write_error)?;
+        let temporary = TemporaryPath::beside(out);
+        let comparison = self.write_gguf(&temporary.path)?;
+        let bytes = size(&temporary.path)?;
+        durable::rename(&durable::System, &temporary.path, out).map_err(write_error)?;
         Ok(Exported { model: out.clone(), bytes, comparison })
     }
 
@@ -142,25 +121,25 @@ impl Job<'_> {
     fn export_directory(&self) -> Result<Exported> {
         let Self { source, options, .. } = *self;
         durable::create_directory(&durable::System, durable::parent(&options.out)).map_err(write_error)?;
-        let part = Part::beside(&options.out);
-        fs::create_dir(&part.path).map_err(write_error)?;
+        let temporary = TemporaryPath::beside(&options.out);
+        fs::create_dir(&temporary.path).map_err(write_error)?;
         let (model, comparison) = match options.target {
             Target::Gguf => {
                 let file = gguf::file_name(&options.name, &self.config, options.encoding);
-                let comparison = self.write_gguf(&part.path.join(&file))?;
-                fs::write(part.path.join(MODELFILE), card::modelfile(source, &file)).map_err(write_error)?;
+                let comparison = self.write_gguf(&temporary.path.join(&file))?;
+                fs::write(temporary.path.join(MODELFILE), card::modelfile(source, &file)).map_err(write_error)?;
                 (options.out.join(file), comparison)
             }
-            Target::Hf => (options.out.clone(), self.write_directory(&part.path)?),
+            Target::Hf => (options.out.clone(), self.write_directory(&temporary.path)?),
         };
         let card = card::card(source, &self.config, options, &comparison);
-        fs::write(part.path.join(CARD_FILE), card).map_err(write_error)?;
-        durable::flush_tree(&durable::System, &part.path).map_err(write_error)?;
-        let bytes = size(&part.path)?;
+        fs::write(temporary.path.join(CARD_FILE), card).map_err(write_error)?;
+        durable::flush_tree(&durable::System, &temporary.path).map_err(write_error)?;
+        let bytes = size(&temporary.path)?;
         if options.out.is_dir() {
             fs::remove_dir(&options.out).map_err(write_error)?; // it is empty
         }
-        durable::rename(&durable::System, &part.path, &options.out).map_err(write_error)?;
+        durable::rename(&durable::System, &temporary.path, &options.out).map_err(write_error)?;
         Ok(Exported { model, bytes, comparison })
     }
 
@@ -234,15 +213,15 @@ fn write_error(source: std::io::Error) -> Error {
 }
 
 /// A temporary name beside the final one; whatever is there is removed at the end.
-struct Part {
+struct TemporaryPath {
     path: PathBuf,
 }
 
-impl Part {
+impl TemporaryPath {
     fn beside(out: &Path) -> Self {
-        let part = Self { path: durable::part_file(out) };
-        part.remove(); // left by a crash
-        part
+        let temporary = Self { path: durable::part_file(out) };
+        temporary.remove(); // left by a crash
+        temporary
     }
 
     fn remove(&self) {
@@ -250,7 +229,7 @@ impl Part {
     }
 }
 
-impl Drop for Part {
+impl Drop for TemporaryPath {
     fn drop(&mut self) {
         self.remove();
     }

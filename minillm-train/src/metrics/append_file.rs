@@ -7,12 +7,12 @@ use fs_err::File;
 /// A file that is only added to. What a failed write left of a record, on a full disk, is cut off again, so that the next one
 /// does not stand behind half of it.
 #[derive(Debug)]
-pub(super) struct Growing {
+pub(super) struct AppendFile {
     file: File,
     length: u64,
 }
 
-impl Growing {
+impl AppendFile {
     /// Goes on at the end of `file`.
     pub(super) fn new(mut file: File) -> io::Result<Self> {
         let length = file.seek(SeekFrom::End(0))?;
