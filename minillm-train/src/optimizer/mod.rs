@@ -124,7 +124,7 @@ impl ModelOptimizer {
     }
 }
 
-/// Applies the rule of every parameter that is trained and has a gradient: the fast form, which shares the numbers of one
+/// Applies the rule of every parameter that has a gradient: the fast form, which shares the numbers of one
 /// parameter among the cores, at once and in place; the others are collected, to be shared among the workers.
 struct ApplyRules<'a> {
     optimizer: &'a mut ModelOptimizer,
@@ -146,10 +146,7 @@ struct Update {
 
 impl ParameterMapper for ApplyRules<'_> {
     fn map<const D: usize>(&mut self, name: &str, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let Some(gradient) = self.gradients.take(name) else { return param };
-        if !self.optimizer.trainable.contains(name) {
-            return param;
-        }
+        let Some(gradient) = self.gradients.take(name) else { return param }; // not trained
         match self.optimizer.take_rule(name, &param.dims()) {
             ParameterRule::AdamW(rule) if self.in_place => {
                 let (factor, rate) = (self.grad_factor, self.learning_rate);

@@ -7,9 +7,9 @@
 //!
 //! - [`mod@file`]: what can be written in a study. - [`design`]: its variants as complete configurations, with the MLP's width
 //!   or the number of steps solved for. - [`runner`]: one run after the other, skipping what is done. - [`run`]: a single
-//!   run and what is measured of it, [`result`] in its files. - [`record`]: `study.json`, by which a later start knows what may be kept. -
-//!   [`statistics`]: intervals over seeds. - [`summary`]: a line per variant. - [`tables`]: for the terminal and for files. - [`page`]: with
-//!   figures.
+//!   run and what is measured of it; [`mod@result`]: its files. - [`record`]: `study.json`, by which a later start knows what may
+//!   be kept. - [`statistics`]: intervals over seeds. - [`summary`]: a line per variant. - [`tables`]: for the terminal and for
+//!   files. - [`page`]: with figures.
 //!
 //! Every run is a directory as `minillm-train train` leaves it, and `study` only ever adds to it. What counts is the
 //! validation loss after the last step, not the best on the way: choosing the best would reward variants that are noisier.

@@ -70,8 +70,7 @@ impl StudyDir {
 }
 
 /// Acquires the slot of a run: waits until no other run of the same study is at work, and keeps others waiting until the
-/// result is dropped. `run` is
-/// `DIR/runs/VARIANT/seed-N`.
+/// result is dropped. `run` is `DIR/runs/VARIANT/seed-N`.
 pub fn acquire_slot(run: &Path) -> Result<fs::File> {
     let runs = run.parent().and_then(Path::parent).unwrap_or(run);
     let lock = lock_file(&runs.join(LOCK_FILE));
