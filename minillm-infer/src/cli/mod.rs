@@ -115,16 +115,17 @@ fn load_with(path: &Path, device: &str, weights: Weights) -> Result<(Checkpoint,
 /// Opens `device` and loads the model that `path` means: a model directory, a .gguf file, a checkpoint, or a run.
 pub fn load(path: &Path, device: &str) -> Result<(Checkpoint, Device)> {
     let device = device::open(device)?.device;
-    let directory = locate(path)?;
-    Ok((checkpoint::load(&directory, &device)?, device))
+    Ok((load_onto(path, &device)?, device))
 }
 
-fn locate(path: &Path) -> Result<std::path::PathBuf> {
+/// The same onto a device that is open.
+fn load_onto(path: &Path, device: &Device) -> Result<Checkpoint> {
+    let warn = |warnings: &[String]| warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     let (directory, warnings) = checkpoint::locate::model_dir(path)?;
-    for warning in warnings {
-        tracing::warn!("{warning}");
-    }
-    Ok(directory)
+    warn(&warnings);
+    let checkpoint = checkpoint::load(&directory, device)?;
+    warn(&checkpoint.warnings);
+    Ok(checkpoint)
 }
 
 /// Turns the system's error into ours, which says what was tried.

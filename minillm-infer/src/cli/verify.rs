@@ -2,10 +2,8 @@
 
 use std::path::PathBuf;
 
-use minillm_model::checkpoint;
-
 use super::output::print;
-use super::{load, locate};
+use super::{load, load_onto};
 use crate::error::{Error, Result};
 use crate::verify::compare;
 
@@ -32,7 +30,7 @@ pub struct Args {
 
 pub(super) fn run(args: &Args) -> Result<()> {
     let (a, device) = load(&args.a, &args.device)?;
-    let b = checkpoint::load(&locate(&args.b)?, &device)?;
+    let b = load_onto(&args.b, &device)?;
     let comparison = compare(&a, &b, &device)?;
     print(&format!("{comparison}\n"))?;
     if comparison.is_equal(args.tolerance) {

@@ -13,10 +13,11 @@ use burn::tensor::{Device, Tensor, TensorData};
 
 use super::durable::Disk;
 use super::encoding::Encoding;
-use super::naming::{Naming, Place};
-use super::safetensors;
+use super::file::damaged;
+use super::naming::{Naming, TensorMapping};
+use super::tensor_files::transpose;
 pub use super::tensor_files::{HostTensor, HostTensors, TensorFiles};
-use super::tensor_files::{damaged, transpose};
+use super::{prefixes, safetensors};
 use crate::config::ModelConfig;
 use crate::decoder::LanguageModel;
 use crate::error::{Error, Result};
@@ -25,8 +26,35 @@ use crate::parameters::{self, ParameterMapper, ParameterVisitor, is_linear_weigh
 
 /// Builds the model of `config` with the weights at `path`: a safetensors file, or a directory with one or several.
 pub fn load(path: &Path, config: &ModelConfig, device: &Device) -> Result<LanguageModel> {
+    let (files, naming, own_head) = open(path, config)?;
+    if own_head {
+        let [head, embedding] = naming.tied();
+        return Err(Error::InvalidFile {
+            path: files.path_of(&head),
+            problem: format!("`tie_word_embeddings` is true, but `{head}` is another matrix than `{embedding}`"),
+            hint: "set `tie_word_embeddings` to false in config.json, or remove that tensor".to_owned(),
+        });
+    }
+    load_from(&files, naming, config, device)
+}
+
+/// Opens the weights at `path`, under plain names. Also says whether a model that `config` says is tied has an output matrix of
+/// its own there all the same.
+pub(super) fn open(path: &Path, config: &ModelConfig) -> Result<(TensorFiles, Naming, bool)> {
     let files = if path.is_dir() { safetensors::open_directory(path)? } else { safetensors::open(path)? };
-    load_from(&files, Naming::found(config, &files), config, device)
+    let files = prefixes::without_wrappers(files)?;
+    let naming = Naming::found(config, &files);
+    let [head, embedding] = naming.tied();
+    if !config.tie_word_embeddings || files.get(&head).is_none() {
+        return Ok((files, naming, false));
+    }
+    if files.get(&embedding).is_none() {
+        // One matrix under two names: safetensors keeps the first.
+        let files = files.renamed(|name| if name == head { embedding.clone() } else { name.to_owned() })?;
+        return Ok((files, naming, false));
+    }
+    let differs = files.read(&head)? != files.read(&embedding)?;
+    Ok((files, naming, differs))
 }
 
 /// Builds the model of `config` with the weights in `files`.
@@ -41,16 +69,17 @@ pub fn load_from(files: &TensorFiles, naming: Naming, config: &ModelConfig, devi
         });
     }
     config.validate()?;
-    let places = naming.places(&parameters::expected(config));
-    check(files, naming, config, &places)?;
+    let mappings = naming.mappings(&parameters::expected(config));
+    check(files, naming, config, &mappings)?;
     let mut by_parameter = HashMap::new();
-    for (index, place) in places.iter().enumerate() {
-        by_parameter.extend(place.parameters.iter().map(|(name, row)| (name.as_str(), (index, *row))));
+    for (index, mapping) in mappings.iter().enumerate() {
+        by_parameter.extend(mapping.parameters.iter().map(|(name, row)| (name.as_str(), (index, *row))));
     }
     let for_generation = Kernels::fastest(device).linear && !device.is_autodiff();
-    let mut fill = Fill { files, places: &places, by_parameter, open: HashMap::new(), for_generation, failed: None };
-    let model = parameters::map(LanguageModel::new(config, device)?, &mut fill);
-    fill.failed.map_or(Ok(model), Err)
+    let mappings = &mappings[..];
+    let mut load = LoadWeights { files, mappings, by_parameter, open: HashMap::new(), for_generation, failed: None };
+    let model = parameters::map(LanguageModel::new(config, device)?, &mut load);
+    load.failed.map_or(Ok(model), Err)
 }
 
 /// Writes the weights of `model` to the safetensors file `path`, in f32.
@@ -77,60 +106,89 @@ pub fn write(disk: &dyn Disk, path: &Path, tensors: &HostTensors) -> Result<()> 
 }
 
 /// Compares the files' tensors with the model's parameters before anything is read.
-fn check(files: &TensorFiles, naming: Naming, config: &ModelConfig, places: &[Place]) -> Result<()> {
+fn check(files: &TensorFiles, naming: Naming, config: &ModelConfig, mappings: &[TensorMapping]) -> Result<()> {
     let (mut missing, mut wrong_shape) = (Vec::new(), Vec::new());
     let mut unexpected: BTreeMap<_, _> = files.iter().filter(|(name, _)| !naming.is_no_parameter(name)).collect();
-    for place in places {
-        match unexpected.remove(place.tensor.as_str()) {
-            None => missing.push(place.tensor.clone()),
-            Some(stored) if stored.shape != place.shape => {
-                wrong_shape.push(format!("{}: file {:?}, model {:?}", place.tensor, stored.shape, place.shape));
+    if config.tie_word_embeddings {
+        // It is the embedding again: `open` has compared them.
+        unexpected.remove(naming.tied()[0].as_str());
+    }
+    for mapping in mappings {
+        match unexpected.remove(mapping.tensor.as_str()) {
+            None => missing.push(mapping.tensor.clone()),
+            Some(stored) if stored.shape != mapping.shape => {
+                wrong_shape.push(format!("{}: file {:?}, model {:?}", mapping.tensor, stored.shape, mapping.shape));
             }
             Some(_) => {}
         }
-    }
-    // Some files of tied models repeat the embedding; a different matrix there would be an error.
-    let [output, embedding] = naming.tied();
-    if config.tie_word_embeddings
-        && unexpected.contains_key(output.as_str())
-        && missing.is_empty()
-        && files.read(&output)? == files.read(&embedding)?
-    {
-        unexpected.remove(output.as_str());
     }
     if missing.is_empty() && unexpected.is_empty() && wrong_shape.is_empty() {
         return Ok(());
     }
     let path = files.path_of(unexpected.keys().next().copied().unwrap_or_default());
-    let unexpected = unexpected.into_keys().map(str::to_owned).collect();
-    Err(Error::TensorMismatch { path, missing, unexpected, wrong_shape })
+    let unexpected: Vec<_> = unexpected.into_keys().map(str::to_owned).collect();
+    let hint = hint(naming, &missing, &unexpected).to_owned();
+    Err(Error::TensorMismatch { path, missing, unexpected, wrong_shape, hint })
+}
+
+/// What the names tell about files that are not the model's.
+fn hint(naming: Naming, missing: &[String], unexpected: &[String]) -> &'static str {
+    // GPTQ and AWQ; FP8 and compressed-tensors; bitsandbytes; mlx.
+    const QUANTIZED: [&str; 10] = [
+        ".qweight",
+        ".qzeros",
+        ".g_idx",
+        ".weight_scale",
+        ".weight_scale_inv",
+        ".weight_packed",
+        ".SCB",
+        ".absmax",
+        ".scales",
+        ".biases",
+    ];
+    let any = |is: &dyn Fn(&str) -> bool| unexpected.iter().any(|name| is(name));
+    if any(&|name| name.contains(".lora_")) {
+        "these are the weights of a LoRA adapter: merge it into its base model (in peft: `merge_and_unload`)"
+    } else if any(&|name| QUANTIZED.iter().any(|ending| name.ends_with(ending))) {
+        "these weights are quantized, which is not supported: use the model as it was before, or a GGUF file"
+    } else if any(&|name| name.starts_with("tok_embeddings.")) {
+        "these are the names of Meta's or Mistral's own files: use the same model's files for transformers"
+    } else if let ([head], []) = (missing, unexpected)
+        && head == &naming.tied()[0]
+    {
+        "the file has no output matrix; if the model uses the embedding for it, set `tie_word_embeddings` to true in config.json"
+    } else if matches!(naming, Naming::Gguf { .. }) {
+        "the file is incomplete, or not of the architecture that it names; convert the model again"
+    } else {
+        "config.json and the weights must come from the same model; see that neither was edited or replaced"
+    }
 }
 
 /// Puts the files' tensors into a model, one after the other, until reading one fails.
-struct Fill<'a> {
+struct LoadWeights<'a> {
     files: &'a TensorFiles,
-    places: &'a [Place],
-    /// The place of each parameter, and its first row there.
+    mappings: &'a [TensorMapping],
+    /// The mapping of each parameter, and its first row in the file's tensor.
     by_parameter: HashMap<&'a str, (usize, usize)>,
-    /// Fused tensors of which some parameters are still to come, by place, with how many.
+    /// Fused tensors of which some parameters are still to come, by mapping, with how many.
     open: HashMap<usize, (HostTensor, usize)>,
     for_generation: bool,
     failed: Option<Error>,
 }
 
-impl Fill<'_> {
+impl LoadWeights<'_> {
     fn read(&mut self, name: &str, rows: usize) -> Result<HostTensor> {
         let Some(&(index, first)) = self.by_parameter.get(name) else {
             return Err(damaged(&self.files.path_of(name), format!("lacks `{name}`")));
         };
-        let place = &self.places[index];
-        let read = || Ok(place.restore(self.files.read(&place.tensor)?));
-        let tensor = if let [_] = place.parameters[..] {
+        let mapping = &self.mappings[index];
+        let read = || Ok(mapping.restore(self.files.read(&mapping.tensor)?));
+        let tensor = if let [_] = mapping.parameters[..] {
             read()?
         } else {
             let (fused, left) = match self.open.remove(&index) {
                 Some(open) => open,
-                None => (read()?, place.parameters.len()),
+                None => (read()?, mapping.parameters.len()),
             };
             let width = fused.shape[1..].iter().product::<usize>();
             let values = fused.values[first * width..(first + rows) * width].to_vec();
@@ -144,7 +202,7 @@ impl Fill<'_> {
     }
 }
 
-impl ParameterMapper for Fill<'_> {
+impl ParameterMapper for LoadWeights<'_> {
     fn map<const D: usize>(&mut self, name: &str, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
         if self.failed.is_some() {
             return param;

@@ -13,8 +13,8 @@ use std::time::Instant;
 use minillm_infer::html::number::{exact, grouped};
 use minillm_infer::html::{Page, escape, table};
 use minillm_model::checkpoint::durable;
-use minillm_model::checkpoint::locate::with_causes;
 use minillm_model::config::{Mlp, ModelConfig, Norm, Position};
+use minillm_model::error::with_causes;
 use minillm_model::stats;
 
 use self::recorded::{Recorded, Sample};
