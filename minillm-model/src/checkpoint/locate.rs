@@ -228,7 +228,7 @@ mod tests {
         damage(&best);
         let (directory, warnings) = model_dir(run).unwrap();
         assert_eq!(directory, newest);
-        assert!(warnings[0].starts_with("checkpoint-000250 is passed over: `"), "{warnings:?}");
+        assert!(warnings[0].starts_with("checkpoint-000250 is skipped: `"), "{warnings:?}");
         assert!(warnings[0].contains(CONFIG_FILE), "{warnings:?}");
 
         fs::remove_dir_all(&best).unwrap();
@@ -314,10 +314,12 @@ mod tests {
     #[test]
     fn anything_else_says_what_was_looked_for() {
         let folder = tempfile::tempdir().unwrap();
+        let empty = tempfile::tempdir().unwrap();
         let file = folder.path().join("model.safetensors");
         fs::write(&file, "x").unwrap();
         for (path, expected) in [
-            (folder.path(), "holds neither config.json nor a checkpoint such as checkpoint-000500"),
+            (folder.path(), "holds weights, but no config.json"),
+            (empty.path(), "holds neither config.json nor a checkpoint such as checkpoint-000500"),
             (&file, "is a file, but not a GGUF file (it does not begin with `GGUF`)"),
             (&folder.path().join("missing"), "does not exist"),
         ] {

@@ -68,7 +68,7 @@ pub(super) fn no_weights(directory: &Path) -> Error {
     })
 }
 
-/// An error about a directory that is no model, if it says what to do with what is there.
+/// An error about a directory that lacks its `config.json` or weights, if it says what to do with what is there.
 pub(super) fn what_is_there(directory: &Path) -> Option<Error> {
     let names = names(directory);
     let find = |is: &dyn Fn(&str) -> bool| names.iter().filter(|name| is(name)).cloned().collect::<Vec<_>>();
@@ -79,6 +79,10 @@ pub(super) fn what_is_there(directory: &Path) -> Option<Error> {
         }
     }
 
+    if has_weights(directory) {
+        let problem = format!("holds weights, but no {CONFIG_FILE}");
+        return Some(refuse(directory, problem, "copy or download all files of the model"));
+    }
     let adapters = find(&|name| name.starts_with(ADAPTER_WEIGHTS) || name == ADAPTER_CONFIG_FILE);
     if !adapters.is_empty() {
         let of = adapter_base(directory).map_or_else(|_| String::new(), |base| format!(" for the model `{base}`"));
@@ -130,11 +134,7 @@ pub(super) fn what_is_there(directory: &Path) -> Option<Error> {
         let problem = format!("holds {} GGUF files: {}", ggufs.len(), list(&ggufs));
         return Some(refuse(directory, problem, "give the path of one of them"));
     }
-    let has_model = has_weights(directory) && !directory.join(CONFIG_FILE).exists();
-    has_model.then(|| {
-        let problem = format!("holds weights, but no {CONFIG_FILE}");
-        refuse(directory, problem, "copy or download all files of the model")
-    })
+    None
 }
 
 fn ends(name: &str, ending: &str) -> bool {

@@ -85,6 +85,12 @@ impl TensorFiles {
         Ok(renamed)
     }
 
+    /// All tensors but one.
+    pub(super) fn without(mut self, name: &str) -> Self {
+        self.tensors.remove(name);
+        self
+    }
+
     /// Names and places, sorted by name.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Stored)> {
         self.tensors.iter().map(|(name, (_, stored))| (name.as_str(), stored))

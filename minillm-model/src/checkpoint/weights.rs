@@ -26,15 +26,7 @@ use crate::parameters::{self, ParameterMapper, ParameterVisitor, is_linear_weigh
 
 /// Builds the model of `config` with the weights at `path`: a safetensors file, or a directory with one or several.
 pub fn load(path: &Path, config: &ModelConfig, device: &Device) -> Result<LanguageModel> {
-    let (files, naming, own_head) = open(path, config)?;
-    if own_head {
-        let [head, embedding] = naming.tied();
-        return Err(Error::InvalidFile {
-            path: files.path_of(&head),
-            problem: format!("`tie_word_embeddings` is true, but `{head}` is another matrix than `{embedding}`"),
-            hint: "set `tie_word_embeddings` to false in config.json, or remove that tensor".to_owned(),
-        });
-    }
+    let (files, naming, _) = open(path, config)?;
     load_from(&files, naming, config, device)
 }
 
@@ -53,8 +45,10 @@ pub(super) fn open(path: &Path, config: &ModelConfig) -> Result<(TensorFiles, Na
         let files = files.renamed(|name| if name == head { embedding.clone() } else { name.to_owned() })?;
         return Ok((files, naming, false));
     }
-    let differs = files.read(&head)? != files.read(&embedding)?;
-    Ok((files, naming, differs))
+    if files.read(&head)? == files.read(&embedding)? {
+        return Ok((files.without(&head), naming, false));
+    }
+    Ok((files, naming, true))
 }
 
 /// Builds the model of `config` with the weights in `files`.
@@ -109,10 +103,6 @@ pub fn write(disk: &dyn Disk, path: &Path, tensors: &HostTensors) -> Result<()> 
 fn check(files: &TensorFiles, naming: Naming, config: &ModelConfig, mappings: &[TensorMapping]) -> Result<()> {
     let (mut missing, mut wrong_shape) = (Vec::new(), Vec::new());
     let mut unexpected: BTreeMap<_, _> = files.iter().filter(|(name, _)| !naming.is_no_parameter(name)).collect();
-    if config.tie_word_embeddings {
-        // It is the embedding again: `open` has compared them.
-        unexpected.remove(naming.tied()[0].as_str());
-    }
     for mapping in mappings {
         match unexpected.remove(mapping.tensor.as_str()) {
             None => missing.push(mapping.tensor.clone()),
@@ -127,12 +117,12 @@ fn check(files: &TensorFiles, naming: Naming, config: &ModelConfig, mappings: &[
     }
     let path = files.path_of(unexpected.keys().next().copied().unwrap_or_default());
     let unexpected: Vec<_> = unexpected.into_keys().map(str::to_owned).collect();
-    let hint = hint(naming, &missing, &unexpected).to_owned();
+    let hint = hint(naming, config, &missing, &unexpected).to_owned();
     Err(Error::TensorMismatch { path, missing, unexpected, wrong_shape, hint })
 }
 
 /// What the names tell about files that are not the model's.
-fn hint(naming: Naming, missing: &[String], unexpected: &[String]) -> &'static str {
+fn hint(naming: Naming, config: &ModelConfig, missing: &[String], unexpected: &[String]) -> &'static str {
     // GPTQ and AWQ; FP8 and compressed-tensors; bitsandbytes; mlx.
     const QUANTIZED: [&str; 10] = [
         ".qweight",
@@ -157,6 +147,11 @@ fn hint(naming: Naming, missing: &[String], unexpected: &[String]) -> &'static s
         && head == &naming.tied()[0]
     {
         "the file has no output matrix; if the model uses the embedding for it, set `tie_word_embeddings` to true in config.json"
+    } else if let ([], [head]) = (missing, unexpected)
+        && config.tie_word_embeddings
+        && head == &naming.tied()[0]
+    {
+        "`tie_word_embeddings` is true, but this is another matrix than the embedding: set it to false in config.json"
     } else if matches!(naming, Naming::Gguf { .. }) {
         "the file is incomplete, or not of the architecture that it names; convert the model again"
     } else {
