@@ -101,7 +101,10 @@ fn names_under_wrappers_are_the_same_model() {
         for spelling in spellings {
             let name = spelling.keys().next().unwrap().clone();
             let folder = directory(&config, &spelling);
-            assert_eq!(logits(&load(folder.path()).model), expected, "{preset:?} {tied} {name}");
+            let loaded = load(folder.path());
+            assert_eq!(logits(&loaded.model), expected, "{preset:?} {tied} {name}");
+            let is_wrapped = spelling.keys().any(|name| name.contains("_mod") || name.contains("module."));
+            assert_eq!(loaded.warnings.len(), usize::from(is_wrapped), "{name}: {:?}", loaded.warnings);
             fs::remove_file(folder.path().join(WEIGHTS)).unwrap();
             safetensors::write_shards(&System, folder.path(), &spelling, Encoding::F32, 3000).unwrap();
             assert_eq!(logits(&load(folder.path()).model), expected, "{preset:?} {tied} {name}, in shards");
@@ -124,7 +127,7 @@ fn a_tied_matrix_may_have_either_name() {
         for spelling in spellings {
             let loaded = load(directory(&config, &spelling).path());
             assert_eq!(logits(&loaded.model), expected, "{preset:?}");
-            assert!(loaded.config.tie_word_embeddings && loaded.warnings.is_empty());
+            assert!(loaded.config.tie_word_embeddings);
         }
     }
 }

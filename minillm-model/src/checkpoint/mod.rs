@@ -21,7 +21,7 @@ pub mod hf_config;
 pub mod locate;
 pub mod manifest;
 pub mod naming;
-mod number_format;
+pub mod number_format;
 mod other_files;
 mod prefixes;
 pub mod safetensors;
@@ -40,6 +40,7 @@ use crate::error::{Error, Result};
 use crate::tokenizer::Tokenizer;
 use encoding::Encoding;
 use hf_config::HfConfig;
+use weights::WeightFiles;
 
 /// The architecture.
 pub const CONFIG_FILE: &str = "config.json";
@@ -152,15 +153,10 @@ fn load_directory(directory: &Path, device: &Device) -> Result<Checkpoint> {
         let path = directory.join(CONFIG_FILE);
         warnings.push(format!("`{}`: nothing is made of the unknown {}", path.display(), keys.join(", ")));
     }
-    let (files, naming, own_head) = weights::open(directory, &config)?;
-    if own_head {
-        config.tie_word_embeddings = false;
-        let [head, embedding] = naming.tied();
-        warnings.push(format!(
-            "`tie_word_embeddings` is true, but `{head}` is another matrix than `{embedding}`: it is used, as in transformers 5"
-        ));
-    }
-    let model = weights::load_from(&files, naming, &config, device)?;
+    let opened = WeightFiles::open(directory, &config)?;
+    warnings.extend(opened.warnings);
+    config.tie_word_embeddings &= !opened.has_own_head;
+    let model = weights::load_from(&opened.files, opened.naming, &config, device)?;
     let path = directory.to_owned();
     Ok(Checkpoint { path, config, model, tokenizer, begin_id, end_ids, tokenizer_config, chat_template, warnings })
 }

@@ -17,7 +17,7 @@
 //! turns neighbouring values (2i, 2i + 1) where everyone else turns halves (i, i + E/2), so the rows of its query and key
 //! matrices are in another order.
 //!
-//! What programs put before these names, `transformer.` for one, [`prefixes`](super::prefixes) takes away.
+//! What programs put before these names, `transformer.` for one, `prefixes` takes away.
 
 use std::collections::HashMap;
 

@@ -55,6 +55,12 @@ const FAMILIES: [Names; 2] = [
     },
 ];
 
+/// The steps of the tensors' names that wrappers added.
+pub(super) fn wrappers(files: &TensorFiles) -> Vec<&'static str> {
+    let has = |wrapper: &&str| files.iter().any(|(name, _)| name.split('.').any(|step| step == *wrapper));
+    WRAPPERS.into_iter().filter(has).collect()
+}
+
 /// The tensors under their family's plain names. Where two would get the same one, that is an error.
 pub(super) fn without_wrappers(files: TensorFiles) -> Result<TensorFiles> {
     let files = files.renamed(unwrapped)?;

@@ -26,29 +26,56 @@ use crate::parameters::{self, ParameterMapper, ParameterVisitor, is_linear_weigh
 
 /// Builds the model of `config` with the weights at `path`: a safetensors file, or a directory with one or several.
 pub fn load(path: &Path, config: &ModelConfig, device: &Device) -> Result<LanguageModel> {
-    let (files, naming, _) = open(path, config)?;
-    load_from(&files, naming, config, device)
+    let opened = WeightFiles::open(path, config)?;
+    load_from(&opened.files, opened.naming, config, device)
 }
 
-/// Opens the weights at `path`, under plain names. Also says whether a model that `config` says is tied has an output matrix of
-/// its own there all the same.
-pub(super) fn open(path: &Path, config: &ModelConfig) -> Result<(TensorFiles, Naming, bool)> {
-    let files = if path.is_dir() { safetensors::open_directory(path)? } else { safetensors::open(path)? };
-    let files = prefixes::without_wrappers(files)?;
-    let naming = Naming::found(config, &files);
-    let [head, embedding] = naming.tied();
-    if !config.tie_word_embeddings || files.get(&head).is_none() {
-        return Ok((files, naming, false));
+/// A model's weights as they are found.
+pub(super) struct WeightFiles {
+    /// The tensors, under plain names.
+    pub files: TensorFiles,
+    /// Whose names these are.
+    pub naming: Naming,
+    /// Whether there is an output matrix of its own although the configuration says that it is tied.
+    pub has_own_head: bool,
+    /// What the user should know.
+    pub warnings: Vec<String>,
+}
+
+impl WeightFiles {
+    /// Opens the weights at `path`, a safetensors file or a directory with one or several, of a model of `config`.
+    pub(super) fn open(path: &Path, config: &ModelConfig) -> Result<Self> {
+        let files = if path.is_dir() { safetensors::open_directory(path)? } else { safetensors::open(path)? };
+        let mut warnings = Vec::new();
+        let wrappers: Vec<_> = prefixes::wrappers(&files).iter().map(|step| format!("`{step}.`")).collect();
+        if !wrappers.is_empty() {
+            let (path, wrappers) = (files.path_of(""), wrappers.join(" and "));
+            warnings.push(format!(
+                "`{}` names its tensors under {wrappers}, as a wrapper did; hint: save the model without it, as other programs do \
+                 not take {wrappers} away",
+                path.display()
+            ));
+        }
+        let mut files = prefixes::without_wrappers(files)?;
+        let naming = Naming::found(config, &files);
+        let [head, embedding] = naming.tied();
+        let mut has_own_head = false;
+        if config.tie_word_embeddings && files.get(&head).is_some() {
+            if files.get(&embedding).is_none() {
+                // One matrix under two names: safetensors keeps the first.
+                files = files.renamed(|name| if name == head { embedding.clone() } else { name.to_owned() })?;
+            } else if files.read(&head)? == files.read(&embedding)? {
+                files = files.without(&head);
+            } else {
+                has_own_head = true;
+                warnings.push(format!(
+                    "`tie_word_embeddings` is true, but `{head}` is another matrix than `{embedding}`: it is used, as in \
+                     transformers 5"
+                ));
+            }
+        }
+        Ok(Self { files, naming, has_own_head, warnings })
     }
-    if files.get(&embedding).is_none() {
-        // One matrix under two names: safetensors keeps the first.
-        let files = files.renamed(|name| if name == head { embedding.clone() } else { name.to_owned() })?;
-        return Ok((files, naming, false));
-    }
-    if files.read(&head)? == files.read(&embedding)? {
-        return Ok((files.without(&head), naming, false));
-    }
-    Ok((files, naming, true))
 }
 
 /// Builds the model of `config` with the weights in `files`.
