@@ -79,7 +79,7 @@ pub struct Checkpoint {
     pub tokenizer_config: Option<String>,
     /// How a conversation is written as one text, in Jinja.
     pub chat_template: Option<String>,
-    /// What its user should know: keys that nothing was made of, and the like.
+    /// What its user should know: keys without effect, names under wrappers, an output matrix that should not be there.
     pub warnings: Vec<String>,
 }
 
@@ -151,7 +151,11 @@ fn load_directory(directory: &Path, device: &Device) -> Result<Checkpoint> {
     if !unknown_keys.is_empty() {
         let keys: Vec<_> = unknown_keys.iter().map(|key| format!("`{key}`")).collect();
         let path = directory.join(CONFIG_FILE);
-        warnings.push(format!("`{}`: nothing is made of the unknown {}", path.display(), keys.join(", ")));
+        warnings.push(format!(
+            "`{}`: keys that are unknown here and have no effect: {}",
+            path.display(),
+            keys.join(", ")
+        ));
     }
     let opened = WeightFiles::open(directory, &config)?;
     warnings.extend(opened.warnings);

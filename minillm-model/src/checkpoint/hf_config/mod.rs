@@ -28,7 +28,7 @@ pub struct HfConfig {
     pub begin_id: Option<u32>,
     /// Tokens that end a text.
     pub end_ids: Vec<u32>,
-    /// Keys with a value that no reader here knows, and that nothing was made of.
+    /// Keys with a value that are unknown here and have no effect.
     pub unknown_keys: Vec<String>,
 }
 
