@@ -54,6 +54,8 @@ pub enum Error {
         unexpected: Vec<String>,
         /// Tensors of another shape, as `name: file [..], model [..]`.
         wrong_shape: Vec<String>,
+        /// What to do, as far as the names tell.
+        hint: String,
     },
 
     /// Weights or logits that are no numbers any more.
@@ -86,13 +88,25 @@ impl Error {
             Self::Io { source, .. } => io_hint(source),
             Self::NotFinite { .. } => "the training went out of bounds: lower `optimizer.learning_rate`",
             Self::Device(_) => "see the log above for its reason; try another `--device`",
-            Self::TensorMismatch { .. } => {
-                "config.json and the weights must come from the same model; see that neither was edited or replaced"
-            }
-            Self::InvalidConfig { hint, .. } | Self::InvalidFile { hint, .. } | Self::Tokenizer { hint, .. } => hint,
+            Self::TensorMismatch { hint, .. }
+            | Self::InvalidConfig { hint, .. }
+            | Self::InvalidFile { hint, .. }
+            | Self::Tokenizer { hint, .. } => hint,
         };
         (!hint.is_empty()).then_some(hint)
     }
+}
+
+/// An error and what caused it, on one line.
+pub fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
 }
 
 /// What can be done about the system's refusal; empty where it speaks for itself.

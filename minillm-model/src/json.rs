@@ -1,5 +1,7 @@
-//! How large a JSON text will be, told before it is parsed: in memory a value takes many times its bytes, and an error
-//! about a text repeats it.
+//! JSON texts before they are parsed: how large they will be (in memory a value takes many times its bytes, and an error
+//! about a text repeats it), and what Python writes that is no JSON.
+
+use std::borrow::Cow;
 
 /// What a JSON text holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -37,9 +39,53 @@ impl Extent {
     }
 }
 
+/// The text with Python's `NaN`, `Infinity` and `-Infinity`, which are no JSON, in quotes, and without a byte order mark. So
+/// a number that is none is an error only where a number is wanted, and names its field there.
+pub(crate) fn quote_non_finite(json: &str) -> Cow<'_, str> {
+    let json = json.trim_start_matches('\u{feff}');
+    let bytes = json.as_bytes();
+    let (mut quoted, mut copied) = (String::new(), 0);
+    let (mut at, mut in_text) = (0, false);
+    while at < bytes.len() {
+        let word = match bytes[at] {
+            b'-' | b'I' | b'N' if !in_text => {
+                ["NaN", "Infinity", "-Infinity"].into_iter().find(|word| bytes[at..].starts_with(word.as_bytes()))
+            }
+            b'\\' if in_text => {
+                at += 1; // the next byte is escaped
+                None
+            }
+            b'"' => {
+                in_text = !in_text;
+                None
+            }
+            _ => None,
+        };
+        if let Some(word) = word {
+            quoted.extend([&json[copied..at], "\"", word, "\""]);
+            copied = at + word.len();
+        }
+        at += word.map_or(1, str::len);
+    }
+    if copied == 0 { Cow::Borrowed(json) } else { Cow::Owned(quoted + &json[copied..]) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pythons_numbers_become_texts() {
+        for (python, json) in [
+            (r#"{"a": [0.0, Infinity, -Infinity], "b": NaN}"#, r#"{"a": [0.0, "Infinity", "-Infinity"], "b": "NaN"}"#),
+            (r#"{"NaN": "Infinity \" NaN", "c\\": NaN}"#, r#"{"NaN": "Infinity \" NaN", "c\\": "NaN"}"#),
+            ("\u{feff}{\"a\": -1}", "{\"a\": -1}"),
+            ("NaN", "\"NaN\""),
+            ("[null, -1e-5, \"\u{e9}\\", "[null, -1e-5, \"\u{e9}\\"),
+        ] {
+            assert_eq!(quote_non_finite(python), json);
+        }
+    }
 
     #[test]
     fn texts_end_at_a_quote_that_is_not_escaped() {

@@ -163,6 +163,7 @@ fn every_combination_survives_its_files() {
         let json = hf_config::to_json(&config, Some(1), &[2], Encoding::F32);
         let read = hf_config::from_json(&directory.path().join("config.json"), &json).unwrap();
         assert_eq!((&read.config, read.begin_id, &read.end_ids), (&config, Some(1), &vec![2]), "{json}");
+        assert_eq!(read.unknown_keys, Vec::<String>::new(), "{json}");
         let loaded = weights::load(&path, &read.config, &device()).unwrap();
         let logits = |model: LanguageModel| model.forward(ids([1, 2, 3]), None).into_data();
         assert_eq!(logits(loaded), logits(model.for_generation()), "{config:?}");

@@ -17,8 +17,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use minillm_model::checkpoint::durable::{self, Disk};
-use minillm_model::checkpoint::locate::{BEST_FILE, checkpoint_name, with_causes};
+use minillm_model::checkpoint::locate::{BEST_FILE, checkpoint_name};
 use minillm_model::checkpoint::manifest::{MANIFEST_FILE, Manifest, verify_checkpoint};
+use minillm_model::error::with_causes;
 
 use crate::checkpoint::Best;
 use crate::error::{Error, Result};

@@ -18,8 +18,9 @@ use std::sync::Arc;
 
 use fs_err as fs;
 use minillm_model::checkpoint::durable::{self, Disk, System};
-use minillm_model::checkpoint::locate::{self, BEST_FILE, checkpoint_step, with_causes};
+use minillm_model::checkpoint::locate::{self, BEST_FILE, checkpoint_step};
 use minillm_model::checkpoint::manifest::MANIFEST_FILE;
+use minillm_model::error::with_causes;
 
 use crate::error::{Error, Result};
 

@@ -25,6 +25,9 @@ pub fn start(config: &RunConfig, tokenizer: &Tokenizer, device: &Device) -> Resu
         tracing::warn!("{warning}");
     }
     let source = checkpoint::load(&path, device)?;
+    for warning in &source.warnings {
+        tracing::warn!("{warning}");
+    }
     check_fit(config, &source, tokenizer)?;
     Ok((adapted(config, source.config), source.model))
 }
@@ -40,7 +43,7 @@ pub fn architecture_of(config: &RunConfig, tokenizer: &Tokenizer) -> Result<Mode
 /// The architecture of the run that `checkpoint` belongs to.
 pub fn architecture(config: &RunConfig, tokenizer: &Tokenizer, checkpoint: &Path) -> Result<ModelConfig> {
     if config.model.from.is_some() {
-        return Ok(adapted(config, checkpoint::read_config(checkpoint)?.config));
+        return Ok(adapted(config, checkpoint::read_config(checkpoint)?));
     }
     let model_config = config.model.resolve(tokenizer.vocab_size(), config.train.context);
     check_vocabulary(&model_config, tokenizer)?;

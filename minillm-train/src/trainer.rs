@@ -21,9 +21,9 @@ use minillm_infer::device::DeviceInfo;
 use minillm_infer::failures;
 use minillm_infer::generate::{Tokens, text};
 use minillm_infer::sampling::Sampling;
-use minillm_model::checkpoint::locate::with_causes;
 use minillm_model::config::ModelConfig;
 use minillm_model::decoder::LanguageModel;
+use minillm_model::error::with_causes;
 use minillm_model::random::derive;
 use minillm_model::tokenizer::Tokenizer;
 

@@ -7,8 +7,8 @@ mod common;
 
 use common::{Bench, files, stderr};
 use fs_err as fs;
-use minillm_model::checkpoint::locate::with_causes;
 use minillm_model::checkpoint::manifest::verify_checkpoint;
+use minillm_model::error::with_causes;
 use minillm_model::random::stream;
 use minillm_train::run_dir::{OpenMode, RunDir};
 use rand::RngExt;

@@ -77,8 +77,9 @@ impl DeviceArgs {
 /// Loads the model that `path` means: a model directory, a .gguf file, a checkpoint, or a run.
 pub fn load(path: &Path, device: &Device) -> Result<Checkpoint> {
     let (directory, warnings) = checkpoint::locate::model_dir(path)?;
-    for warning in warnings {
+    let checkpoint = checkpoint::load(&directory, device)?;
+    for warning in warnings.iter().chain(&checkpoint.warnings) {
         tracing::warn!("{warning}");
     }
-    Ok(checkpoint::load(&directory, device)?)
+    Ok(checkpoint)
 }

@@ -7,7 +7,7 @@
 //!   checkpoint-000750/
 //! ```
 //!
-//! A run means its best checkpoint, else its newest. One that fails its manifest is passed over with a warning.
+//! A run means its best checkpoint, else its newest. One that fails its manifest is skipped with a warning.
 
 use std::path::{Path, PathBuf};
 
@@ -15,8 +15,10 @@ use fs_err as fs;
 use serde::Deserialize;
 
 use super::CONFIG_FILE;
-use super::manifest::{MANIFEST_FILE, read_text, verify_checkpoint};
-use crate::error::{Error, Result};
+use super::file::{FileKind, read_text};
+use super::manifest::{MANIFEST_FILE, verify_model};
+use super::other_files::{has_adapter, has_weights, only_gguf, what_is_there};
+use crate::error::{Error, Result, with_causes};
 
 /// Names the best checkpoint of a run by its step.
 pub const BEST_FILE: &str = "best.json";
@@ -73,33 +75,43 @@ pub fn best_step(run: &Path) -> Result<Option<usize>> {
 
 /// The directory of the model that `path` means, and warnings for the user.
 ///
-/// A GGUF file is itself. So is a directory with a `config.json`; if it has a manifest too, it must agree. A run is its best checkpoint,
-/// else the newest, passing over those that are damaged.
+/// A GGUF file is itself, whatever its name. So is a directory with a `config.json`; if it has a manifest too, it must agree in
+/// the model's own files. A run is its best checkpoint, else the newest, without those that are damaged. A directory with
+/// nothing to read but one GGUF file is that file.
 ///
 /// # Errors
 /// A path that is neither, a checkpoint given by its own path that is damaged, or a run with no sound checkpoint.
 pub fn model_dir(path: &Path) -> Result<(PathBuf, Vec<String>)> {
-    if path.is_file() && path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf")) {
-        return Ok((path.to_owned(), Vec::new()));
-    }
-    if path.join(CONFIG_FILE).is_file() {
-        check(path)?;
-        return Ok((path.to_owned(), Vec::new()));
+    if path.is_file() {
+        return if is_gguf(path) { Ok((path.to_owned(), Vec::new())) } else { Err(no_gguf(path)) };
     }
     if !path.is_dir() {
-        let problem = if path.exists() { "is a file, but not a .gguf" } else { "does not exist" };
-        return Err(no_model(path, problem.to_owned()));
+        return Err(no_model(path, "does not exist".to_owned()));
     }
     let mut warnings = Vec::new();
+    if path.join(CONFIG_FILE).is_file() {
+        if let Some(gguf) = only_gguf(path) {
+            return Ok((gguf, warnings));
+        }
+        check(path)?;
+        if has_weights(path) && has_adapter(path) {
+            warnings.push(format!("the adapter in `{}` is not applied: merge it into the model", path.display()));
+        }
+        return Ok((path.to_owned(), warnings));
+    }
     let candidates = candidates(path, &mut warnings)?;
     if candidates.is_empty() {
+        if let Some(gguf) = only_gguf(path) {
+            return Ok((gguf, warnings));
+        }
         let example = checkpoint_name(500);
-        return Err(no_model(path, format!("holds neither {CONFIG_FILE} nor a checkpoint such as {example}")));
+        let nothing = || no_model(path, format!("holds neither {CONFIG_FILE} nor a checkpoint such as {example}"));
+        return Err(what_is_there(path).unwrap_or_else(nothing));
     }
     for directory in candidates {
         match check(&directory) {
             Ok(()) => return Ok((directory, warnings)),
-            Err(error) => warnings.push(format!("{} is passed over: {}", name(&directory), with_causes(&error))),
+            Err(error) => warnings.push(format!("{} is skipped: {}", name(&directory), with_causes(&error))),
         }
     }
     Err(Error::InvalidFile {
@@ -130,12 +142,32 @@ fn candidates(run: &Path, warnings: &mut Vec<String>) -> Result<Vec<PathBuf>> {
 /// A model directory that came from elsewhere has no manifest, and nothing to compare with.
 fn check(directory: &Path) -> Result<()> {
     if directory.join(MANIFEST_FILE).exists() {
-        return verify_checkpoint(directory);
+        return verify_model(directory);
     }
     if !directory.join(CONFIG_FILE).is_file() {
         return Err(no_model(directory, format!("holds no {CONFIG_FILE}")));
     }
     Ok(())
+}
+
+/// Whether the file at `path` is a GGUF file: by its first bytes, as Ollama and others keep them under names without an ending.
+pub fn is_gguf(path: &Path) -> bool {
+    FileKind::of(path) == FileKind::Gguf
+}
+
+/// An error about a file that is no GGUF.
+fn no_gguf(path: &Path) -> Error {
+    let kind = FileKind::of(path);
+    let is_part = kind == FileKind::Safetensors || path.extension().is_some_and(|ending| ending == "json");
+    match kind.refuse(path) {
+        Some(error) => error,
+        None if is_part => Error::InvalidFile {
+            path: path.to_owned(),
+            problem: "is one file of a model, and a .gguf is the only kind that is a model alone".to_owned(),
+            hint: "give the directory that it is in".to_owned(),
+        },
+        None => no_model(path, "is a file, but not a GGUF file (it does not begin with `GGUF`)".to_owned()),
+    }
 }
 
 fn no_model(path: &Path, problem: String) -> Error {
@@ -148,18 +180,6 @@ fn no_model(path: &Path, problem: String) -> Error {
 
 fn name(directory: &Path) -> String {
     directory.file_name().unwrap_or_default().to_string_lossy().into_owned()
-}
-
-/// An error and what caused it, on one line.
-pub fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }
 
 #[cfg(test)]
@@ -208,7 +228,7 @@ mod tests {
         damage(&best);
         let (directory, warnings) = model_dir(run).unwrap();
         assert_eq!(directory, newest);
-        assert!(warnings[0].starts_with("checkpoint-000250 is passed over: `"), "{warnings:?}");
+        assert!(warnings[0].starts_with("checkpoint-000250 is skipped: `"), "{warnings:?}");
         assert!(warnings[0].contains(CONFIG_FILE), "{warnings:?}");
 
         fs::remove_dir_all(&best).unwrap();
@@ -216,7 +236,59 @@ mod tests {
     }
 
     #[test]
-    fn damaged_checkpoints_are_passed_over_down_to_none() {
+    fn a_model_is_found_without_the_trainers_files() {
+        let run = tempfile::tempdir().unwrap();
+        let directory = add_checkpoint(run.path(), 1);
+        fs::write(directory.join("trainer/optimizer.safetensors"), "written after the manifest").unwrap();
+        assert_eq!(model_dir(&directory).unwrap(), (directory.clone(), vec![]));
+        assert_eq!(model_dir(run.path()).unwrap(), (directory, vec![]));
+    }
+
+    #[test]
+    fn a_gguf_file_is_known_by_its_first_bytes() {
+        let folder = tempfile::tempdir().unwrap();
+        let blob = folder.path().join("sha256-00");
+        fs::write(&blob, "GGUF").unwrap();
+        assert_eq!(model_dir(&blob).unwrap(), (blob.clone(), vec![]));
+        assert_eq!(model_dir(folder.path()).unwrap(), (blob.clone(), vec![]), "the only one");
+        fs::write(folder.path().join(CONFIG_FILE), "{}").unwrap();
+        assert_eq!(model_dir(folder.path()).unwrap(), (blob, vec![]), "the only weights");
+
+        let named = folder.path().join("model.gguf");
+        for (content, part) in [
+            ("version https://git-lfs.github.com/spec/v1\noid", "Git LFS pointer"),
+            ("PK\u{3}\u{4}", "is a pickle"),
+            ("tjgg", "before GGUF"),
+            ("<!doctype html>", "web page"),
+            ("\0\u{2}\0\0\0\0\0\0{\"", "is one file of a model"),
+        ] {
+            fs::write(&named, content).unwrap();
+            let error = model_dir(&named).unwrap_err();
+            assert!(error.to_string().contains(part) && error.hint().is_some(), "{error}");
+        }
+        // A model's directory stays one, whatever else is in it; so does a run.
+        fs::write(folder.path().join("model.safetensors"), "").unwrap();
+        assert_eq!(model_dir(folder.path()).unwrap().0, folder.path());
+        let run = tempfile::tempdir().unwrap();
+        let checkpoint = add_checkpoint(run.path(), 1);
+        fs::write(run.path().join("export.gguf"), "GGUF").unwrap();
+        assert_eq!(model_dir(run.path()).unwrap().0, checkpoint);
+    }
+
+    #[test]
+    fn an_adapter_beside_a_model_is_not_forgotten() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("adapter_config.json"), "{}").unwrap();
+        let error = model_dir(folder.path()).unwrap_err().to_string();
+        assert!(error.contains("holds an adapter"), "{error}");
+        fs::write(folder.path().join(CONFIG_FILE), "{}").unwrap();
+        fs::write(folder.path().join("model.safetensors"), "").unwrap();
+        let (_, warnings) = model_dir(folder.path()).unwrap();
+        assert!(warnings[0].contains("adapter") && warnings.len() == 1, "{warnings:?}");
+    }
+
+    #[test]
+    fn damaged_checkpoints_are_skipped_down_to_none() {
         let run = tempfile::tempdir().unwrap();
         let run = run.path();
         let old = add_checkpoint(run, 1);
@@ -242,11 +314,13 @@ mod tests {
     #[test]
     fn anything_else_says_what_was_looked_for() {
         let folder = tempfile::tempdir().unwrap();
+        let empty = tempfile::tempdir().unwrap();
         let file = folder.path().join("model.safetensors");
         fs::write(&file, "x").unwrap();
         for (path, expected) in [
-            (folder.path(), "holds neither config.json nor a checkpoint such as checkpoint-000500"),
-            (&file, "is a file, but not a .gguf"),
+            (folder.path(), "holds weights, but no config.json"),
+            (empty.path(), "holds neither config.json nor a checkpoint such as checkpoint-000500"),
+            (&file, "is a file, but not a GGUF file (it does not begin with `GGUF`)"),
             (&folder.path().join("missing"), "does not exist"),
         ] {
             let error = model_dir(path).unwrap_err();

@@ -24,11 +24,14 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::durable::{self, Disk};
+use super::file::read_text;
 use crate::error::{Error, Result};
 
 /// Where a checkpoint directory keeps its manifest.
 pub const MANIFEST_FILE: &str = "trainer/manifest.json";
 
+/// What the trainer keeps beside the model, the manifest included.
+const TRAINER_FOLDER: &str = "trainer/";
 const VERSION: u32 = 1;
 /// A checkpoint has about ten files, a sharded one some hundreds.
 const MAX_FILES: usize = 4096;
@@ -109,9 +112,24 @@ impl Manifest {
     /// # Errors
     /// Names the first file that is missing, too much, of another size or of another content.
     pub fn verify(&self, dir: &Path) -> Result<()> {
+        self.verify_some(dir, |_| true)
+    }
+
+    /// The same for the model's own files: configuration, tokenizer and weights. The trainer's, of which the optimiser's
+    /// state alone is twice as large as the weights, are not looked at.
+    ///
+    /// # Errors
+    /// As those of [`Self::verify`].
+    pub fn verify_model(&self, dir: &Path) -> Result<()> {
+        self.verify_some(dir, |name| !name.starts_with(TRAINER_FOLDER))
+    }
+
+    fn verify_some(&self, dir: &Path, counts: impl Fn(&str) -> bool) -> Result<()> {
+        let expected = || self.files.iter().filter(|(name, _)| counts(name));
         // Sizes first: that is quick, and a truncated file is found before gigabytes are hashed.
         let mut present = list(dir)?;
-        for (name, entry) in &self.files {
+        present.retain(|name, _| counts(name));
+        for (name, entry) in expected() {
             match present.remove(name) {
                 None => return Err(damaged(&dir.join(name), "is missing".to_owned())),
                 Some(bytes) if bytes != entry.bytes => {
@@ -128,7 +146,7 @@ impl Manifest {
                 hint: "move it out of the checkpoint's directory".to_owned(),
             });
         }
-        for (name, entry) in &self.files {
+        for (name, entry) in expected() {
             let path = dir.join(name);
             if hash(&path)? != *entry {
                 return Err(damaged(&path, "does not have the content it was saved with (SHA-256 differs)".to_owned()));
@@ -144,20 +162,14 @@ impl Manifest {
     }
 }
 
-/// Reads the manifest of the checkpoint in `dir` and compares the directory with it.
+/// Reads the manifest of the checkpoint in `dir` and compares all of the directory with it: what resuming needs.
 pub fn verify_checkpoint(dir: &Path) -> Result<()> {
     Manifest::read(&dir.join(MANIFEST_FILE))?.verify(dir)
 }
 
-/// Reads a small text file, which may hold anything.
-pub(super) fn read_text(path: &Path, max_bytes: u64, what: &'static str) -> Result<String> {
-    let io = |source| Error::Io { action: "read", what, source };
-    let mut bytes = Vec::new();
-    fs::File::open(path).map_err(io)?.take(max_bytes + 1).read_to_end(&mut bytes).map_err(io)?;
-    if bytes.len() as u64 > max_bytes {
-        return Err(damaged(path, format!("is larger than {max_bytes} bytes")));
-    }
-    String::from_utf8(bytes).map_err(|_| damaged(path, "is not UTF-8 text".to_owned()))
+/// Reads the manifest of the checkpoint in `dir` and compares the model's own files with it: what generating needs.
+pub fn verify_model(dir: &Path) -> Result<()> {
+    Manifest::read(&dir.join(MANIFEST_FILE))?.verify_model(dir)
 }
 
 /// Every file below `dir` but the manifest, with its size in bytes.
@@ -315,6 +327,26 @@ mod tests {
         let (folder, path) = checkpoint();
         fs::remove_file(path).unwrap();
         assert!(problem(&folder).contains("cannot read the manifest"));
+    }
+
+    #[test]
+    fn a_model_is_verified_without_the_trainers_files() {
+        let (folder, _) = checkpoint();
+        // Neither another content nor another size nor a file more: nothing of it is read.
+        fs::write(folder.path().join("trainer/state.json"), "abd").unwrap();
+        verify_model(folder.path()).unwrap();
+        fs::remove_file(folder.path().join("trainer/state.json")).unwrap();
+        fs::write(folder.path().join("trainer/more"), "").unwrap();
+        verify_model(folder.path()).unwrap();
+        assert!(problem(&folder).contains("state.json`: is missing"));
+
+        fs::write(folder.path().join("extra.bin"), "").unwrap();
+        let text = verify_model(folder.path()).unwrap_err().to_string();
+        assert!(text.contains("extra.bin`: is not part"), "{text}");
+        fs::remove_file(folder.path().join("extra.bin")).unwrap();
+        fs::write(folder.path().join("model.safetensors"), [8; 3000]).unwrap();
+        let text = verify_model(folder.path()).unwrap_err().to_string();
+        assert!(text.contains("model.safetensors`: does not have the content"), "{text}");
     }
 
     #[test]

@@ -8,15 +8,21 @@
 //! | `trainer/manifest.json` | [`manifest`]; [`durable`] for what survives a crash |
 //!
 //! [`locate`] finds the directory that a run means. [`tensor_files`] reads tensors whatever the format, [`encoding`](crate::encoding) knows
-//! how their numbers are written, [`naming`] what other formats call them, and [`family`] which of them fits a model.
+//! how their numbers are written (`number_format` those that are only read), [`naming`] what other formats call them,
+//! `prefixes` what wrappers put before their names, and [`family`] which of them fits a model. `file` tells files by their first
+//! bytes, and `other_files` says what a directory holds that is not read.
 
 pub mod durable;
 pub mod family;
+mod file;
 pub mod gguf;
 pub mod hf_config;
 pub mod locate;
 pub mod manifest;
 pub mod naming;
+pub mod number_format;
+mod other_files;
+mod prefixes;
 pub mod safetensors;
 pub mod tensor_files;
 pub mod weights;
@@ -26,12 +32,14 @@ use std::path::{Path, PathBuf};
 use burn::tensor::Device;
 
 use self::durable::Disk;
+use self::file::FileKind;
 use crate::config::ModelConfig;
 use crate::decoder::LanguageModel;
 use crate::encoding::Encoding;
 use crate::error::{Error, Result};
 use crate::tokenizer::Tokenizer;
 use hf_config::HfConfig;
+use weights::WeightFiles;
 
 /// The architecture.
 pub const CONFIG_FILE: &str = "config.json";
@@ -70,6 +78,8 @@ pub struct Checkpoint {
     pub tokenizer_config: Option<String>,
     /// How a conversation is written as one text, in Jinja.
     pub chat_template: Option<String>,
+    /// What its user should know: keys without effect, names under wrappers, an output matrix that should not be there.
+    pub warnings: Vec<String>,
 }
 
 /// What a model's files hold beside the weights.
@@ -111,7 +121,7 @@ pub fn load(path: &Path, device: &Device) -> Result<Checkpoint> {
 }
 
 fn load_directory(directory: &Path, device: &Device) -> Result<Checkpoint> {
-    let HfConfig { config, begin_id, mut end_ids } = read_config(directory)?;
+    let HfConfig { mut config, begin_id, mut end_ids, unknown_keys } = read_hf_config(directory)?;
     if let Some(text) = read_optional(&directory.join(GENERATION_CONFIG_FILE))? {
         // What is said about generating counts more than what the architecture's file says.
         let path = directory.join(GENERATION_CONFIG_FILE);
@@ -136,16 +146,29 @@ fn load_directory(directory: &Path, device: &Device) -> Result<Checkpoint> {
         Some(template) => Some(template),
         None => tokenizer_config.as_deref().and_then(hf_config::chat_template),
     };
-    let model = weights::load(directory, &config, device)?;
+    let mut warnings = Vec::new();
+    if !unknown_keys.is_empty() {
+        let keys: Vec<_> = unknown_keys.iter().map(|key| format!("`{key}`")).collect();
+        let path = directory.join(CONFIG_FILE);
+        warnings.push(format!(
+            "`{}`: keys that are unknown here and have no effect: {}",
+            path.display(),
+            keys.join(", ")
+        ));
+    }
+    let opened = WeightFiles::open(directory, &config)?;
+    warnings.extend(opened.warnings);
+    config.tie_word_embeddings &= !opened.has_own_head;
+    let model = weights::load_from(&opened.files, opened.naming, &config, device)?;
     let path = directory.to_owned();
-    Ok(Checkpoint { path, config, model, tokenizer, begin_id, end_ids, tokenizer_config, chat_template })
+    Ok(Checkpoint { path, config, model, tokenizer, begin_id, end_ids, tokenizer_config, chat_template, warnings })
 }
 
 fn read_optional(path: &Path) -> Result<Option<String>> {
     if !path.exists() {
         return Ok(None);
     }
-    manifest::read_text(path, LARGEST_CONFIG_BYTES, "the model's config").map(Some)
+    file::read_text(path, LARGEST_CONFIG_BYTES, "the model's config").map(Some)
 }
 
 /// Reads the tokenizer of the model at `path` alone; `None` if it has none.
@@ -154,13 +177,22 @@ pub fn load_tokenizer(path: &Path) -> Result<Option<Tokenizer>> {
         return gguf::load_tokenizer(path);
     }
     let file = path.join(TOKENIZER_FILE);
-    if file.exists() { Tokenizer::from_file(&file).map(Some) } else { Ok(None) }
+    if file.exists() { read_tokenizer(&file).map(Some) } else { Ok(None) }
 }
 
-/// Reads `config.json` alone.
-pub fn read_config(directory: &Path) -> Result<HfConfig> {
+/// Reads a `tokenizer.json`. What is something else, such as a pointer of Git LFS, is named as that.
+pub fn read_tokenizer(path: &Path) -> Result<Tokenizer> {
+    FileKind::of(path).refuse(path).map_or_else(|| Tokenizer::from_file(path), Err)
+}
+
+/// Reads the architecture of the model at `path` alone: a Hugging Face directory or a GGUF file.
+pub fn read_config(path: &Path) -> Result<ModelConfig> {
+    if path.is_file() { gguf::load_config(path) } else { read_hf_config(path).map(|read| read.config) }
+}
+
+fn read_hf_config(directory: &Path) -> Result<HfConfig> {
     let path = directory.join(CONFIG_FILE);
-    let text = manifest::read_text(&path, LARGEST_CONFIG_BYTES, "the model's config")?;
+    let text = file::read_text(&path, LARGEST_CONFIG_BYTES, "the model's config")?;
     hf_config::from_json(&path, &text)
 }
 

@@ -3,7 +3,7 @@
 //! A parameter's name here is its name in a Hugging Face LLaMA file, so LLaMA, Mistral, Qwen2 and Qwen3 need no table.
 //! Two formats do:
 //!
-//! | here | GPT-2, often under `transformer.` | GGUF |
+//! | here | GPT-2 | GGUF |
 //! |---|---|---|
 //! | `model.embed_tokens`, `model.embed_positions` | `wte`, `wpe` | `token_embd`, `position_embd` |
 //! | `model.norm`, `lm_head` | `ln_f` | `output_norm`, `output` |
@@ -15,11 +15,14 @@
 //!
 //! GPT-2's linear layers (`Conv1D`) are `[in, out]`, the opposite of every other family. And GGUF's architecture `llama`
 //! turns neighbouring values (2i, 2i + 1) where everyone else turns halves (i, i + E/2), so the rows of its query and key
-//! matrices stand in another order.
+//! matrices are in another order.
+//!
+//! What programs put before these names, `transformer.` for one, `prefixes` takes away.
 
 use std::collections::HashMap;
 
 use super::family::Family;
+use super::prefixes;
 use super::tensor_files::{HostTensor, HostTensors, TensorFiles, transpose};
 use crate::config::ModelConfig;
 use crate::parameters::is_linear_weight;
@@ -29,11 +32,8 @@ use crate::parameters::is_linear_weight;
 pub enum Naming {
     /// Ours.
     Llama,
-    /// GPT-2's.
-    Gpt2 {
-        /// Without `transformer.`, as in OpenAI's own files. All readers take these, mlx-lm no others: so we write them.
-        bare: bool,
-    },
+    /// GPT-2's, without `transformer.`, as in OpenAI's own files. All readers take these, mlx-lm no others: so we write them.
+    Gpt2,
     /// llama.cpp's.
     Gguf {
         /// Query heads whose rows pair neighbours; 0 if they pair halves, as here.
@@ -56,7 +56,7 @@ enum Layout {
 
 /// A tensor of a file and the parameters in it, one under the other.
 #[derive(Clone, Debug)]
-pub(super) struct Place {
+pub(super) struct TensorMapping {
     /// Its name in the file.
     pub tensor: String,
     /// Its shape in the file.
@@ -107,20 +107,18 @@ const GGUF: (Table, Table) = (
 impl Naming {
     /// The names under which a Hugging Face directory of this model is written.
     pub fn written(config: &ModelConfig) -> Self {
-        if Family::of(config) == Family::Gpt2 { Self::Gpt2 { bare: true } } else { Self::Llama }
+        if Family::of(config) == Family::Gpt2 { Self::Gpt2 } else { Self::Llama }
     }
 
-    /// The names in files of this model, as these spell them.
-    pub fn found(config: &ModelConfig, files: &TensorFiles) -> Self {
-        match Self::written(config) {
-            Self::Gpt2 { .. } => Self::gpt2(files),
-            other => other,
+    /// The names in files of this model. A GPT-2 with an output matrix of its own is written under our names, but by others
+    /// under GPT-2's.
+    pub(super) fn found(config: &ModelConfig, files: &TensorFiles) -> Self {
+        let tied = ModelConfig { tie_word_embeddings: true, ..config.clone() };
+        let is_gpt2 = || files.iter().any(|(name, _)| name.starts_with(prefixes::GPT2_BLOCKS));
+        match Self::written(&tied) {
+            Self::Gpt2 if is_gpt2() => Self::Gpt2,
+            _ => Self::written(config),
         }
-    }
-
-    /// GPT-2's names as these files spell them.
-    fn gpt2(files: &TensorFiles) -> Self {
-        Self::Gpt2 { bare: files.get("wte.weight").is_some() }
     }
 
     /// llama.cpp's names for a model of this architecture, `llama`, `qwen2`, `qwen3` or `gpt2`.
@@ -138,8 +136,10 @@ impl Naming {
     /// weights (causal masks, rotary frequencies), and the frequency factors that GGUF's config is read from.
     pub(super) fn is_no_parameter(self, tensor: &str) -> bool {
         match self {
-            Self::Llama => tensor.ends_with(".rotary_emb.inv_freq"),
-            Self::Gpt2 { .. } => tensor.ends_with(".attn.bias") || tensor.ends_with(".attn.masked_bias"),
+            Self::Llama => ["inv_freq", "cos_cached", "sin_cached"]
+                .iter()
+                .any(|table| tensor.strip_suffix(table).is_some_and(|module| module.ends_with(".rotary_emb."))),
+            Self::Gpt2 => tensor.ends_with(".attn.bias") || tensor.ends_with(".attn.masked_bias"),
             Self::Gguf { .. } => tensor == "rope_freqs.weight",
         }
     }
@@ -150,53 +150,53 @@ impl Naming {
     }
 
     /// Where the parameters are, given with their shapes (`[out, in]`).
-    pub(super) fn places(self, parameters: &[(String, Vec<usize>)]) -> Vec<Place> {
-        let mut places: Vec<Place> = Vec::new();
+    pub(super) fn mappings(self, parameters: &[(String, Vec<usize>)]) -> Vec<TensorMapping> {
+        let mut mappings: Vec<TensorMapping> = Vec::new();
         let mut by_tensor = HashMap::new();
         for (name, shape) in parameters {
             let (tensor, layout) = self.foreign(name);
             if let Some(&index) = by_tensor.get(&tensor) {
-                let place: &mut Place = &mut places[index];
-                let row = place.shape[0];
-                place.parameters.push((name.clone(), row));
-                place.shape[0] += shape[0];
+                let mapping: &mut TensorMapping = &mut mappings[index];
+                let row = mapping.shape[0];
+                mapping.parameters.push((name.clone(), row));
+                mapping.shape[0] += shape[0];
             } else {
-                by_tensor.insert(tensor.clone(), places.len());
-                places.push(Place { tensor, shape: shape.clone(), parameters: vec![(name.clone(), 0)], layout });
+                by_tensor.insert(tensor.clone(), mappings.len());
+                let parameters = vec![(name.clone(), 0)];
+                mappings.push(TensorMapping { tensor, shape: shape.clone(), parameters, layout });
             }
         }
-        for place in &mut places {
-            if place.layout == Layout::Transposed {
-                place.shape.reverse();
+        for mapping in &mut mappings {
+            if mapping.layout == Layout::Transposed {
+                mapping.shape.reverse();
             }
         }
-        places
+        mappings
     }
 
     /// Our tensors as the format has them. They are those of a model, complete.
     pub fn to_foreign(self, mut tensors: HostTensors) -> HostTensors {
         let shapes: Vec<_> = tensors.iter().map(|(name, tensor)| (name.clone(), tensor.shape.clone())).collect();
         let mut foreign = HostTensors::new();
-        for mut place in self.places(&shapes) {
+        for mut mapping in self.mappings(&shapes) {
             // Sorted by name they come as k, q, v.
-            place.parameters.sort_by_key(|(name, _)| (name.contains("v_proj"), name.contains("k_proj")));
-            let parts = place.parameters.iter().filter_map(|(name, _)| tensors.remove(name));
+            mapping.parameters.sort_by_key(|(name, _)| (name.contains("v_proj"), name.contains("k_proj")));
+            let parts = mapping.parameters.iter().filter_map(|(name, _)| tensors.remove(name));
             let joined = parts.reduce(|mut joined, part| {
                 joined.shape[0] += part.shape[0];
                 joined.values.extend(part.values);
                 joined
             });
-            foreign.extend(joined.map(|tensor| (place.tensor.clone(), place.layout.to_file(tensor))));
+            foreign.extend(joined.map(|tensor| (mapping.tensor.clone(), mapping.layout.to_file(tensor))));
         }
         foreign
     }
 
     fn foreign(self, name: &str) -> (String, Layout) {
-        let (tables, prefix, blocks) = match self {
+        let (tables, blocks) = match self {
             Self::Llama => return (name.to_owned(), Layout::Same),
-            Self::Gpt2 { bare: true } => (GPT2, "", "h."),
-            Self::Gpt2 { bare: false } => (GPT2, "transformer.", "h."),
-            Self::Gguf { .. } => (GGUF, "", "blk."),
+            Self::Gpt2 => (GPT2, prefixes::GPT2_BLOCKS),
+            Self::Gguf { .. } => (GGUF, "blk."),
         };
         let find = |table: Table, ours: &str| {
             table.iter().find(|(_, name)| *name == ours).map(|(theirs, _)| (*theirs).to_owned())
@@ -211,14 +211,15 @@ impl Naming {
             (Some((index, ours)), _) => find(tables.1, ours).map(|theirs| format!("{blocks}{index}.{theirs}")),
             (None, _) => find(tables.0, module),
         };
-        // A name without a place (an untied `lm_head` in GPT-2) keeps itself, to be reported by whoever checks.
-        let foreign = theirs.map_or_else(|| name.to_owned(), |theirs| format!("{prefix}{theirs}.{kind}"));
+        // A name that the table does not have (`lm_head` in GPT-2) keeps itself.
+        let foreign = theirs.map_or_else(|| name.to_owned(), |theirs| format!("{theirs}.{kind}"));
         (foreign, self.layout(name, module))
     }
 
     fn layout(self, name: &str, module: &str) -> Layout {
         match self {
-            Self::Gpt2 { .. } if is_linear_weight(name) => Layout::Transposed,
+            // GPT-2's output matrix is an ordinary linear layer.
+            Self::Gpt2 if is_linear_weight(name) && module != "lm_head" => Layout::Transposed,
             Self::Gguf { query_heads, .. } if query_heads > 0 && module.ends_with("q_proj") => {
                 Layout::Neighbours(query_heads)
             }
@@ -230,7 +231,7 @@ impl Naming {
     }
 }
 
-impl Place {
+impl TensorMapping {
     /// The file's tensor in our layout.
     pub(super) fn restore(&self, tensor: HostTensor) -> HostTensor {
         match self.layout {
@@ -306,8 +307,8 @@ mod tests {
 
     #[test]
     fn gpt2_fuses_q_k_v_and_turns_them() {
-        let foreign = Naming::Gpt2 { bare: false }.to_foreign(block());
-        let fused = &foreign["transformer.h.3.attn.c_attn.weight"];
+        let foreign = Naming::Gpt2.to_foreign(block());
+        let fused = &foreign["h.3.attn.c_attn.weight"];
         assert_eq!((foreign.len(), &fused.shape[..]), (1, &[2, 16][..]));
         let row: Vec<f32> =
             (0..8).map(|i| 2.0 * i as f32).chain([100.0, 102.0, 104.0, 106.0, 200.0, 202.0, 204.0, 206.0]).collect();
@@ -315,10 +316,10 @@ mod tests {
     }
 
     #[test]
-    fn places_lead_back() {
+    fn mappings_lead_back() {
         let namings = [
             Naming::Llama,
-            Naming::Gpt2 { bare: true },
+            Naming::Gpt2,
             Naming::Gguf { query_heads: 2, key_heads: 1, fused: false },
             Naming::Gguf { query_heads: 0, key_heads: 0, fused: true },
         ];
@@ -330,10 +331,10 @@ mod tests {
             .into();
         for naming in namings {
             let foreign = naming.to_foreign(ours.clone());
-            for place in naming.places(&shapes) {
-                assert_eq!(foreign[&place.tensor].shape, place.shape, "{naming:?}");
-                let restored = place.restore(foreign[&place.tensor].clone());
-                for (name, row) in &place.parameters {
+            for mapping in naming.mappings(&shapes) {
+                assert_eq!(foreign[&mapping.tensor].shape, mapping.shape, "{naming:?}");
+                let restored = mapping.restore(foreign[&mapping.tensor].clone());
+                for (name, row) in &mapping.parameters {
                     let part = &restored.values[row * 2..][..ours[name].values.len()];
                     assert_eq!(part, ours[name].values, "{naming:?} {name}");
                 }

@@ -6,28 +6,29 @@
 //! data      the tensors, one after the other without gaps
 //! ```
 //!
-//! Writing is the library's work. The header is read here, because a stranger's file may hold the same name twice, which
+//! Writing is the library's work. The header is read here, because an untrusted file may hold the same name twice, which
 //! the library takes for one tensor, or a million names and dimensions, which it keeps. A model in several files has an
 //! index, `model.safetensors.index.json`, that says which tensor is in which.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::io::{self, Read};
 use std::path::Path;
 
-use fs_err as fs;
 use safetensors::tensor::{Dtype, View};
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::durable::{self, Disk};
-use super::manifest::read_text;
-use super::tensor_files::{HostTensor, HostTensors, MOST_TENSORS, Stored, TensorFiles, damaged};
+use super::file::{self, check_finite, damaged, read_text};
+use super::number_format::NumberFormat;
+use super::other_files::no_weights;
+use super::tensor_files::{HostTensor, HostTensors, MOST_TENSORS, Stored, TensorFiles};
 use super::{INDEX_FILE, WEIGHTS_FILE};
-use crate::encoding::{Encoding, Q8_0_BLOCK};
+use crate::encoding::Encoding;
 use crate::error::{Error, Result};
-use crate::json::Extent;
+use crate::json::{Extent, quote_non_finite};
 
 /// The format's own limit.
 const LARGEST_HEADER_BYTES: u64 = 100_000_000;
@@ -37,27 +38,29 @@ const MOST_DIMENSIONS: usize = 8;
 const LONGEST_NAME_BYTES: usize = 1024;
 /// In the header; what programs note in `__metadata__` has kilobytes.
 const LONGEST_TEXT_BYTES: usize = 4 << 20;
-/// What came before safetensors.
-const PICKLE_FILE: &str = "pytorch_model.bin";
 
-/// Opens the weights in `directory`: one file, or several with an index.
+/// Opens the weights in `directory`: one file, or several with an index. Where there is neither, the error says what is there.
 pub fn open_directory(directory: &Path) -> Result<TensorFiles> {
-    let mut tensors = TensorFiles::new();
     let single = directory.join(WEIGHTS_FILE);
+    if single.exists() {
+        return open(&single);
+    }
     let index_path = directory.join(INDEX_FILE);
-    if !single.exists() && !index_path.exists() && directory.join(PICKLE_FILE).exists() {
+    if !index_path.exists() {
+        return Err(no_weights(directory));
+    }
+    let mut tensors = TensorFiles::new();
+    let index = read_index(&index_path)?;
+    let shards: BTreeSet<_> = index.values().collect();
+    let missing: Vec<_> = shards.iter().filter(|shard| !directory.join(shard).exists()).collect();
+    if let [first, others @ ..] = &missing[..] {
+        let others = if others.is_empty() { String::new() } else { format!(" and {} more", others.len()) };
         return Err(Error::InvalidFile {
-            path: directory.join(PICKLE_FILE),
-            problem: "is a pickle, which can run any code and is not read".to_owned(),
-            hint: "save the model again in transformers, which writes model.safetensors".to_owned(),
+            path: index_path,
+            problem: format!("names {} files, of which `{first}`{others} are not here", shards.len()),
+            hint: "copy or download all files of the model".to_owned(),
         });
     }
-    if single.exists() || !index_path.exists() {
-        add_file(&mut tensors, &single)?;
-        return Ok(tensors);
-    }
-    let index = read_index(&index_path)?;
-    let shards: std::collections::BTreeSet<_> = index.values().collect();
     for shard in shards {
         add_file(&mut tensors, &directory.join(shard))?;
     }
@@ -81,7 +84,7 @@ pub fn open(path: &Path) -> Result<TensorFiles> {
 
 fn add_file(tensors: &mut TensorFiles, path: &Path) -> Result<()> {
     let io = |source| Error::Io { action: "read", what: "the weights", source };
-    let mut file = fs::File::open(path).map_err(io)?;
+    let mut file = file::open(path, "the weights")?;
     let length = file.metadata().map_err(io)?.len();
     let stored = read_header(path, &mut file, length)?;
     tensors.add(file, stored)
@@ -121,15 +124,10 @@ pub fn read_header(path: &Path, file: &mut impl Read, length: u64) -> Result<BTr
             )));
         }
         end = after;
-        let encoding = match entry.dtype.as_str() {
-            "F32" => Ok(Encoding::F32),
-            "F16" => Ok(Encoding::F16),
-            "BF16" => Ok(Encoding::Bf16),
-            other => Err(other.to_owned()),
-        };
+        let format = NumberFormat::of_safetensors(&entry.dtype).ok_or_else(|| entry.dtype.clone());
         let shape = entry.shape.0;
-        let bytes = match &encoding {
-            Ok(encoding) => encoding.bytes(&shape),
+        let bytes = match &format {
+            Ok(format) => format.bytes(&shape),
             Err(dtype) => {
                 let width = other_width(dtype).ok_or_else(|| damaged(format!("`dtype` of `{name}` is `{dtype}`")))?;
                 shape.iter().try_fold(width, |bytes, &size| bytes.checked_mul(size as u64))
@@ -142,7 +140,7 @@ pub fn read_header(path: &Path, file: &mut impl Read, length: u64) -> Result<BTr
                 entry.dtype
             )));
         }
-        if tensors.insert(name.clone(), Stored { shape, encoding, offset: data + begin }).is_some() {
+        if tensors.insert(name.clone(), Stored { shape, format, offset: data + begin }).is_some() {
             return Err(damaged(format!("it holds `{name}` twice")));
         }
     }
@@ -155,10 +153,10 @@ pub fn read_header(path: &Path, file: &mut impl Read, length: u64) -> Result<BTr
 /// Bytes of a number in the formats that a file may hold but no parameter has.
 fn other_width(dtype: &str) -> Option<u64> {
     Some(match dtype {
-        "F64" | "I64" | "U64" | "C64" => 8,
+        "I64" | "U64" | "C64" => 8,
         "I32" | "U32" => 4,
         "I16" | "U16" => 2,
-        "BOOL" | "U8" | "I8" | "F8_E5M2" | "F8_E4M3" | "F8_E8M0" | "F8_E5M2FNUZ" | "F8_E4M3FNUZ" => 1,
+        "BOOL" | "U8" | "I8" | "F8_E8M0" | "F8_E5M2FNUZ" | "F8_E4M3FNUZ" => 1,
         _ => return None,
     })
 }
@@ -233,22 +231,6 @@ pub fn write_shards(
         .map_err(|source| Error::Io { action: "write", what: "the list of weight files", source })
 }
 
-/// Refuses a tensor with a value that `encoding` has no number for.
-pub(super) fn check_finite(path: &Path, name: &str, tensor: &HostTensor, encoding: Encoding) -> Result<()> {
-    if !tensor.values.iter().all(|value| value.is_finite()) {
-        return Err(Error::NotFinite { path: path.to_owned(), tensor: name.to_owned() });
-    }
-    let largest = tensor.values.iter().fold(0.0_f32, |largest, value| largest.max(value.abs()));
-    if !encoding.round(&[largest; Q8_0_BLOCK])[0].is_finite() {
-        return Err(Error::InvalidFile {
-            path: path.to_owned(),
-            problem: format!("`{name}` holds {largest:e}, which {} cannot", encoding.name()),
-            hint: "export as bf16 or f32".to_owned(),
-        });
-    }
-    Ok(())
-}
-
 /// A tensor that is encoded when it is written, one at a time.
 struct Encoded<'a> {
     tensor: &'a HostTensor,
@@ -283,7 +265,8 @@ fn read_index(path: &Path) -> Result<BTreeMap<String, String>> {
         weight_map: WeightMap,
     }
     let text = read_text(path, LARGEST_INDEX_BYTES, "the list of weight files")?;
-    let index: Index = serde_json::from_str(&text).map_err(|error| damaged(path, format!("is no index: {error}")))?;
+    let index: Index = serde_json::from_str(&quote_non_finite(&text))
+        .map_err(|error| damaged(path, format!("is no index: {error}")))?;
     let map = index.weight_map.0;
     let is_plain = |name: &str| !name.is_empty() && !name.starts_with('.') && !name.contains(['/', '\\', ':', '\0']);
     if let Some((name, shard)) = map.iter().find(|(_, shard)| !is_plain(shard)) {

@@ -5,11 +5,12 @@
 
 use std::collections::BTreeMap;
 use std::io::{Read, Seek, SeekFrom};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use fs_err as fs;
 
-use crate::encoding::Encoding;
+use super::file::damaged;
+use super::number_format::NumberFormat;
 use crate::error::{Error, Result};
 
 /// Most tensors of one file: GPT-3 has 1,156.
@@ -30,13 +31,13 @@ pub struct HostTensor {
 /// Tensors by name.
 pub type HostTensors = BTreeMap<String, HostTensor>;
 
-/// Where a tensor lies.
+/// Where a tensor is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stored {
     /// Its dimensions, slowest first.
     pub shape: Vec<usize>,
     /// How its numbers are written, or the name of a format that is not read here.
-    pub encoding: Result<Encoding, String>,
+    pub format: Result<NumberFormat, String>,
     /// Where its bytes begin in the file.
     pub offset: u64,
 }
@@ -67,6 +68,27 @@ impl TensorFiles {
             self.tensors.insert(name, (index, stored));
         }
         Ok(())
+    }
+
+    /// The same tensors under the names that `rename` gives them. Two that get the same are an error.
+    pub(super) fn renamed(self, rename: impl Fn(&str) -> String) -> Result<Self> {
+        let Self { files, tensors: before } = self;
+        let mut renamed = Self { files, tensors: BTreeMap::new() };
+        for (name, (file, stored)) in before {
+            let new = rename(&name);
+            if renamed.tensors.contains_key(&new) {
+                let problem = format!("`{name}` and another tensor are both `{new}`");
+                return Err(damaged(&renamed.path_of(&new), problem));
+            }
+            renamed.tensors.insert(new, (file, stored));
+        }
+        Ok(renamed)
+    }
+
+    /// All tensors but one.
+    pub(super) fn without(mut self, name: &str) -> Self {
+        self.tensors.remove(name);
+        self
     }
 
     /// Names and places, sorted by name.
@@ -101,12 +123,12 @@ impl TensorFiles {
         let Some((file, stored)) = self.tensors.get(name) else {
             return Err(damaged(&path, format!("lacks the tensor `{name}`")));
         };
-        let encoding = stored.encoding.clone().map_err(|format| Error::InvalidFile {
+        let format = stored.format.clone().map_err(|format| Error::InvalidFile {
             path: path.clone(),
             problem: format!("the tensor `{name}` is {format}, which is not supported"),
-            hint: "supported: F32, F16, BF16, and in GGUF Q8_0".to_owned(),
+            hint: "supported: F64, F32, F16, BF16, F8_E4M3, F8_E5M2, and in GGUF Q8_0".to_owned(),
         })?;
-        let Some(bytes) = encoding.bytes(&stored.shape) else {
+        let Some(bytes) = format.bytes(&stored.shape) else {
             return Err(damaged(&path, format!("the tensor `{name}` has the impossible shape {:?}", stored.shape)));
         };
         let io = |source| Error::Io { action: "read", what: "the weights", source };
@@ -118,7 +140,7 @@ impl TensorFiles {
         while left > 0 {
             let part = &mut chunk[..CHUNK_BYTES.min(left)];
             file.read_exact(part).map_err(io)?;
-            encoding.decode(part, &mut values);
+            format.decode(part, &mut values);
             left -= part.len();
         }
         Ok(HostTensor { shape: stored.shape.clone(), values })
@@ -133,15 +155,6 @@ impl TensorFiles {
 impl Default for TensorFiles {
     fn default() -> Self {
         Self::new()
-    }
-}
-
-/// An error about a file that does not hold what its format promises.
-pub(super) fn damaged(path: &Path, problem: String) -> Error {
-    Error::InvalidFile {
-        path: path.to_owned(),
-        problem,
-        hint: "the file is damaged or incomplete; copy it again".to_owned(),
     }
 }
 

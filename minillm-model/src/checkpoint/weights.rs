@@ -12,10 +12,11 @@ use burn::module::Param;
 use burn::tensor::{Device, Tensor, TensorData};
 
 use super::durable::Disk;
-use super::naming::{Naming, Place};
-use super::safetensors;
+use super::file::damaged;
+use super::naming::{Naming, TensorMapping};
+use super::tensor_files::transpose;
 pub use super::tensor_files::{HostTensor, HostTensors, TensorFiles};
-use super::tensor_files::{damaged, transpose};
+use super::{prefixes, safetensors};
 use crate::config::ModelConfig;
 use crate::decoder::LanguageModel;
 use crate::encoding::Encoding;
@@ -25,8 +26,56 @@ use crate::parameters::{self, ParameterMapper, ParameterVisitor, is_linear_weigh
 
 /// Builds the model of `config` with the weights at `path`: a safetensors file, or a directory with one or several.
 pub fn load(path: &Path, config: &ModelConfig, device: &Device) -> Result<LanguageModel> {
-    let files = if path.is_dir() { safetensors::open_directory(path)? } else { safetensors::open(path)? };
-    load_from(&files, Naming::found(config, &files), config, device)
+    let opened = WeightFiles::open(path, config)?;
+    load_from(&opened.files, opened.naming, config, device)
+}
+
+/// A model's weights as they are found.
+pub(super) struct WeightFiles {
+    /// The tensors, under plain names.
+    pub files: TensorFiles,
+    /// Whose names these are.
+    pub naming: Naming,
+    /// Whether there is an output matrix of its own although the configuration says that it is tied.
+    pub has_own_head: bool,
+    /// What the user should know.
+    pub warnings: Vec<String>,
+}
+
+impl WeightFiles {
+    /// Opens the weights at `path`, a safetensors file or a directory with one or several, of a model of `config`.
+    pub(super) fn open(path: &Path, config: &ModelConfig) -> Result<Self> {
+        let files = if path.is_dir() { safetensors::open_directory(path)? } else { safetensors::open(path)? };
+        let mut warnings = Vec::new();
+        let wrappers: Vec<_> = prefixes::wrappers(&files).iter().map(|step| format!("`{step}.`")).collect();
+        if !wrappers.is_empty() {
+            let (path, wrappers) = (files.path_of(""), wrappers.join(" and "));
+            warnings.push(format!(
+                "`{}` names its tensors under {wrappers}, as a wrapper did; hint: save the model without it, as other programs do \
+                 not take {wrappers} away",
+                path.display()
+            ));
+        }
+        let mut files = prefixes::without_wrappers(files)?;
+        let naming = Naming::found(config, &files);
+        let [head, embedding] = naming.tied();
+        let mut has_own_head = false;
+        if config.tie_word_embeddings && files.get(&head).is_some() {
+            if files.get(&embedding).is_none() {
+                // One matrix under two names: safetensors keeps the first.
+                files = files.renamed(|name| if name == head { embedding.clone() } else { name.to_owned() })?;
+            } else if files.read(&head)? == files.read(&embedding)? {
+                files = files.without(&head);
+            } else {
+                has_own_head = true;
+                warnings.push(format!(
+                    "`tie_word_embeddings` is true, but `{head}` is another matrix than `{embedding}`: it is used, as in \
+                     transformers 5"
+                ));
+            }
+        }
+        Ok(Self { files, naming, has_own_head, warnings })
+    }
 }
 
 /// Builds the model of `config` with the weights in `files`.
@@ -41,16 +90,17 @@ pub fn load_from(files: &TensorFiles, naming: Naming, config: &ModelConfig, devi
         });
     }
     config.validate()?;
-    let places = naming.places(&parameters::expected(config));
-    check(files, naming, config, &places)?;
+    let mappings = naming.mappings(&parameters::expected(config));
+    check(files, naming, config, &mappings)?;
     let mut by_parameter = HashMap::new();
-    for (index, place) in places.iter().enumerate() {
-        by_parameter.extend(place.parameters.iter().map(|(name, row)| (name.as_str(), (index, *row))));
+    for (index, mapping) in mappings.iter().enumerate() {
+        by_parameter.extend(mapping.parameters.iter().map(|(name, row)| (name.as_str(), (index, *row))));
     }
     let for_generation = ComputeOptions::fastest(device).decode_matvec && !device.is_autodiff();
-    let mut fill = Fill { files, places: &places, by_parameter, open: HashMap::new(), for_generation, failed: None };
-    let model = parameters::map(LanguageModel::new(config, device)?, &mut fill);
-    fill.failed.map_or(Ok(model), Err)
+    let mappings = &mappings[..];
+    let mut load = LoadWeights { files, mappings, by_parameter, open: HashMap::new(), for_generation, failed: None };
+    let model = parameters::map(LanguageModel::new(config, device)?, &mut load);
+    load.failed.map_or(Ok(model), Err)
 }
 
 /// Writes the weights of `model` to the safetensors file `path`, in f32.
@@ -77,60 +127,90 @@ pub fn write(disk: &dyn Disk, path: &Path, tensors: &HostTensors) -> Result<()> 
 }
 
 /// Compares the files' tensors with the model's parameters before anything is read.
-fn check(files: &TensorFiles, naming: Naming, config: &ModelConfig, places: &[Place]) -> Result<()> {
+fn check(files: &TensorFiles, naming: Naming, config: &ModelConfig, mappings: &[TensorMapping]) -> Result<()> {
     let (mut missing, mut wrong_shape) = (Vec::new(), Vec::new());
     let mut unexpected: BTreeMap<_, _> = files.iter().filter(|(name, _)| !naming.is_no_parameter(name)).collect();
-    for place in places {
-        match unexpected.remove(place.tensor.as_str()) {
-            None => missing.push(place.tensor.clone()),
-            Some(stored) if stored.shape != place.shape => {
-                wrong_shape.push(format!("{}: file {:?}, model {:?}", place.tensor, stored.shape, place.shape));
+    for mapping in mappings {
+        match unexpected.remove(mapping.tensor.as_str()) {
+            None => missing.push(mapping.tensor.clone()),
+            Some(stored) if stored.shape != mapping.shape => {
+                wrong_shape.push(format!("{}: file {:?}, model {:?}", mapping.tensor, stored.shape, mapping.shape));
             }
             Some(_) => {}
         }
-    }
-    // Some files of tied models repeat the embedding; a different matrix there would be an error.
-    let [output, embedding] = naming.tied();
-    if config.tie_word_embeddings
-        && unexpected.contains_key(output.as_str())
-        && missing.is_empty()
-        && files.read(&output)? == files.read(&embedding)?
-    {
-        unexpected.remove(output.as_str());
     }
     if missing.is_empty() && unexpected.is_empty() && wrong_shape.is_empty() {
         return Ok(());
     }
     let path = files.path_of(unexpected.keys().next().copied().unwrap_or_default());
-    let unexpected = unexpected.into_keys().map(str::to_owned).collect();
-    Err(Error::TensorMismatch { path, missing, unexpected, wrong_shape })
+    let unexpected: Vec<_> = unexpected.into_keys().map(str::to_owned).collect();
+    let hint = hint(naming, config, &missing, &unexpected).to_owned();
+    Err(Error::TensorMismatch { path, missing, unexpected, wrong_shape, hint })
+}
+
+/// What the names tell about files that are not the model's.
+fn hint(naming: Naming, config: &ModelConfig, missing: &[String], unexpected: &[String]) -> &'static str {
+    // GPTQ and AWQ; FP8 and compressed-tensors; bitsandbytes; mlx.
+    const QUANTIZED: [&str; 10] = [
+        ".qweight",
+        ".qzeros",
+        ".g_idx",
+        ".weight_scale",
+        ".weight_scale_inv",
+        ".weight_packed",
+        ".SCB",
+        ".absmax",
+        ".scales",
+        ".biases",
+    ];
+    let any = |is: &dyn Fn(&str) -> bool| unexpected.iter().any(|name| is(name));
+    if any(&|name| name.contains(".lora_")) {
+        "these are the weights of a LoRA adapter: merge it into its base model (in peft: `merge_and_unload`)"
+    } else if any(&|name| QUANTIZED.iter().any(|ending| name.ends_with(ending))) {
+        "these weights are quantized, which is not supported: use the model as it was before, or a GGUF file"
+    } else if any(&|name| name.starts_with("tok_embeddings.")) {
+        "these are the names of Meta's or Mistral's own files: use the same model's files for transformers"
+    } else if let ([head], []) = (missing, unexpected)
+        && head == &naming.tied()[0]
+    {
+        "the file has no output matrix; if the model uses the embedding for it, set `tie_word_embeddings` to true in config.json"
+    } else if let ([], [head]) = (missing, unexpected)
+        && config.tie_word_embeddings
+        && head == &naming.tied()[0]
+    {
+        "`tie_word_embeddings` is true, but this is another matrix than the embedding: set it to false in config.json"
+    } else if matches!(naming, Naming::Gguf { .. }) {
+        "the file is incomplete, or not of the architecture that it names; convert the model again"
+    } else {
+        "config.json and the weights must come from the same model; see that neither was edited or replaced"
+    }
 }
 
 /// Puts the files' tensors into a model, one after the other, until reading one fails.
-struct Fill<'a> {
+struct LoadWeights<'a> {
     files: &'a TensorFiles,
-    places: &'a [Place],
-    /// The place of each parameter, and its first row there.
+    mappings: &'a [TensorMapping],
+    /// The mapping of each parameter, and its first row in the file's tensor.
     by_parameter: HashMap<&'a str, (usize, usize)>,
-    /// Fused tensors of which some parameters are still to come, by place, with how many.
+    /// Fused tensors of which some parameters are still to come, by mapping, with how many.
     open: HashMap<usize, (HostTensor, usize)>,
     for_generation: bool,
     failed: Option<Error>,
 }
 
-impl Fill<'_> {
+impl LoadWeights<'_> {
     fn read(&mut self, name: &str, rows: usize) -> Result<HostTensor> {
         let Some(&(index, first)) = self.by_parameter.get(name) else {
             return Err(damaged(&self.files.path_of(name), format!("lacks `{name}`")));
         };
-        let place = &self.places[index];
-        let read = || Ok(place.restore(self.files.read(&place.tensor)?));
-        let tensor = if let [_] = place.parameters[..] {
+        let mapping = &self.mappings[index];
+        let read = || Ok(mapping.restore(self.files.read(&mapping.tensor)?));
+        let tensor = if let [_] = mapping.parameters[..] {
             read()?
         } else {
             let (fused, left) = match self.open.remove(&index) {
                 Some(open) => open,
-                None => (read()?, place.parameters.len()),
+                None => (read()?, mapping.parameters.len()),
             };
             let width = fused.shape[1..].iter().product::<usize>();
             let values = fused.values[first * width..(first + rows) * width].to_vec();
@@ -144,7 +224,7 @@ impl Fill<'_> {
     }
 }
 
-impl ParameterMapper for Fill<'_> {
+impl ParameterMapper for LoadWeights<'_> {
     fn map<const D: usize>(&mut self, name: &str, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
         if self.failed.is_some() {
             return param;

@@ -33,9 +33,9 @@ pub struct Preparation<'a> {
 
 /// The tokenizer in a `tokenizer.json`, or of a model: a directory, a run, or a GGUF file.
 pub fn read_tokenizer(path: &Path) -> Result<Tokenizer> {
-    let is_model = path.is_dir() || path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"));
-    if !is_model {
-        return Ok(Tokenizer::from_file(path)?);
+    let has_ending = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"));
+    if !(path.is_dir() || has_ending || checkpoint::locate::is_gguf(path)) {
+        return Ok(checkpoint::read_tokenizer(path)?);
     }
     let (model, _) = checkpoint::locate::model_dir(path)?;
     let tokenizer = checkpoint::load_tokenizer(&model)?;

@@ -14,8 +14,8 @@ use minillm_infer::describe;
 use minillm_infer::html::{Page, escape, table};
 use minillm_infer::number::{count, exact, grouped, megabytes};
 use minillm_model::checkpoint::durable;
-use minillm_model::checkpoint::locate::with_causes;
 use minillm_model::config::ModelConfig;
+use minillm_model::error::with_causes;
 use minillm_model::stats;
 
 use self::recorded::{Recorded, Sample};

@@ -96,7 +96,7 @@ impl Recorded {
             samples: samples(&run.join(SAMPLES_FOLDER))?,
             checkpoints,
             state: newest.as_ref().and_then(|path| load_state(path).ok()),
-            model: newest.as_ref().and_then(|path| model_files::read_config(path).ok()).map(|read| read.config),
+            model: newest.as_ref().and_then(|path| model_files::read_config(path).ok()),
         })
     }
 }

@@ -14,7 +14,12 @@ pub(super) fn fields() -> Vec<Case> {
         case(ConfigJson, "an-array", "is not a JSON object", text("[]")),
         case(ConfigJson, "nested", "recursion limit", fixed(format!("{{\"a\":{}}}", nested(10_000)))),
         case(ConfigJson, "over-1-mb", "is larger than", fixed(vec![b' '; 1 << 20])).of_length(1 << 30),
-        case(ConfigJson, "not-a-number", "is not JSON", replace("\"rope_theta\": 10000.0", "\"rope_theta\": NaN")),
+        case(
+            ConfigJson,
+            "not-a-number",
+            "`rope_theta` is \"NaN\", not a number",
+            replace("\"rope_theta\": 10000.0", "\"rope_theta\": NaN"),
+        ),
         case(ConfigJson, "too-large-a-number", "number out of range", {
             replace("\"rope_theta\": 10000.0", "\"rope_theta\": 1e999")
         }),
@@ -32,7 +37,28 @@ pub(super) fn fields() -> Vec<Case> {
             set("/bos_token_id", json!(1_u64 << 32)),
         ),
         case(ConfigJson, "begin-past-the-vocabulary", SOUND, set("/bos_token_id", json!(4_000_000_000_u32))),
-        case(ConfigJson, "end-negative", "`eos_token_id` is [2,-1]", set("/eos_token_id", json!([2, -1]))),
+        case(ConfigJson, "end-minus-1", SOUND, set("/eos_token_id", json!([2, -1]))),
+        case(ConfigJson, "end-minus-2", "`eos_token_id` is [2,-2]", set("/eos_token_id", json!([2, -2]))),
+        case(ConfigJson, "infinite-unknown", SOUND, replace("{", "{\"limits\": [0.0, Infinity, -Infinity, NaN],")),
+        case(ConfigJson, "infinite-epsilon", "`rms_norm_eps` is \"Infinity\", not a number", {
+            replace("\"rms_norm_eps\": 1e-5", "\"rms_norm_eps\": Infinity")
+        }),
+        case(ConfigJson, "many-words", "is not JSON", fixed("NaN".repeat(300_000))),
+        case(ConfigJson, "pointer", "config.json`: is a Git LFS pointer", {
+            fixed("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n")
+        }),
+        case(ConfigJson, "softcapped", "`attn_logit_softcapping` is set to 50.0", {
+            set("/attn_logit_softcapping", json!(50.0))
+        }),
+        case(ConfigJson, "rope-twice", "`rope_scaling` and `rope_parameters`", {
+            edit(|config| {
+                config["rope_scaling"] = json!({"type": "linear", "factor": 2});
+                config["rope_parameters"] = json!({"rope_type": "dynamic", "factor": 2});
+            })
+        }),
+        case(ConfigJson, "rope-unknown-key", "`rope_parameters` has `alpha`", {
+            rope(json!({"rope_type": "dynamic", "factor": 2, "alpha": 1000}))
+        }),
         case(ConfigJson, "own-type-with-strange-field", "unknown field", set("/model_type", json!("minillm"))),
         case(ConfigJson, "layer-types-of-others", "`layer_types`", {
             edit(|config| {
@@ -40,7 +66,7 @@ pub(super) fn fields() -> Vec<Case> {
                 config["layer_types"] = json!(["mamba", 3]);
             })
         }),
-        case(ConfigJson, "rope-as-number", "`rope_scaling` or `rope_parameters` is not an object", rope(json!(8))),
+        case(ConfigJson, "rope-as-number", "`rope_parameters` is not an object", rope(json!(8))),
         case(ConfigJson, "rope-type", "`rope_parameters` has the rope_type `longrope`", {
             rope(json!({"rope_type": "longrope"}))
         }),
@@ -106,16 +132,16 @@ pub(super) fn sizes() -> Vec<Case> {
         ("context-16-million", "/max_position_embeddings", json!(1 << 24), SOUND),
         ("epsilon-0", "/rms_norm_eps", json!(0), "`norm_eps` is 0"),
         ("epsilon-negative", "/rms_norm_eps", json!(-1e-6), "`norm_eps` is -0.000001"),
-        ("base-negative", "/rope_parameters/rope_theta", json!(-1), "`rope_theta` is -1"),
-        ("base-0", "/rope_parameters/rope_theta", json!(0), "`rope_theta` is 0"),
+        (
+            "base-negative",
+            "/rope_parameters/rope_theta",
+            json!(-1),
+            "`rope_theta` is 10000, but `rope_parameters` says -1",
+        ),
+        ("base-0", "/rope_parameters/rope_theta", json!(0), "`rope_theta` is 10000, but `rope_parameters` says 0"),
         ("dropout-2", "/attention_dropout", json!(2), "`dropout` is 2"),
         ("deviation-negative", "/initializer_range", json!(-1), "`initializer_range` is -1"),
-        (
-            "learned-positions",
-            "/model_type",
-            json!("gpt2"),
-            "`tie_word_embeddings` is false, which GPT-2 models have not",
-        ),
+        ("learned-positions", "/model_type", json!("gpt2"), "model.safetensors` does not hold"),
     ] {
         cases.push(case(ConfigJson, name, verdict, set(field, value)));
     }

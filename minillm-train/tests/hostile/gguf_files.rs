@@ -235,6 +235,21 @@ pub(super) fn architectures() -> Vec<Case> {
         case(Gguf, "context-16-million", SOUND, int("llama.context_length", 1 << 24)),
         case(Gguf, "width-of-values", "`llama.attention.value_length` is 3", int("llama.attention.value_length", 3)),
         case(Gguf, "experts", "`llama.expert_count` is set", int("llama.expert_count", 8)),
+        case(
+            Gguf,
+            "experts-many",
+            "`llama.expert_used_count` is set",
+            int("llama.expert_used_count", i128::from(u32::MAX)),
+        ),
+        case(Gguf, "scale-nan", "`llama.logit_scale` is set to NaN", float("llama.logit_scale", f64::NAN)),
+        case(Gguf, "heads-differ", "`llama.attention.head_count` is not the same for every block", {
+            gguf_set("llama.attention.head_count", GgufValue::Ints(vec![2, 4]))
+        }),
+        case(Gguf, "no-heads-at-all", "`llama.attention.head_count` is not the same for every block", {
+            gguf_set("llama.attention.head_count", GgufValue::Ints(vec![]))
+        }),
+        case(Gguf, "a-part", "`split.count` is 4294967295", int("split.count", i128::from(u32::MAX))),
+        case(Gguf, "parts-negative", "`split.count` is not a whole number", int("split.count", -1)),
         case(Gguf, "epsilon-nan", "`norm_eps` is NaN", float("llama.attention.layer_norm_rms_epsilon", f64::NAN)),
         case(Gguf, "epsilon-negative", "`norm_eps` is -1", float("llama.attention.layer_norm_rms_epsilon", -1.0)),
         case(Gguf, "base-infinite", "`rope_theta` is inf", float("llama.rope.freq_base", f64::INFINITY)),

@@ -131,6 +131,14 @@ pub(super) fn models() -> Vec<Case> {
         case(Safetensors, "wrong-dtype", "`model.norm.weight` is I32, which is not supported", {
             entry("/dtype", json!("I32"))
         }),
+        case(Safetensors, "double", "is [4] in F64, but it has 16 bytes", entry("/dtype", json!("F64"))),
+        case(Safetensors, "two-names-of-one", "model.safetensors", {
+            rename("model.norm.weight", "module.model.layers.1.mlp.up_proj.weight")
+        }),
+        case(Safetensors, "pointer", "is a Git LFS pointer", {
+            fixed("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n")
+        }),
+        case(Safetensors, "pickle", "is a pickle", fixed(b"PK\x03\x04\0\0\x08\x08")),
         case(Safetensors, "wrong-rank", "model.norm.weight: file [2, 2], model [4]", entry("/shape", json!([2, 2]))),
         case(Safetensors, "swapped-dimensions", "model.embed_tokens.weight: file [4, 12]", {
             header(|header| header["model.embed_tokens.weight"]["shape"] = json!([4, 12]))

@@ -2,9 +2,9 @@
 
 use super::super::family::Family;
 use super::super::tensor_files::{HostTensor, TensorFiles};
-use super::Value;
 use super::read::Keys;
 use super::write::KeyList;
+use super::{Value, hyperparameters};
 use crate::config::rope_scaling::{yarn_beta_fast, yarn_beta_slow};
 use crate::config::{AttentionBias, Mlp, ModelConfig, Norm, Position, RopeScaling};
 use crate::error::{Error, Result};
@@ -107,6 +107,7 @@ pub fn rope_factors(config: &ModelConfig) -> Option<HostTensor> {
 
 /// Reads a file's architecture and name of it. What GGUF's keys leave out (biases, tying) the tensors tell.
 pub fn read(keys: &Keys, tensors: &TensorFiles) -> Result<(String, ModelConfig)> {
+    hyperparameters::check_file(keys)?;
     let architecture = keys.required_text("general.architecture")?;
     if !["llama", "qwen2", "qwen3", "gpt2"].contains(&architecture) {
         let hint = "supported: llama, qwen2, qwen3 and gpt2";
@@ -122,11 +123,8 @@ pub fn read(keys: &Keys, tensors: &TensorFiles) -> Result<(String, ModelConfig)>
             hint: "convert the model again".to_owned(),
         });
     };
-    if keys.count(&key("expert_count"))?.is_some_and(|experts| experts > 0) {
-        return Err(keys.refuse(&key("expert_count"), "is set: experts are not supported", "use a dense model"));
-    }
     let hidden_size = keys.required_count(&key("embedding_length"))?;
-    let num_attention_heads = keys.required_count(&key("attention.head_count"))?;
+    let num_attention_heads = keys.required_uniform_count(&key("attention.head_count"))?;
     let usual_width = hidden_size.checked_div(num_attention_heads).unwrap_or(0);
     let head_dim = keys.count(&key("attention.key_length"))?.unwrap_or(usual_width);
     for name in ["attention.value_length", "rope.dimension_count"] {
@@ -138,6 +136,7 @@ pub fn read(keys: &Keys, tensors: &TensorFiles) -> Result<(String, ModelConfig)>
             return Err(keys.refuse(&key(name), &problem, "such models are not supported"));
         }
     }
+    hyperparameters::check(keys, architecture, head_dim, !gpt2)?;
     let context = keys.required_count(&key("context_length"))?;
     if keys.count(&key("attention.sliding_window"))?.is_some_and(|window| window > 0 && window < context) {
         let problem = "is set: windows are not supported in GGUF";
@@ -152,10 +151,10 @@ pub fn read(keys: &Keys, tensors: &TensorFiles) -> Result<(String, ModelConfig)>
     let mut config = ModelConfig {
         vocab_size,
         hidden_size,
-        intermediate_size: keys.required_count(&key("feed_forward_length"))?,
+        intermediate_size: keys.required_uniform_count(&key("feed_forward_length"))?,
         num_hidden_layers: keys.required_count(&key("block_count"))?,
         num_attention_heads,
-        num_key_value_heads: keys.count(&key("attention.head_count_kv"))?.unwrap_or(num_attention_heads),
+        num_key_value_heads: keys.uniform_count(&key("attention.head_count_kv"))?.unwrap_or(num_attention_heads),
         head_dim,
         max_position_embeddings: context,
         norm: if gpt2 { Norm::LayerNorm } else { Norm::RmsNorm },
@@ -175,7 +174,9 @@ pub fn read(keys: &Keys, tensors: &TensorFiles) -> Result<(String, ModelConfig)>
     };
     // Before anything is computed from them.
     config.validate().map_err(|error| in_file(keys, error))?;
-    config.rope_scaling = read_scaling(keys, tensors, &config, architecture)?;
+    if !gpt2 {
+        config.rope_scaling = read_scaling(keys, tensors, &config, architecture)?;
+    }
     config.validate().map_err(|error| in_file(keys, error))?;
     Ok((architecture.to_owned(), config))
 }
@@ -194,48 +195,48 @@ fn in_file(keys: &Keys, error: Error) -> Error {
     }
 }
 
+/// As llama.cpp reads it: without a type a scaling is linear, `rope.scale_linear` is what `rope.scaling.factor` was called in
+/// 2023, and a factor of 0 is none.
 fn read_scaling(
     keys: &Keys,
     tensors: &TensorFiles,
     config: &ModelConfig,
     architecture: &str,
 ) -> Result<Option<RopeScaling>> {
+    let key = |name: &str| format!("{architecture}.rope.{name}");
+    let kind = keys.text(&key("scaling.type"))?.unwrap_or("linear");
+    if !["none", "linear", "yarn"].contains(&kind) {
+        let problem = format!("is `{kind}`, which is not supported");
+        return Err(keys.refuse(&key("scaling.type"), &problem, "supported: none, linear, yarn"));
+    }
+    let mut factor_key = key("scaling.factor");
+    if keys.number(&factor_key)?.is_none() && keys.number(&key("scale_linear"))?.is_some() {
+        factor_key = key("scale_linear");
+    }
+    let factor = keys.number(&factor_key)?.filter(|factor| *factor != 0.0).map(shortest);
+    let is_one = |factor: f64| (factor - 1.0).abs() <= f64::EPSILON;
+    let factor = factor.filter(|factor| kind != "none" && !is_one(*factor));
     if tensors.get(ROPE_FACTORS).is_some() {
+        if factor.is_some() {
+            let problem = format!("is set, and `{ROPE_FACTORS}` changes the angles, too: both are not supported");
+            return Err(keys.refuse(&factor_key, &problem, "use the model's Hugging Face directory"));
+        }
         return read_factors(keys, tensors, config).map(Some);
     }
-    let key = |name: &str| format!("{architecture}.rope.scaling.{name}");
-    let factor = || keys.required_number(&key("factor")).map(shortest);
-    match keys.text(&key("type"))? {
-        None | Some("none") => Ok(None),
-        Some("linear") => Ok(Some(RopeScaling::Linear { factor: factor()? })),
-        Some("yarn") => {
-            for name in [
-                "attn_factor",
-                "yarn_ext_factor",
-                "yarn_attn_factor",
-                "yarn_beta_fast",
-                "yarn_beta_slow",
-                "yarn_log_multiplier",
-            ] {
-                if keys.number(&key(name))?.is_some() {
-                    let problem = "is set, which is not supported";
-                    return Err(keys.refuse(&key(name), problem, "use the model's Hugging Face directory"));
-                }
-            }
-            Ok(Some(RopeScaling::Yarn {
-                factor: factor()?,
-                original_max_position_embeddings: keys.required_count(&key("original_context_length"))?,
-                attention_factor: None,
-                beta_fast: yarn_beta_fast(),
-                beta_slow: yarn_beta_slow(),
-                truncate: true,
-            }))
-        }
-        Some(other) => {
-            let problem = format!("is `{other}`, which is not supported");
-            Err(keys.refuse(&key("type"), &problem, "supported: none, linear, yarn"))
-        }
+    let Some(factor) = factor else { return Ok(None) };
+    if kind == "linear" {
+        return Ok(Some(RopeScaling::Linear { factor }));
     }
+    let beta = |name: &str, usual: f64| Ok(keys.number(&key(name))?.map_or(usual, shortest));
+    let original = keys.count(&key("scaling.original_context_length"))?.filter(|tokens| *tokens > 0);
+    Ok(Some(RopeScaling::Yarn {
+        factor,
+        original_max_position_embeddings: original.unwrap_or(config.max_position_embeddings),
+        attention_factor: None,
+        beta_fast: beta("scaling.yarn_beta_fast", yarn_beta_fast())?,
+        beta_slow: beta("scaling.yarn_beta_slow", yarn_beta_slow())?,
+        truncate: true,
+    }))
 }
 
 /// The llama3 scaling that gives the file's divisors: what our own files say, else Llama 3's published numbers.

@@ -12,6 +12,7 @@
 //! architecture in GGUF's keys, [`vocabulary`] its tokenizer; [`load`] and [`save`] put them together.
 
 pub mod config;
+mod hyperparameters;
 pub mod read;
 pub mod vocabulary;
 pub mod write;
@@ -69,7 +70,14 @@ pub fn load(path: &Path, device: &Device) -> Result<Checkpoint> {
         tokenizer_config: None,
         chat_template: vocabulary::chat_template(&keys)?.map(str::to_owned),
         config,
+        warnings: Vec::new(),
     })
+}
+
+/// Reads the architecture alone.
+pub fn load_config(path: &Path) -> Result<ModelConfig> {
+    let (keys, tensors) = read::open(path)?;
+    config::read(&keys, &tensors).map(|(_, config)| config)
 }
 
 /// Reads the tokenizer alone; `None` if the file has none.

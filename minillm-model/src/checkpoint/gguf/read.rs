@@ -1,13 +1,13 @@
-//! Reading GGUF from strangers: every count and length is compared with the bytes that are left before memory is spent on
+//! Reading untrusted GGUF files: every count and length is compared with the bytes that are left before memory is spent on
 //! it, and a value of the wrong type is an error that names its key.
 
 use std::collections::BTreeMap;
 use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-use fs_err as fs;
-
-use super::super::tensor_files::{MOST_TENSORS, Stored, TensorFiles, damaged};
+use super::super::file::{self, damaged};
+use super::super::number_format::NumberFormat;
+use super::super::tensor_files::{MOST_TENSORS, Stored, TensorFiles};
 use super::{ALIGNMENT, ALIGNMENT_KEY, MAGIC, Texts, VERSION, Value, tensor_type, value_type};
 use crate::encoding::Encoding;
 use crate::error::{Error, Result};
@@ -21,6 +21,8 @@ const MOST_ELEMENTS: u64 = 4 << 20;
 /// In all texts of a file together.
 const MOST_TEXT_BYTES: u64 = 64 << 20;
 const LARGEST_ALIGNMENT: i128 = 65_536;
+/// ggml's number for tensors in double precision, which are read but not written.
+const F64_TENSOR: u32 = 28;
 
 /// A file's keys.
 #[derive(Debug)]
@@ -32,7 +34,7 @@ pub struct Keys {
 /// Opens a file: its keys, and its tensors ready to be read.
 pub fn open(path: &Path) -> Result<(Keys, TensorFiles)> {
     let io = |source| Error::Io { action: "read", what: "the model", source };
-    let mut file = fs::File::open(path).map_err(io)?;
+    let mut file = file::open(path, "the model")?;
     let length = file.metadata().map_err(io)?.len();
     let (keys, stored) = read_header(path, &mut file, length)?;
     let mut tensors = TensorFiles::new();
@@ -96,7 +98,7 @@ pub fn read_header(
 struct Described {
     name: String,
     shape: Vec<usize>,
-    encoding: Result<Encoding, String>,
+    format: Result<NumberFormat, String>,
     offset: u64,
 }
 
@@ -112,7 +114,7 @@ fn place(
     tensors.sort_by_key(|tensor| tensor.offset);
     let mut stored = BTreeMap::new();
     let mut end = data;
-    for Described { name, shape, encoding, offset } in tensors {
+    for Described { name, shape, format, offset } in tensors {
         let begin = data.checked_add(offset).filter(|begin| *begin <= length && offset.is_multiple_of(alignment));
         let Some(begin) = begin else {
             return Err(damaged(
@@ -124,16 +126,15 @@ fn place(
             return Err(damaged(path, format!("the tensor `{name}` lies upon another")));
         }
         end = begin;
-        if let Ok(encoding) = &encoding {
-            let bytes = encoding.bytes(&shape).filter(|bytes| *bytes <= length - begin);
+        if let Ok(format) = &format {
+            let bytes = format.bytes(&shape).filter(|bytes| *bytes <= length - begin);
             let Some(bytes) = bytes else {
-                let problem =
-                    format!("the tensor `{name}` of {shape:?} in {} does not fit in the file", encoding.name());
+                let problem = format!("the tensor `{name}` of {shape:?} in {} does not fit in the file", format.name());
                 return Err(damaged(path, problem));
             };
             end += bytes;
         }
-        if stored.insert(name.clone(), Stored { shape, encoding, offset: begin }).is_some() {
+        if stored.insert(name.clone(), Stored { shape, format, offset: begin }).is_some() {
             return Err(damaged(path, format!("holds the tensor `{name}` twice")));
         }
     }
@@ -277,9 +278,10 @@ impl<R: Read + Seek> Cursor<'_, R> {
         shape.reverse(); // the file has the fastest first
         let kind = self.u32(&name)?;
         let known = [Encoding::F32, Encoding::F16, Encoding::Bf16, Encoding::Q8_0];
-        let encoding = known.into_iter().find(|encoding| tensor_type(*encoding) == kind);
-        let encoding = encoding.ok_or_else(|| format!("of ggml's type {kind}"));
-        Ok(Described { name: name.clone(), shape, encoding, offset: self.u64(&name)? })
+        let known = known.into_iter().find(|encoding| tensor_type(*encoding) == kind).map(NumberFormat::Encoding);
+        let double = (kind == F64_TENSOR).then_some(NumberFormat::F64);
+        let format = known.or(double).ok_or_else(|| format!("of ggml's type {kind}"));
+        Ok(Described { name: name.clone(), shape, format, offset: self.u64(&name)? })
     }
 }
 
@@ -330,6 +332,25 @@ impl Keys {
     /// A whole number that must be there.
     pub fn required_count(&self, key: &str) -> Result<usize> {
         let count = self.count(key)?;
+        self.required(key, count)
+    }
+
+    /// A whole number, or a list of the same one for every block.
+    pub fn uniform_count(&self, key: &str) -> Result<Option<usize>> {
+        match self.values.get(key) {
+            Some(Value::Ints(ints)) => {
+                let first = ints.first().copied().filter(|first| ints.iter().all(|int| int == first));
+                let count = first.and_then(|count| usize::try_from(count).ok());
+                let refuse = || self.refuse(key, "is not the same for every block", "such models are not supported");
+                count.map(Some).ok_or_else(refuse)
+            }
+            _ => self.count(key),
+        }
+    }
+
+    /// The same, which must be there.
+    pub fn required_uniform_count(&self, key: &str) -> Result<usize> {
+        let count = self.uniform_count(key)?;
         self.required(key, count)
     }
 
