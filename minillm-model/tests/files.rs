@@ -425,13 +425,21 @@ fn pythons_infinity_is_read_where_it_means_nothing() {
     assert_eq!(read_config(&format!("\u{feff}{text}")).unwrap(), plain);
     let message = with(r#""attn_logit_softcapping": Infinity"#).unwrap_err();
     assert!(message.contains("`attn_logit_softcapping` is set to \"Infinity\""), "{message}");
-    let message = read_config(&text.replace("\"rms_norm_eps\":1e-5", "\"rms_norm_eps\":NaN")).unwrap_err();
-    assert!(message.contains("`rms_norm_eps` is \"NaN\", not a number"), "{message}");
+    let message = read_config(&text.replace("\"initializer_range\":0.02", "\"initializer_range\":NaN")).unwrap_err();
+    assert!(message.contains("`initializer_range` is \"NaN\", not a number"), "{message}");
 
     let ends = hf_config::generation_end_ids(Path::new("g.json"), r#"{"temperature": Infinity, "eos_token_id": [3]}"#);
     assert_eq!(ends.unwrap(), Some(vec![3]));
     let template = hf_config::chat_template(r#"{"model_max_length": Infinity, "chat_template": "{{ Infinity }}"}"#);
     assert_eq!(template.as_deref(), Some("{{ Infinity }}"));
+}
+
+/// The names of the weight files, sorted.
+fn shards(directory: &Path) -> Vec<String> {
+    let names = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let mut names: Vec<_> = names.filter(|name| name.starts_with("model-")).collect();
+    names.sort();
+    names
 }
 
 #[test]
@@ -456,7 +464,7 @@ fn pointers_of_git_lfs_are_named_wherever_they_are() {
     let folder = directory(&config, &own);
     fs::remove_file(folder.path().join(WEIGHTS)).unwrap();
     safetensors::write_shards(&System, folder.path(), &own, Encoding::F32, 3000).unwrap();
-    for name in ["model-00002-of-00007.safetensors", "model.safetensors.index.json"] {
+    for name in [&*shards(folder.path())[1], "model.safetensors.index.json"] {
         let path = folder.path().join(name);
         let sound = fs::read(&path).unwrap();
         fs::write(&path, pointer).unwrap();
@@ -489,9 +497,11 @@ fn weights_that_are_not_what_their_name_says_are_named() {
     let message = refused(folder.path());
     assert!(message.contains("holds no weights"), "{message}");
     safetensors::write_shards(&System, folder.path(), &tensors(&config), Encoding::F32, 3000).unwrap();
-    fs::remove_file(folder.path().join("model-00003-of-00007.safetensors")).unwrap();
+    let shards = shards(folder.path());
+    fs::remove_file(folder.path().join(&shards[2])).unwrap();
     let message = refused(folder.path());
-    assert!(message.contains("names 7 files, of which `model-00003-of-00007.safetensors` are not here"), "{message}");
+    let part = format!("names {} files, of which `{}` are not here", shards.len(), shards[2]);
+    assert!(message.contains(&part), "{message}");
 }
 
 /// A GGUF file of a small LLaMA, with other keys.

@@ -40,8 +40,8 @@ pub(super) fn fields() -> Vec<Case> {
         case(ConfigJson, "end-minus-1", SOUND, set("/eos_token_id", json!([2, -1]))),
         case(ConfigJson, "end-minus-2", "`eos_token_id` is [2,-2]", set("/eos_token_id", json!([2, -2]))),
         case(ConfigJson, "infinite-unknown", SOUND, replace("{", "{\"limits\": [0.0, Infinity, -Infinity, NaN],")),
-        case(ConfigJson, "infinite-epsilon", "`rms_norm_eps` is \"Infinity\", not a number", {
-            replace("\"rms_norm_eps\": 1e-5", "\"rms_norm_eps\": Infinity")
+        case(ConfigJson, "infinite-deviation", "`initializer_range` is \"Infinity\", not a number", {
+            replace("\"initializer_range\": 0.02", "\"initializer_range\": Infinity")
         }),
         case(ConfigJson, "many-words", "is not JSON", fixed("NaN".repeat(300_000))),
         case(ConfigJson, "pointer", "config.json`: is a Git LFS pointer", {
