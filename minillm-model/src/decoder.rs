@@ -16,11 +16,11 @@ use crate::block::Block;
 use crate::config::{ModelConfig, Position};
 use crate::error::Result;
 use crate::kv_cache::KvCache;
+use crate::layers::Norm;
 use crate::layers::context::ForwardContext;
 use crate::layers::dropout::{Dropout, dropout};
-use crate::layers::linear::Linear;
+use crate::layers::linear::{Linear, tied_head};
 use crate::layers::rope_table::RotaryEmbedding;
-use crate::layers::{Norm, forms};
 use crate::ops::ComputeOptions;
 use crate::ops::generation::QuantizedMatrix;
 
@@ -124,10 +124,9 @@ impl LanguageModel {
     /// - `hidden`: `[B, T, D]` -> `[B, T, V]`
     pub fn logits(&self, hidden: Tensor<3>) -> Tensor<3> {
         let context = ForwardContext::new(self.compute);
-        match (&self.lm_head, &self.quantized) {
-            (Some(lm_head), _) => lm_head.forward(hidden, &context),
-            (None, Some(matrix)) => forms::quantized_linear(hidden, matrix, None),
-            (None, None) => forms::tied_head(hidden, self.model.embed_tokens.weight.val(), &context),
+        match &self.lm_head {
+            Some(lm_head) => lm_head.forward(hidden, &context),
+            None => tied_head(hidden, self.model.embed_tokens.weight.val(), self.quantized.as_ref(), &context),
         }
     }
 }

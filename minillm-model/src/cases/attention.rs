@@ -3,9 +3,9 @@
 use super::Place;
 use super::inputs::leaf;
 use super::prepared::{Prepared, to};
+use crate::layers::attend;
 use crate::layers::context::ForwardContext;
 use crate::layers::dropout::Dropout;
-use crate::layers::forms;
 
 /// Of one attention, in the project's letters: B, H, K, T, S, E, window.
 #[derive(Clone, Copy, Debug)]
@@ -43,6 +43,6 @@ pub fn attention(Sizes(b, h, k, t, s, e, window): Sizes, place: &Place) -> Resul
     let leaves = vec![to("query", &query), to("key", &key), to("value", &value)];
     Ok(Prepared::new(leaves, move || {
         let [query, key, value] = [&query, &key, &value].map(|x| x.clone().swap_dims(1, 2)); // [B, heads, T or S, E]
-        forms::attend(query, key, value, window, &Dropout::off(), &context)
+        attend(query, key, value, window, &Dropout::off(), &context)
     }))
 }

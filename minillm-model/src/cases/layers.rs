@@ -7,9 +7,9 @@ use super::Place;
 use super::inputs::{ids, leaf, random, sized};
 use super::prepared::{Prepared, to};
 use crate::config::{self, ModelConfig, Preset};
+use crate::layers;
 use crate::layers::context::ForwardContext;
 use crate::layers::dropout::{Dropout, dropout};
-use crate::layers::forms;
 use crate::layers::gelu_mlp::GeluMlp;
 use crate::layers::layer_norm::LayerNorm;
 use crate::layers::rms_norm::RmsNorm;
@@ -26,7 +26,7 @@ pub fn rms_norm([rows, d]: [usize; 2], place: &Place) -> Result<Prepared, String
     let mut norm = RmsNorm::new(d, EPS, &device);
     norm.weight = Param::from_tensor(random([d], "weight", &device));
     let leaves = vec![to("x", &x), to("weight", &norm.weight.val())];
-    Ok(Prepared::new(leaves, move || forms::rms_norm(&norm, x.clone(), &context)))
+    Ok(Prepared::new(leaves, move || layers::rms_norm_forward(&norm, x.clone(), &context)))
 }
 
 /// `x`: `[rows, D]`, with or without a bias
@@ -38,7 +38,7 @@ pub fn layer_norm((rows, d, has_bias): (usize, usize, bool), place: &Place) -> R
     norm.bias = has_bias.then(|| Param::from_tensor(random([d], "bias", &device)));
     let mut leaves = vec![to("x", &x), to("weight", &norm.weight.val())];
     leaves.extend(norm.bias.as_ref().map(|bias| to("bias", &bias.val())));
-    Ok(Prepared::new(leaves, move || forms::layer_norm(&norm, x.clone(), &context)))
+    Ok(Prepared::new(leaves, move || layers::layer_norm_forward(&norm, x.clone(), &context)))
 }
 
 /// `x`: `[B 2, T, H, E]` from position `start` on, with the heads brought forward as attention does it: the vectors of a head
@@ -48,7 +48,7 @@ pub fn rotary((heads, t, e, start): (usize, usize, usize, usize), place: &Place)
     let config = ModelConfig { head_dim: e, ..sized(Preset::Llama, 16, 8, 7) };
     let rotation = RotaryEmbedding::new(&config, &device).at(start, t);
     let x = leaf([2, t, heads, e], "x", &device);
-    Ok(Prepared::new(vec![to("x", &x)], move || forms::rotate(&rotation, x.clone().swap_dims(1, 2), &context)))
+    Ok(Prepared::new(vec![to("x", &x)], move || layers::rotate(&rotation, x.clone().swap_dims(1, 2), &context)))
 }
 
 /// `x`: `[B 1, T, D 8]`, F as given
@@ -61,7 +61,7 @@ pub fn swiglu((t, f): (usize, usize), place: &Place) -> Result<Prepared, String>
     let x = leaf([1, t, 8], "x", &device);
     let (gate, up) = (mlp.gate_proj.weight.val(), mlp.up_proj.weight.val());
     let leaves = vec![to("x", &x), to("gate_proj", &gate), to("up_proj", &up)];
-    Ok(Prepared::new(leaves, move || forms::swiglu(&mlp, x.clone(), &context)))
+    Ok(Prepared::new(leaves, move || layers::swiglu_forward(&mlp, x.clone(), &context)))
 }
 
 /// `x`: `[B 1, T, D 8]`, F as given, with this activation between the matrices
@@ -73,7 +73,7 @@ pub fn mlp(activation: config::Mlp, (t, f): (usize, usize), place: &Place) -> Re
     mlp.down_proj.weight = Param::from_tensor(random([f, 8], "down", &device));
     let x = leaf([1, t, 8], "x", &device);
     let leaves = vec![to("x", &x), to("up_proj", &mlp.up_proj.weight.val())];
-    Ok(Prepared::new(leaves, move || forms::gelu_mlp(&mlp, x.clone(), &context)))
+    Ok(Prepared::new(leaves, move || layers::gelu_mlp_forward(&mlp, x.clone(), &context)))
 }
 
 /// 12 tokens of 11, so that some come twice and their gradients have to be added; D 8

@@ -10,8 +10,7 @@ use super::inputs::{leaf, random, values};
 use super::prepared::{Prepared, to};
 use crate::encoding::Encoding;
 use crate::layers::context::ForwardContext;
-use crate::layers::forms;
-use crate::layers::linear::Linear;
+use crate::layers::linear::{Linear, tied_head};
 use crate::ops::generation::{QuantizedMatrix, output_major};
 
 /// Rows, inputs and outputs: all remainders of the CPU's tiles.
@@ -44,7 +43,7 @@ pub fn few_rows((rows, input, output): (usize, usize, usize), place: &Place) -> 
     Ok(Prepared::forward_only(move || {
         vec![
             ("value", linear.forward(x.clone(), &context).reshape([-1])),
-            ("value with a tied matrix", forms::tied_head(x.clone(), embedding.clone(), &context).reshape([-1])),
+            ("value with a tied matrix", tied_head(x.clone(), embedding.clone(), None, &context).reshape([-1])),
         ]
     }))
 }

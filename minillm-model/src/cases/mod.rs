@@ -2,7 +2,7 @@
 //!
 //! `minillm-train doctor` computes each row on a device and compares it with stored values, the tests compare the readable
 //! form with the fast one at many sizes, and the benches time both. All of them call the layers' own choice
-//! ([`layers::forms`](crate::layers::forms)), so a wrong choice is found, too. A new operation needs one row here.
+//! ([`layers`](crate::layers)), so a wrong choice is found, too. A new operation needs one row here.
 //!
 //! Sizes are odd where that is where kernels go wrong: widths around those of vector registers, more rows than one
 //! block, queries and keys in groups.

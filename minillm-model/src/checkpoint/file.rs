@@ -5,8 +5,6 @@ use std::path::Path;
 
 use fs_err as fs;
 
-use super::tensor_files::HostTensor;
-use crate::encoding::{Encoding, Q8_0_BLOCK};
 use crate::error::{Error, Result};
 
 /// What a pointer of Git LFS begins with; the file itself is on a server.
@@ -140,22 +138,6 @@ pub(super) fn damaged(path: &Path, problem: String) -> Error {
         problem,
         hint: "the file is damaged or incomplete; copy it again".to_owned(),
     }
-}
-
-/// Refuses a tensor with a value that `encoding` has no number for.
-pub(super) fn check_finite(path: &Path, name: &str, tensor: &HostTensor, encoding: Encoding) -> Result<()> {
-    if !tensor.values.iter().all(|value| value.is_finite()) {
-        return Err(Error::NotFinite { path: path.to_owned(), tensor: name.to_owned() });
-    }
-    let largest = tensor.values.iter().fold(0.0_f32, |largest, value| largest.max(value.abs()));
-    if !encoding.round(&[largest; Q8_0_BLOCK])[0].is_finite() {
-        return Err(Error::InvalidFile {
-            path: path.to_owned(),
-            problem: format!("`{name}` holds {largest:e}, which {} cannot", encoding.name()),
-            hint: "export as bf16 or f32".to_owned(),
-        });
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -21,10 +21,10 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::durable::{self, Disk};
-use super::file::{self, check_finite, damaged, read_text};
+use super::file::{self, damaged, read_text};
 use super::number_format::NumberFormat;
 use super::other_files::no_weights;
-use super::tensor_files::{HostTensor, HostTensors, MOST_TENSORS, Stored, TensorFiles};
+use super::tensor_files::{HostTensor, HostTensors, MOST_TENSORS, Stored, TensorFiles, check_finite};
 use super::{INDEX_FILE, WEIGHTS_FILE};
 use crate::encoding::Encoding;
 use crate::error::{Error, Result};

@@ -5,12 +5,13 @@
 
 use std::collections::BTreeMap;
 use std::io::{Read, Seek, SeekFrom};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use fs_err as fs;
 
 use super::file::damaged;
 use super::number_format::NumberFormat;
+use crate::encoding::{Encoding, Q8_0_BLOCK};
 use crate::error::{Error, Result};
 
 /// Most tensors of one file: GPT-3 has 1,156.
@@ -173,4 +174,20 @@ pub(super) fn transpose(tensor: HostTensor) -> HostTensor {
         }
     }
     HostTensor { shape: vec![columns, rows], values }
+}
+
+/// Refuses a tensor with a value that `encoding` has no number for.
+pub(super) fn check_finite(path: &Path, name: &str, tensor: &HostTensor, encoding: Encoding) -> Result<()> {
+    if !tensor.values.iter().all(|value| value.is_finite()) {
+        return Err(Error::NotFinite { path: path.to_owned(), tensor: name.to_owned() });
+    }
+    let largest = tensor.values.iter().fold(0.0_f32, |largest, value| largest.max(value.abs()));
+    if !encoding.round(&[largest; Q8_0_BLOCK])[0].is_finite() {
+        return Err(Error::InvalidFile {
+            path: path.to_owned(),
+            problem: format!("`{name}` holds {largest:e}, which {} cannot", encoding.name()),
+            hint: "export as bf16 or f32".to_owned(),
+        });
+    }
+    Ok(())
 }

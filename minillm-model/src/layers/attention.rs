@@ -21,9 +21,9 @@ use burn::tensor::{Bool, Device, Tensor};
 
 use super::context::ForwardContext;
 use super::dropout::{Dropout, dropout};
-use super::forms;
 use super::linear::Linear;
 use super::rms_norm::RmsNorm;
+use super::{attend, rms_norm_forward, rotate};
 use crate::config::ModelConfig;
 use crate::kv_cache::Cache;
 
@@ -80,13 +80,13 @@ impl Attention {
 
         // 2. Bring queries and keys to one length, if the model does that.
         let (query, key) = match (&self.q_norm, &self.k_norm) {
-            (Some(q), Some(k)) => (forms::rms_norm(q, query, context), forms::rms_norm(k, key, context)),
+            (Some(q), Some(k)) => (rms_norm_forward(q, query, context), rms_norm_forward(k, key, context)),
             _ => (query, key),
         };
 
         // 3. Rotate by absolute position; in q k^T only the difference of positions survives.
         match &context.rotation {
-            Some(rotation) => (forms::rotate(rotation, query, context), forms::rotate(rotation, key, context)),
+            Some(rotation) => (rotate(rotation, query, context), rotate(rotation, key, context)),
             None => (query, key),
         }
     }
@@ -105,7 +105,7 @@ impl Attention {
         };
 
         // 5. Attend: `grouped_attention` below, or its fast form.
-        let out = forms::attend(query, key, value, self.window, drop, context); // [B, H, T, E]
+        let out = attend(query, key, value, self.window, drop, context); // [B, H, T, E]
 
         // 6. Put the heads side by side again, and mix them.
         self.o_proj.forward(out.swap_dims(1, 2).flatten(2, 3), context) // [B, T, H E] -> [B, T, D]

@@ -7,11 +7,11 @@
 use std::sync::Arc;
 
 use burn::module::{Initializer, Module, Param};
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, FloatDType, Tensor, module};
 
 use super::context::ForwardContext;
-use super::forms;
-use crate::ops::generation::QuantizedMatrix;
+use crate::ops::generation::{QuantizedMatrix, quantized_matmul};
+use crate::ops::{self, Precision};
 
 /// `x W + b` with a weight of `[input, output]`; PyTorch and its files have `[output, input]`.
 #[derive(Module, Debug)]
@@ -41,8 +41,49 @@ impl Linear {
     pub fn forward(&self, x: Tensor<3>, context: &ForwardContext) -> Tensor<3> {
         let bias = self.bias.as_ref().map(Param::val);
         match &self.quantized {
-            Some(matrix) => forms::quantized_linear(x, matrix, bias),
-            None => forms::linear(x, self.weight.val(), bias, context),
+            Some(matrix) => add_bias(quantized_matmul(x, matrix), bias),
+            None => linear(x, self.weight.val(), bias, context),
         }
+    }
+}
+
+/// `x W + b`
+///
+/// # Shapes
+/// - `x`: `[B, T, input]`, `weight`: `[input, output]` -> `[B, T, output]`
+fn linear(x: Tensor<3>, weight: Tensor<2>, bias: Option<Tensor<1>>, context: &ForwardContext) -> Tensor<3> {
+    match context.compute.precision {
+        Precision::F32 if context.compute.matmul => add_bias(ops::matmul::matmul(x, weight), bias),
+        Precision::F32 => module::linear(x, weight, bias),
+        lower => {
+            let product = module::linear(lower.round(x), lower.round(weight), None);
+            add_bias(product.cast(FloatDType::F32), bias)
+        }
+    }
+}
+
+/// The output matrix of a model without one: its embedding, transposed; for generation maybe in 8 bits.
+///
+/// # Shapes
+/// - `hidden`: `[B, T, D]`, `embedding`: `[V, D]` -> `[B, T, V]`
+pub(crate) fn tied_head(
+    hidden: Tensor<3>,
+    embedding: Tensor<2>,
+    in_8_bits: Option<&Arc<QuantizedMatrix>>,
+    context: &ForwardContext,
+) -> Tensor<3> {
+    if let Some(matrix) = in_8_bits {
+        quantized_matmul(hidden, matrix)
+    } else if context.compute.matmul {
+        ops::matmul::matmul(hidden, embedding.transpose())
+    } else {
+        hidden.matmul(embedding.transpose().unsqueeze())
+    }
+}
+
+fn add_bias(x: Tensor<3>, bias: Option<Tensor<1>>) -> Tensor<3> {
+    match bias {
+        Some(bias) => x + bias.unsqueeze(),
+        None => x,
     }
 }

@@ -7,6 +7,7 @@ use burn::tensor::Tensor;
 
 use super::autodiff::{Autodiff, Backend, CheckpointStrategy, record};
 use super::portable;
+pub use super::portable::attention::SavedForBackward;
 
 /// Backends with the fast form.
 #[backend_extension(
@@ -28,19 +29,6 @@ pub trait AttentionOp: Backend {
     ) -> FloatTensor<Self> {
         portable::attention::forward::<Self>([query, key, value], window).out
     }
-}
-
-/// What the forward pass was given and what it gave: all that its backward pass needs.
-#[derive(Clone, Debug)]
-pub struct SavedForBackward<B: Backend> {
-    /// Query, `[B, H, T, E]`, key and value, `[B, K, S, E]`.
-    pub qkv: [FloatTensor<B>; 3],
-    /// The output, `[B, H, T, E]`.
-    pub out: FloatTensor<B>,
-    /// The logarithm of each row's sum of exponentials, `[B, H, T, 1]`.
-    pub logsumexp: FloatTensor<B>,
-    /// How many positions back a query may look.
-    pub window: Option<usize>,
 }
 
 /// Forward and backward pass of training.

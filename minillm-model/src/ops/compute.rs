@@ -119,3 +119,10 @@ impl ComputeOptions {
         steps
     }
 }
+
+impl Precision {
+    /// Whether products of this precision run on `device`. Burn's Rust backends compute in f32 only.
+    pub fn runs_on(self, device: &Device) -> bool {
+        self == Self::F32 || (!ComputeOptions::fastest(device).thread_pool && device.supports_dtype(self.dtype()))
+    }
+}

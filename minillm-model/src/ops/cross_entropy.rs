@@ -7,10 +7,7 @@ use burn::tensor::{Int, Shape, Tensor};
 
 use super::autodiff::{Autodiff, Backend, CheckpointStrategy, record};
 use super::portable;
-
-/// Logits held at once where the loss is computed in chunks, in numbers: 64 MiB of f32. Some GPUs refuse buffers above
-/// 128 MiB, and B T V passes that soon.
-pub const LARGEST_CHUNK: usize = 16 * 1024 * 1024;
+pub use super::portable::cross_entropy::LARGEST_CHUNK;
 
 /// Backends with the fast form. `output` is the output matrix: `[D, V]`, or if `tied` the embedding's `[V, D]`.
 #[backend_extension(

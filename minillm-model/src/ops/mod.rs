@@ -2,7 +2,7 @@
 //!
 //! The layers are written as their formulas read, one tensor operation after the other; each operation goes through memory
 //! once, and attention and the loss hold all their scores there. Here the same results come in one pass, with the
-//! backward pass written by hand. [`layers::forms`](crate::layers::forms) asks [`ComputeOptions`] which of the two runs; a
+//! backward pass written by hand. [`layers`](crate::layers) asks [`ComputeOptions`] which of the two runs; a
 //! test holds both together, in value and in gradient (`minillm-infer/tests/kernels.rs`).
 //!
 //! One file an operation: a trait with its forward function, which Burn dispatches to the tensor's backend, a trait with its

@@ -3,10 +3,8 @@
 //! Matrix products are nearly all of the work, and GPUs do them several times faster in 16 bits. Everything else stays in
 //! f32: the weights that the optimiser moves, the residual stream, norms, softmax, loss, and every sum of gradients.
 
-use burn::tensor::{Device, FloatDType, Tensor};
+use burn::tensor::{FloatDType, Tensor};
 use serde::{Deserialize, Serialize};
-
-use super::ComputeOptions;
 
 /// What the factors of a matrix product are rounded to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,11 +36,6 @@ impl Precision {
             Self::Bf16 => "bf16",
             Self::F16 => "f16",
         }
-    }
-
-    /// Whether products of this precision run on `device`. Burn's Rust backends compute in f32 only.
-    pub fn runs_on(self, device: &Device) -> bool {
-        self == Self::F32 || (!ComputeOptions::fastest(device).thread_pool && device.supports_dtype(self.dtype()))
     }
 
     /// Rounds a factor of a product; its gradient comes back in f32.

@@ -1,9 +1,9 @@
 //! The ways out of what doctor finds; each of them exists in this project.
 
-use minillm_infer::device::{Found, compiled};
+use minillm_infer::device::{DeviceInfo, compiled};
 
 /// What to do about a form that computes wrongly. `only_fast`: the readable form is sound.
-pub fn way_out(found: &Found, only_fast: bool, for_generation: bool) -> String {
+pub fn hint_for(found: &DeviceInfo, only_fast: bool, for_generation: bool) -> String {
     if for_generation {
         return format!("generate and score with {}, and without `--weights q8_0`", others(found));
     }
@@ -26,12 +26,12 @@ pub fn way_out(found: &Found, only_fast: bool, for_generation: bool) -> String {
 }
 
 /// What to do about memory that grows.
-pub fn memory_way_out(found: &Found) -> String {
+pub fn memory_hint(found: &DeviceInfo) -> String {
     format!("a long run may not fit: train in parts, with --resume, or take {}", others(found))
 }
 
 /// The other backends of this program.
-fn others(found: &Found) -> String {
+fn others(found: &DeviceInfo) -> String {
     let own = found.name.split(':').next().unwrap_or_default();
     let others: Vec<_> = compiled().into_iter().filter(|name| *name != own).collect();
     match others.split_first() {

@@ -1,17 +1,14 @@
-//! A check as data: something computed in a readable and a fast form, and the examination that both go through.
+//! A check as data: something computed in a readable and a fast form, and what is found about it.
 
-use std::any::Any;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
-use std::time::Instant;
 
-use minillm_infer::device::Found;
+use minillm_infer::device::DeviceInfo;
 pub use minillm_model::cases::{Computed, Part, Place};
 use minillm_model::ops::ComputeOptions;
 
-use super::advice::way_out;
-use super::compare::{Verdict, judge};
-use super::reference::{Reference, thinned};
+/// How much memory may grow between the steps of [`memory::STEPS`](super::memory::STEPS) all the same. An allocator takes from the system in pieces of some megabytes; a tensor that stays
+/// behind in each of 150 steps passes this if it has more than 56 kB.
+pub const ALLOWED_BYTES: u64 = 8 << 20;
 
 /// What a form computes with.
 #[derive(Clone, Debug)]
@@ -24,7 +21,7 @@ pub struct Setting {
 
 impl Setting {
     /// Computing with these options on a device that was found.
-    pub fn new(found: &Found, compute: ComputeOptions) -> Self {
+    pub fn new(found: &DeviceInfo, compute: ComputeOptions) -> Self {
         Self { place: Place::new(&found.device, compute), threads: found.training_threads() }
     }
 }
@@ -76,7 +73,7 @@ impl Group {
             Self::Operations | Self::Cache => 3e-3,
             Self::Training => 1e-3,
             Self::Gradients => 5e-3,
-            Self::Memory => super::memory::ALLOWED_BYTES as f64,
+            Self::Memory => ALLOWED_BYTES as f64,
         }
     }
 }
@@ -157,7 +154,7 @@ pub struct Finding {
     /// In words, after the names of check and form.
     pub problem: String,
     /// In words.
-    pub way_out: String,
+    pub hint: String,
 }
 
 /// What an examination of one form came to.
@@ -179,56 +176,4 @@ pub struct Outcome {
     pub parts: Vec<Part>,
     /// Wall time of computing it; the first time a GPU's kernels are compiled too.
     pub seconds: f64,
-}
-
-/// Runs the forms of `check` on a device and compares what they give with the stored values and with each other. A
-/// panic in a form is a finding like any other.
-pub fn examine(check: &Check, found: &Found, reference: &Reference, forms: Forms) -> Vec<Outcome> {
-    let fastest = ComputeOptions::fastest(&found.device);
-    let has_fast = (check.has_fast)(&fastest);
-    let tolerance = check.group.tolerance(found.is_gpu);
-    let expected = |part: &Part| reference.get(check.name, &part.what).map(<[f32]>::to_vec);
-    let attempt = |compute: &Compute, kernels| {
-        let start = Instant::now();
-        let computed = contain(|| compute(&Setting::new(found, kernels)));
-        let seconds = start.elapsed().as_secs_f64();
-        let verdict = judge(&computed, tolerance, check.smallest, |part| (thinned(&part.values), expected(part)));
-        (computed.unwrap_or_default(), verdict, seconds)
-    };
-    let readable = (forms != Forms::Fast || !has_fast).then(|| attempt(&check.readable, ComputeOptions::READABLE));
-    let fast = (forms != Forms::Readable && has_fast).then(|| attempt(&check.fast, fastest));
-    let both = match (&readable, &fast) {
-        (Some((expected, Verdict { problem: None, .. }, _)), Some((got, Verdict { problem: None, .. }, _))) => {
-            let other = |part: &Part| expected.iter().find(|other| other.what == part.what);
-            let pair = |part: &Part| (part.values.clone(), other(part).map(|other| other.values.clone()));
-            Some((Vec::new(), judge(&Ok(got.clone()), tolerance, check.smallest, pair), 0.0))
-        }
-        _ => None,
-    };
-    let readable_is_sound = readable.as_ref().is_none_or(|(_, verdict, _)| verdict.problem.is_none());
-    let outcome = |form, (parts, verdict, seconds): (Vec<Part>, Verdict, f64)| Outcome {
-        group: check.group,
-        name: check.name,
-        form,
-        error: verdict.error,
-        tolerance,
-        finding: verdict.problem.map(|problem| {
-            let only_fast = form != Form::Readable && readable_is_sound;
-            Finding { problem, way_out: way_out(found, only_fast, check.for_generation) }
-        }),
-        parts,
-        seconds,
-    };
-    let examined = [(Form::Readable, readable), (Form::Fast, fast), (Form::Both, both)];
-    examined.into_iter().filter_map(|(form, result)| result.map(|result| outcome(form, result))).collect()
-}
-
-/// Turns a panic into words. (What the panic says also goes to stderr.)
-pub fn contain<T>(work: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
-    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| Err(format!("it panicked: {}", message(&*panic))))
-}
-
-fn message(panic: &(dyn Any + Send)) -> &str {
-    let text = panic.downcast_ref::<&str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("without a message")
 }

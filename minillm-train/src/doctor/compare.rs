@@ -1,6 +1,6 @@
 //! How far what a form gave is from what it should have given, and how that is said.
 
-use super::check::{Computed, Part};
+use minillm_model::cases::{Computed, Part};
 
 /// What is to be said about one form.
 pub struct Verdict {

@@ -3,7 +3,7 @@
 //! Burn passes on the device's name, what its kernels are compiled for, the largest buffer and the atomics; the
 //! driver's version it does not.
 
-use minillm_infer::device::{Found, Limits};
+use minillm_infer::device::{DeviceInfo, Limits};
 use minillm_model::ops::Precision;
 use serde_json::{Value, json};
 
@@ -26,7 +26,7 @@ pub struct Described {
 
 impl Described {
     /// Asks the device.
-    pub fn new(found: &Found) -> Self {
+    pub fn new(found: &DeviceInfo) -> Self {
         let all = [Precision::F32, Precision::F16, Precision::Bf16];
         let precisions = all.into_iter().filter(|precision| precision.runs_on(&found.device));
         Self {

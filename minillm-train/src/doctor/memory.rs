@@ -2,21 +2,18 @@
 
 use std::time::Instant;
 
-use minillm_infer::device::Found;
+use minillm_infer::device::DeviceInfo;
 use minillm_infer::memory::resident_memory_bytes;
 use minillm_model::config::ModelConfig;
 use minillm_model::ops::ComputeOptions;
 
-use super::advice::memory_way_out;
-use super::check::{Finding, Form, Group, Outcome, Setting, contain};
+use super::advice::memory_hint;
+use super::check::{ALLOWED_BYTES, Finding, Form, Group, Outcome, Setting};
+use super::examine::catch_panic;
 use super::training::{qwen3, train};
 
 /// The steps between which memory may not grow: the first ones fill pools and compile kernels.
 pub const STEPS: [usize; 2] = [50, 200];
-
-/// How much it may all the same. An allocator takes from the system in pieces of some megabytes; a tensor that stays
-/// behind in each of 150 steps passes this if it has more than 56 kB.
-pub const ALLOWED_BYTES: u64 = 8 << 20;
 
 /// Memory after the first and the last of [`STEPS`], in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -28,10 +25,10 @@ pub struct Growth {
 }
 
 /// Trains the smaller model and looks at the memory in between.
-pub fn examine(found: &Found) -> (Outcome, Growth) {
+pub fn examine(found: &DeviceInfo) -> (Outcome, Growth) {
     let setting = Setting::new(found, ComputeOptions::fastest(&found.device));
     let (start, mut resident, mut on_device) = (Instant::now(), [None; 2], [None; 2]);
-    let trained = contain(|| {
+    let trained = catch_panic(|| {
         train(&smallest(), &setting, STEPS[1], |step, _| {
             if let Some(index) = STEPS.iter().position(|when| *when == step) {
                 resident[index] = resident_memory_bytes();
@@ -51,7 +48,7 @@ fn smallest() -> ModelConfig {
 }
 
 /// What is to be said about it; `failed`: why there were fewer steps.
-pub fn judge(found: &Found, growth: Growth, failed: Option<String>) -> Outcome {
+pub fn judge(found: &DeviceInfo, growth: Growth, failed: Option<String>) -> Outcome {
     let named = [("resident memory", growth.resident), ("memory in use on the device", growth.on_device)];
     let grown =
         named.into_iter().filter_map(|(name, pair)| pair.map(|[before, after]| (name, after.saturating_sub(before))));
@@ -77,7 +74,7 @@ pub fn judge(found: &Found, growth: Growth, failed: Option<String>) -> Outcome {
         },
         error: worst.map(|(_, bytes)| bytes as f64),
         tolerance: Group::Memory.tolerance(found.is_gpu),
-        finding: problem.map(|problem| Finding { problem, way_out: memory_way_out(found) }),
+        finding: problem.map(|problem| Finding { problem, hint: memory_hint(found) }),
         parts: Vec::new(),
         seconds: 0.0,
     }

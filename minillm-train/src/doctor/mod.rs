@@ -25,6 +25,7 @@ pub mod advice;
 pub mod cache;
 pub mod check;
 mod compare;
+pub mod examine;
 pub mod limits;
 pub mod memory;
 pub mod operations;
@@ -37,9 +38,10 @@ mod tests;
 
 use std::time::Instant;
 
-use minillm_infer::device::Found;
+use minillm_infer::device::DeviceInfo;
 
-use self::check::{Check, Forms, Outcome, examine};
+use self::check::{Check, Forms, Outcome};
+use self::examine::examine;
 use self::limits::Described;
 use self::reference::Reference;
 use self::report::{Report, subject};
@@ -56,7 +58,7 @@ pub fn checks() -> Vec<Check> {
 }
 
 /// Examines a device in every part. What is wrong is in the report.
-pub fn examine_all(found: &Found) -> Report {
+pub fn examine_all(found: &DeviceInfo) -> Report {
     let start = Instant::now();
     let reference = Reference::stored();
     let device = Described::new(found);
@@ -71,15 +73,15 @@ pub fn examine_all(found: &Found) -> Report {
 /// whose kernels are compiled. Products in 16 bits are left out.
 ///
 /// # Errors
-/// [`Error::Unsound`] with the first check that went wrong and the way out.
-pub fn quick(found: &Found, kernels: KernelChoice) -> Result<()> {
+/// [`Error::Unsound`] with the first check that went wrong and a hint.
+pub fn quick(found: &DeviceInfo, kernels: KernelChoice) -> Result<()> {
     let operations = operations::checks().into_iter().filter(|check| QUICK.contains(&check.name));
     let checks: Vec<_> = operations.chain([training::quick_check()]).collect();
     quick_with(&checks, found, kernels)
 }
 
 /// [`quick`] with other checks.
-fn quick_with(checks: &[Check], found: &Found, kernels: KernelChoice) -> Result<()> {
+fn quick_with(checks: &[Check], found: &DeviceInfo, kernels: KernelChoice) -> Result<()> {
     let reference = Reference::stored();
     let forms = match kernels {
         KernelChoice::Fast => Forms::Fast,
@@ -88,7 +90,7 @@ fn quick_with(checks: &[Check], found: &Found, kernels: KernelChoice) -> Result<
     let wrong = |outcomes: Vec<Outcome>| outcomes.into_iter().find(|outcome| outcome.finding.is_some());
     for check in checks {
         let Some(outcome) = wrong(examine(check, found, &reference, forms)) else { continue };
-        // Only the other form tells whether it would be a way out.
+        // Only the other form tells whether it can be used instead.
         let outcome = wrong(examine(check, found, &reference, Forms::All)).unwrap_or(outcome);
         let Some(finding) = &outcome.finding else { continue };
         return Err(Error::Unsound {
@@ -96,7 +98,7 @@ fn quick_with(checks: &[Check], found: &Found, kernels: KernelChoice) -> Result<
             problem: format!("{}: {}", subject(&outcome), finding.problem),
             hint: format!(
                 "{}. `minillm-train doctor --device {}` says more; `--set train.check_device=false` trains all the same",
-                finding.way_out, found.name
+                finding.hint, found.name
             ),
         });
     }

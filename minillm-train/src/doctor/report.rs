@@ -4,9 +4,9 @@ use std::fmt::Write;
 
 use serde_json::{Map, Value, json};
 
-use super::check::{Finding, Form, Group, Outcome};
+use super::check::{ALLOWED_BYTES, Finding, Form, Group, Outcome};
 use super::limits::Described;
-use super::memory::{ALLOWED_BYTES, Growth, STEPS, megabytes};
+use super::memory::{Growth, STEPS, megabytes};
 use crate::error::Error;
 
 /// All that doctor found out about a device.
@@ -41,7 +41,7 @@ impl Report {
         Some(Error::Unsound {
             device: self.device.name.clone(),
             problem: format!("{}: {}{more}", subject(outcome), finding.problem),
-            hint: finding.way_out.clone(),
+            hint: finding.hint.clone(),
         })
     }
 
@@ -57,8 +57,8 @@ impl Report {
         for group in Group::ALL {
             line(group.name(), &self.verdict(group));
         }
-        for (outcome, Finding { problem, way_out }) in self.wrong() {
-            let _ = write!(text, "\nWRONG: {}: {problem}\n  way out: {way_out}\n", subject(outcome));
+        for (outcome, Finding { problem, hint }) in self.wrong() {
+            let _ = write!(text, "\nWRONG: {}: {problem}\n  hint: {hint}\n", subject(outcome));
         }
         let _ = writeln!(text, "\n{} in {:.1} s", if self.is_ok() { "all is well" } else { "not sound" }, self.seconds);
         text
@@ -128,9 +128,10 @@ fn outcome_to_json(outcome: &Outcome) -> Value {
         "tolerance": outcome.tolerance,
         "seconds": outcome.seconds,
     });
-    if let Some(Finding { problem, way_out }) = &outcome.finding {
+    if let Some(Finding { problem, hint }) = &outcome.finding {
         entry["problem"] = json!(problem);
-        entry["way_out"] = json!(way_out);
+        entry["hint"] = json!(hint);
+        entry["way_out"] = json!(hint); // its name up to 0.1
     }
     entry
 }

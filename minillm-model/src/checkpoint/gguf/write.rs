@@ -5,8 +5,7 @@ use std::path::Path;
 
 use fs_err as fs;
 
-use super::super::file::check_finite;
-use super::super::tensor_files::{HostTensor, HostTensors};
+use super::super::tensor_files::{HostTensor, HostTensors, check_finite};
 use super::{ALIGNMENT, MAGIC, VERSION, Value, tensor_type, value_type};
 use crate::encoding::Encoding;
 use crate::error::{Error, Result};

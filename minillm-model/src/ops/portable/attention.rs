@@ -8,7 +8,6 @@ use burn::backend::{Backend, TensorMetadata, get_or_init_device_settings};
 use burn::tensor::{FloatDType, Shape};
 
 use super::{add_to, narrow, product};
-use crate::ops::attention::SavedForBackward;
 
 /// Queries in a block: large matrix products for a GPU, and B H 256 S scores at a time.
 const BLOCK: usize = 256;
@@ -118,6 +117,19 @@ pub fn forward<B: Backend>(qkv: [FloatTensor<B>; 3], window: Option<usize>) -> S
 /// Blocks of queries side by side.
 fn joined<B: Backend>(mut blocks: Vec<FloatTensor<B>>) -> FloatTensor<B> {
     if blocks.len() == 1 { blocks.remove(0) } else { B::float_cat(blocks, 2) }
+}
+
+/// What the forward pass was given and what it gave: all that its backward pass needs.
+#[derive(Clone, Debug)]
+pub struct SavedForBackward<B: Backend> {
+    /// Query, `[B, H, T, E]`, key and value, `[B, K, S, E]`.
+    pub qkv: [FloatTensor<B>; 3],
+    /// The output, `[B, H, T, E]`.
+    pub out: FloatTensor<B>,
+    /// The logarithm of each row's sum of exponentials, `[B, H, T, 1]`.
+    pub logsumexp: FloatTensor<B>,
+    /// How many positions back a query may look.
+    pub window: Option<usize>,
 }
 
 /// Gradients of query, key and value, from that of the output.

@@ -8,7 +8,10 @@ use burn::backend::{Backend, Slice, TensorMetadata, get_or_init_device_settings}
 use burn::tensor::{FloatDType, IndexingUpdateOp, Shape};
 
 use super::{narrow, product};
-use crate::ops::cross_entropy::LARGEST_CHUNK;
+
+/// Logits held at once where the loss is computed in chunks, in numbers: 64 MiB of f32. Some GPUs refuse buffers above
+/// 128 MiB, and B T V passes that soon.
+pub const LARGEST_CHUNK: usize = 16 * 1024 * 1024;
 
 /// The summed loss, `[1]`.
 ///

@@ -81,7 +81,7 @@ fn turned_back(Setting { place: Place { device, .. }, .. }: &Setting) -> Compute
 fn a_wrong_sign_in_rope() {
     let text = finding(&with_fast("RoPE", turned_back));
     has(&text, &["RoPE, fast form: ", "value is off by", "gradient of `x` is off by", "tolerance 2e-5"]);
-    has(&text, &["way out: ", "--set train.kernels=readable"]);
+    has(&text, &["hint: ", "--set train.kernels=readable"]);
 }
 
 /// Every query sees every key.
@@ -166,7 +166,7 @@ fn a_stale_cache() {
         Ok(parts)
     };
     let text = finding(&with_fast("cache qwen3", stale));
-    has(&text, &["cache qwen3, fast form: logits of one token at a time is off by", "way out: generate"]);
+    has(&text, &["cache qwen3, fast form: logits of one token at a time is off by", "hint: generate"]);
 }
 
 #[test]
@@ -177,7 +177,7 @@ fn a_form_that_panics_or_gives_no_number() {
     has(&text, &["SwiGLU, fast form: gave nothing: out of memory"]);
     has(&finding(&with_fast("SwiGLU", |_| Ok(Vec::new()))), &["SwiGLU, fast form: gave nothing"]);
     assert_eq!(
-        contain(|| -> Result<(), _> { std::panic::panic_any(3) }).unwrap_err(),
+        catch_panic(|| -> Result<(), _> { std::panic::panic_any(3) }).unwrap_err(),
         "it panicked: without a message"
     );
 
@@ -204,7 +204,7 @@ fn a_run_is_refused() {
     quick_with(&faulty, &flex(), KernelChoice::Readable).unwrap();
     // On a GPU whose readable form is wrong, too.
     let faulty = [check("embedding"), with_readable("RoPE", turned_back)];
-    let gpu = Found { is_gpu: true, ..flex() };
+    let gpu = DeviceInfo { is_gpu: true, ..flex() };
     let error = quick_with(&faulty, &gpu, KernelChoice::Readable).unwrap_err();
     has(error.hint().unwrap(), &["newer driver", "BURN_FUSION_MAX_EXPLORATIONS=0"]);
 }

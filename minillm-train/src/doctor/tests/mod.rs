@@ -5,27 +5,29 @@ mod faults;
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
-use minillm_infer::device::{self, Found};
+use minillm_infer::device::{self, DeviceInfo};
 use minillm_model::checkpoint::durable::System;
 use minillm_model::checkpoint::weights::{self, HostTensor, HostTensors};
 use minillm_model::ops::ComputeOptions;
 
-use super::check::{Check, Compute, Computed, Forms, Group, Outcome, Part, Setting, contain, examine};
+use super::check::ALLOWED_BYTES;
+use super::check::{Check, Compute, Computed, Forms, Group, Outcome, Part, Setting};
+use super::examine::{catch_panic, examine};
 use super::limits::Described;
-use super::memory::{self, ALLOWED_BYTES, Growth};
+use super::memory::{self, Growth};
 use super::reference::{Reference, key, thinned};
 use super::report::Report;
 use super::{checks, quick, quick_with};
 use crate::config::KernelChoice;
 
 /// The device of the stored values.
-fn flex() -> Found {
+fn flex() -> DeviceInfo {
     device::open("flex").unwrap()
 }
 
 /// One device of each backend of this build.
-fn devices() -> Vec<Found> {
-    let is_first = |found: &Found| !found.name.contains(':') || found.name.ends_with(":0");
+fn devices() -> Vec<DeviceInfo> {
+    let is_first = |found: &DeviceInfo| !found.name.contains(':') || found.name.ends_with(":0");
     device::list().into_iter().filter(is_first).collect()
 }
 
@@ -123,7 +125,7 @@ fn perturbed(form: Compute) -> Compute {
 fn one_percent_fails_every_check() {
     let (reference, found) = (Reference::stored(), flex());
     for is_gpu in [false, true] {
-        let found = Found { is_gpu, ..found.clone() }; // with the tolerances of GPUs, too
+        let found = DeviceInfo { is_gpu, ..found.clone() }; // with the tolerances of GPUs, too
         for check in checks() {
             let name = check.name;
             let check = Check { readable: perturbed(check.readable), fast: perturbed(check.fast), ..check };
@@ -147,7 +149,7 @@ fn memory_that_grows_is_found() {
     assert_eq!(judge(None, None), None);
     let finding = judge(Some([10 << 20, 40 << 20]), None).unwrap();
     assert_eq!(finding.problem, "resident memory grew by 31.5 MB from step 50 to step 200 (allowed 8.4 MB)");
-    assert!(finding.way_out.contains("--resume"), "{}", finding.way_out);
+    assert!(finding.hint.contains("--resume"), "{}", finding.hint);
     assert!(judge(Some([0, 1]), Some([0, 1 << 30])).unwrap().problem.starts_with("memory in use on the device"));
     let failed = memory::judge(&found, Growth::default(), Some("step 3: the loss is not finite".to_owned()));
     assert!(failed.finding.unwrap().problem.contains("step 3"));
