@@ -43,7 +43,9 @@ impl FileKind {
         if read.is_ok() { Self::of_head(&head) } else { Self::Other }
     }
 
+    /// The kind of a file by its first bytes; more than are needed are not looked at.
     fn of_head(head: &[u8]) -> Self {
+        let head = &head[..head.len().min(HEAD_BYTES as usize)];
         let begins = |signature: &[u8]| head.starts_with(signature);
         // A safetensors file begins with a number below 2^27 in eight bytes: no text and no other signature looks like it.
         let length_like = head.len() >= 8 && head[4..8] == [0; 4];

@@ -51,8 +51,8 @@ impl WeightFiles {
         if !wrappers.is_empty() {
             let (path, wrappers) = (files.path_of(""), wrappers.join(" and "));
             warnings.push(format!(
-                "`{}` names its tensors under {wrappers}, as a wrapper did; hint: save the model without it, as other programs do \
-                 not take {wrappers} away",
+                "`{}` was saved inside a wrapper; hint: other programs want the names without {wrappers}, so save the \
+                 wrapped model itself",
                 path.display()
             ));
         }
