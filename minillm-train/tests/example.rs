@@ -32,11 +32,8 @@ fn blocks() -> Vec<Block> {
 fn apply(path: &Path, difference: &str) {
     let text = fs::read_to_string(path).unwrap();
     let lines = |is_wanted: fn(&str) -> bool| {
-        difference
-            .lines()
-            .filter(|line| is_wanted(line))
-            .map(|line| format!("{}\n", line.get(1..).unwrap_or("")))
-            .collect::<String>()
+        let wanted = difference.lines().filter(|line| is_wanted(line));
+        wanted.flat_map(|line| [line.get(1..).unwrap_or(""), "\n"]).collect::<String>()
     };
     let (before, after) = (lines(|line| !line.starts_with('+')), lines(|line| !line.starts_with('-')));
     assert_ne!(before, after);
@@ -87,6 +84,11 @@ fn an_activation_of_your_own() {
     command.args(["run", "--offline", "--locked", "--quiet", "--package", "minillm-train"]);
     if !cfg!(debug_assertions) {
         command.arg("--release");
+    }
+    // With the backends of the tests themselves, or all of Burn would be compiled again.
+    let backends: Vec<_> = minillm_infer::device::compiled().into_iter().filter(|name| *name != "flex").collect();
+    if !backends.is_empty() {
+        command.arg(format!("--features={}", backends.join(",")));
     }
     command.args(["--", "study", "study.toml", "--out", "out"]);
     command

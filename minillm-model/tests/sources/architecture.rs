@@ -48,16 +48,15 @@ fn mistakes(rows: &[(BTreeSet<String>, BTreeSet<String>)], modules: &BTreeSet<St
 #[test]
 fn the_tables_are_what_the_code_uses() {
     let document = fs_err::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
-    let mut wrong = String::new();
+    let mut wrong = Vec::new();
     for name in CRATES {
         let code = modules_of(name);
         let modules = code.keys().filter(|path| path.len() == 1).map(|path| path[0].clone()).collect();
         let graph = graphs(&code).remove(&Vec::new()).unwrap();
-        for mistake in mistakes(&rows(&document, name), &modules, &graph) {
-            wrong += &format!("\n    {name}: {mistake}");
-        }
+        let mistakes = mistakes(&rows(&document, name), &modules, &graph);
+        wrong.extend(mistakes.into_iter().map(|mistake| format!("{name}: {mistake}")));
     }
-    assert!(wrong.is_empty(), "ARCHITECTURE.md is not what the code is:{wrong}");
+    assert!(wrong.is_empty(), "ARCHITECTURE.md is not what the code is:\n    {}", wrong.join("\n    "));
 }
 
 #[test]

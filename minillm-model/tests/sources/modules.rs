@@ -65,7 +65,7 @@ pub fn graphs(modules: &BTreeMap<ModulePath, String>) -> BTreeMap<ModulePath, Gr
     for (from, code) in modules {
         for path in paths(code, &["crate::", "super::", "self::"]) {
             let Some(absolute) = absolute(from, &path) else { continue };
-            let to = definition(modules, &exports, absolute, 0);
+            let to = definition(modules, &exports, &absolute, 0);
             let shared = from.iter().zip(&to).take_while(|(a, b)| a == b).count();
             if let (Some(a), Some(b)) = (from.get(shared), to.get(shared)) {
                 let graph = graphs.entry(from[..shared].to_vec()).or_default();
@@ -114,13 +114,13 @@ fn absolute(module: &[String], path: &[String]) -> Option<ModulePath> {
 fn definition(
     modules: &BTreeMap<ModulePath, String>,
     exports: &BTreeMap<ModulePath, ModulePath>,
-    path: ModulePath,
+    path: &[String],
     followed: usize,
 ) -> ModulePath {
     let depth = (0..=path.len()).rev().find(|depth| modules.contains_key(&path[..*depth])).unwrap_or(0);
     match path.get(..=depth).and_then(|name| exports.get(name)) {
         Some(target) if followed < 8 => {
-            definition(modules, exports, [target, &path[depth + 1..]].concat(), followed + 1)
+            definition(modules, exports, &[target, &path[depth + 1..]].concat(), followed + 1)
         }
         _ => path[..depth].to_vec(),
     }

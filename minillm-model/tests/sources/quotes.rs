@@ -41,10 +41,10 @@ fn blocks(document: &str) -> Vec<Block> {
 fn mistake(block: &Block, read: &dyn Fn(&str) -> Option<String>) -> Option<String> {
     let quoted = match block.language.as_str() {
         "rust" => block.code.clone(),
-        // The lines of context: an empty one may have lost its space.
+        // The lines that are there before: an empty one may have lost its space.
         "diff" => {
             let context = block.code.lines().filter(|line| !line.starts_with('+'));
-            context.map(|line| format!("{}\n", line.strip_prefix(' ').unwrap_or(line))).collect()
+            context.flat_map(|line| [line.strip_prefix([' ', '-']).unwrap_or(line), "\n"]).collect()
         }
         _ => return None,
     };
@@ -70,16 +70,16 @@ fn documents() -> Vec<PathBuf> {
 #[test]
 fn every_quotation_is_in_its_file() {
     let read = |file: &str| fs_err::read_to_string(root().join(Path::new(file))).ok();
-    let (mut mistakes, mut count) = (String::new(), 0);
+    let (mut mistakes, mut count) = (Vec::new(), 0);
     for path in documents() {
         for block in blocks(&fs_err::read_to_string(&path).unwrap()) {
             count += usize::from(block.file.is_some());
             if let Some(mistake) = mistake(&block, &read) {
-                mistakes += &format!("\n{}:{} {mistake}", path.display(), block.line);
+                mistakes.push(format!("{}:{} {mistake}", path.display(), block.line));
             }
         }
     }
-    assert!(mistakes.is_empty(), "{mistakes}");
+    assert!(mistakes.is_empty(), "{}", mistakes.join("\n"));
     assert!(count >= 20, "{count} quotations");
 }
 
