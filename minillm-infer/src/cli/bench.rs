@@ -24,10 +24,10 @@ pub struct Args {
     /// A model directory, a .gguf file, a checkpoint, or a run (its best checkpoint)
     model: PathBuf,
     /// Tokens of the prompt
-    #[arg(long, value_name = "N", default_value = "64")]
+    #[arg(long, value_name = "N", default_value = "64", allow_negative_numbers = true)]
     prompt_tokens: NonZeroUsize,
     /// Tokens generated after it
-    #[arg(long, value_name = "N", default_value = "64")]
+    #[arg(long, value_name = "N", default_value = "64", allow_negative_numbers = true)]
     new_tokens: NonZeroUsize,
     /// How the matrices are kept in memory
     #[arg(long, value_name = "TYPE", default_value = "f32")]

@@ -23,7 +23,7 @@ pub struct Args {
     /// The other one
     b: PathBuf,
     /// The largest difference of a logit that passes
-    #[arg(long, value_name = "T", default_value_t = 1e-4)]
+    #[arg(long, value_name = "T", default_value_t = 1e-4, allow_negative_numbers = true)]
     tolerance: f32,
     /// What to compute on: auto, or a name from `minillm-train devices`
     #[arg(long, value_name = "D", default_value = "auto")]

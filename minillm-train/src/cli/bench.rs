@@ -30,16 +30,16 @@ pub struct Args {
     /// A configuration file, as in configs/
     config: PathBuf,
     /// Change a key of the file; may be given several times. `model.vocab_size` is needed, as there is no tokenizer
-    #[arg(long, value_name = "KEY=VALUE")]
+    #[arg(long, value_name = "KEY=VALUE", allow_hyphen_values = true)]
     set: Vec<String>,
     /// What to compute on: auto, or a name from `minillm-train devices`
     #[arg(long, value_name = "D", default_value = "auto")]
     device: String,
     /// Measured steps
-    #[arg(long, value_name = "N", default_value = "50")]
+    #[arg(long, value_name = "N", default_value = "50", allow_negative_numbers = true)]
     steps: NonZeroUsize,
     /// Steps before measuring: the first ones compile kernels and fill caches
-    #[arg(long, value_name = "N", default_value_t = 5)]
+    #[arg(long, value_name = "N", default_value_t = 5, allow_negative_numbers = true)]
     warmup: usize,
     /// Measure with the layers as written, then with one fast form after the other added (see `train.kernels`)
     #[arg(long)]

@@ -32,13 +32,13 @@ pub struct Args {
     /// A configuration file, as in configs/
     config: PathBuf,
     /// Change a key of the file; may be given several times
-    #[arg(long, value_name = "KEY=VALUE")]
+    #[arg(long, value_name = "KEY=VALUE", allow_hyphen_values = true)]
     set: Vec<String>,
     /// What to compute on: auto, or a name from `minillm-train devices`
     #[arg(long, value_name = "D", default_value = "auto")]
     device: String,
     /// Memory to fit into, in gigabytes [default: what is free now, where the system tells]
-    #[arg(long, value_name = "GB")]
+    #[arg(long, value_name = "GB", allow_negative_numbers = true)]
     memory: Option<f64>,
     /// Print one JSON object
     #[arg(long)]
