@@ -10,13 +10,17 @@ use minillm_train::data::token_file::{Identity, TokenFile};
 /// Of the sound file that the fuzzer starts from.
 const IDENTITY: Identity =
     Identity { text: [1; 32], tokenizer: [2; 32], validation_fraction: 0.1, part: Part::Training };
+const VOCABULARY: usize = 100;
 const HEADER_BYTES: usize = 136;
 
 fn read(bytes: &[u8]) {
     let path = IDENTITY.path(directory());
     let name = path.file_name().and_then(|name| name.to_str()).expect("the name is UTF-8");
-    if let Ok(tokens) = TokenFile::open(&file(name, bytes), &IDENTITY) {
-        tokens.copy(0..tokens.len(), &mut Vec::new());
+    if let Ok(tokens) = TokenFile::open(&file(name, bytes), &IDENTITY, VOCABULARY) {
+        let mut ids = Vec::new();
+        if tokens.copy(0..tokens.len(), &mut ids).is_ok() {
+            assert!(ids.iter().all(|&id| (0..VOCABULARY as i32).contains(&id)));
+        }
         assert!(tokens.document_starts().all(|start| start <= tokens.len()));
     }
 }

@@ -74,8 +74,6 @@ pub struct DeviceLimits {
     /// Types to one number of which several threads can add at once: `f32`, `i32`.
     pub atomic_add: Option<Vec<String>>,
 }
-/// The former name of [`DeviceLimits`].
-pub type Limits = DeviceLimits;
 
 impl DeviceInfo {
     /// Asks the device. Opens it.

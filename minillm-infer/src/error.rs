@@ -1,5 +1,7 @@
 //! What can go wrong between a model directory and its text.
 
+use std::path::PathBuf;
+
 use minillm_model::error::io_hint;
 
 /// Result with this crate's [`Error`].
@@ -28,6 +30,17 @@ pub enum Error {
     #[error("{problem}")]
     Request {
         /// What is wrong, naming the option.
+        problem: String,
+        /// What to do about it.
+        hint: String,
+    },
+
+    /// A file that is not the text it should be.
+    #[error("`{}`: {problem}", path.display())]
+    Text {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
         problem: String,
         /// What to do about it.
         hint: String,
@@ -70,7 +83,7 @@ impl Error {
             Self::Differ { .. } => {
                 "see in which of the two the tokenizer, the configuration or the weights were changed"
             }
-            Self::Device { hint, .. } | Self::Request { hint, .. } => hint,
+            Self::Device { hint, .. } | Self::Request { hint, .. } | Self::Text { hint, .. } => hint,
         };
         (!hint.is_empty()).then_some(hint)
     }

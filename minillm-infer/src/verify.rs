@@ -78,18 +78,18 @@ pub fn compare(a: &Checkpoint, b: &Checkpoint, device: &Device) -> Result<Compar
     }
     let context = a.config.context().min(b.config.context());
     let prompt = fixed_prompt(vocab_size, context);
-    let models = [a, b].map(|checkpoint| (checkpoint.model.clone().for_generation(), &checkpoint.config));
-    let [ours, theirs] = models.each_ref().map(|(model, config)| logits(model, config, device, &prompt));
-    let (ours, theirs) = (ours?, theirs?);
+    let count = GREEDY_TOKENS.min(context - prompt.len());
+    // One model after the other: on a CPU, a model that lies as in training is copied for this.
+    let says = |checkpoint: &Checkpoint| -> Result<(Vec<f32>, Vec<u32>)> {
+        let (model, config) = (checkpoint.model.clone().for_generation(), &checkpoint.config);
+        let logits = logits(&model, config, device, &prompt)?;
+        let sampling = Sampling { temperature: 0.0, ..Sampling::default() };
+        let greedy = Tokens::new(&model, config, device, &prompt, count, &sampling)?.collect::<Result<_>>()?;
+        Ok((logits, greedy))
+    };
+    let ((ours, greedy_a), (theirs, greedy_b)) = (says(a)?, says(b)?);
     let difference = |(a, b): (&f32, &f32)| (a - b).abs();
     let largest = ours.iter().zip(&theirs).map(difference).fold(0.0, f32::max);
-
-    let count = GREEDY_TOKENS.min(context - prompt.len());
-    let [greedy_a, greedy_b] = models.each_ref().map(|(model, config)| -> Result<Vec<u32>> {
-        let sampling = Sampling { temperature: 0.0, ..Sampling::default() };
-        Tokens::new(model, config, device, &prompt, count, &sampling)?.collect()
-    });
-    let (greedy_a, greedy_b) = (greedy_a?, greedy_b?);
     let greedy_equal = greedy_a.iter().zip(&greedy_b).take_while(|(a, b)| a == b).count();
     let (mut texts_equal, mut texts) = (None, 0);
     if let (Some(a), Some(b)) = (&a.tokenizer, &b.tokenizer) {

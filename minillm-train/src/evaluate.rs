@@ -5,6 +5,7 @@ use minillm_infer::score::{Score, Window, window_nats};
 use minillm_model::decoder::LanguageModel;
 
 use crate::data::{Batch, ValidationData};
+use crate::error::Result;
 use crate::workers::Workers;
 
 /// The validation split's score, and for `tales` what a perfect model's would be.
@@ -30,13 +31,15 @@ pub fn evaluate(
     workers: &Workers,
     validation: &ValidationData,
     rows: usize,
-) -> Evaluation {
+) -> Result<Evaluation> {
     let rows_each = rows.div_ceil(workers.count());
-    let nats = workers.map(validation.batches(rows_each), |batch: Batch| {
+    let nats = workers.map(validation.batches(rows_each), |batch: Result<Batch>| -> Result<f64> {
+        let batch = batch?;
         let window = Window { inputs: &batch.inputs, targets: &batch.targets, rows: batch.rows };
-        window_nats(model, device, window)
+        Ok(window_nats(model, device, window)?)
     });
+    let nats = nats.into_iter().sum::<Result<f64>>()?;
     let tokens = validation.scored_tokens();
-    let score = Score { nats: nats.into_iter().sum(), tokens, bytes: validation.bytes() };
-    Evaluation { score, floor: validation.floor_nats().map(|floor| floor / tokens as f64) }
+    let score = Score { nats, tokens, bytes: validation.bytes() };
+    Ok(Evaluation { score, floor: validation.floor_nats().map(|floor| floor / tokens as f64) })
 }

@@ -15,6 +15,7 @@ pub mod data;
 pub mod doctor;
 pub mod error;
 pub mod evaluate;
+pub mod file_lock;
 pub mod gradients;
 pub mod interrupt;
 pub mod metrics;

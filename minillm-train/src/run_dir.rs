@@ -11,7 +11,6 @@
 //!
 //! How a checkpoint gets there whole, and what a killed trainer leaves behind, is in [`publish`](crate::publish).
 
-use std::fs::TryLockError;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -23,6 +22,7 @@ use minillm_model::checkpoint::manifest::MANIFEST_FILE;
 use minillm_model::error::with_causes;
 
 use crate::error::{Error, Result};
+use crate::file_lock::FileLock;
 
 /// The resolved configuration of the run.
 pub const CONFIG_FILE: &str = "config.toml";
@@ -60,7 +60,7 @@ pub enum OpenMode {
 pub struct RunDir {
     path: PathBuf,
     disk: Arc<dyn Disk>,
-    _lock: fs::File,
+    _lock: FileLock,
 }
 
 impl RunDir {
@@ -214,29 +214,18 @@ fn check_mode(path: &Path, mode: OpenMode, is_known: bool) -> Result<()> {
     }
 }
 
-/// Takes the lock for as long as the file stays open.
-fn lock(path: &Path) -> Result<fs::File> {
-    let file = fs::OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(path.join(LOCK_FILE))
-        .map_err(|error| unusable(path, &error))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(Error::Run {
-            path: path.to_owned(),
-            problem: "is in use by another trainer".to_owned(),
-            hint: "wait until it has finished, or choose another --out".to_owned(),
-        }),
-        // Some network and cloud drives have no locks; training there must still be possible.
-        Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => {
-            tracing::warn!("`{}`: this drive has no file locks; start no second trainer there", path.display());
-            Ok(file)
-        }
-        Err(TryLockError::Error(error)) => Err(unusable(path, &error)),
+/// Takes the directory for this trainer.
+fn lock(path: &Path) -> Result<FileLock> {
+    let lock = FileLock::try_take(&path.join(LOCK_FILE)).map_err(|error| unusable(path, &error))?;
+    let lock = lock.ok_or_else(|| Error::Run {
+        path: path.to_owned(),
+        problem: "is in use by another trainer".to_owned(),
+        hint: "wait until it has finished, or choose another --out".to_owned(),
+    })?;
+    if !lock.is_held() {
+        tracing::warn!("`{}`: this drive has no file locks; start no second trainer there", path.display());
     }
+    Ok(lock)
 }
 
 fn unusable(path: &Path, error: &io::Error) -> Error {

@@ -4,6 +4,7 @@
 //! divided by that common count, so that the gradients add up to those of one large batch, however it is split and
 //! however unevenly the padding falls.
 
+use std::fmt::Display;
 use std::ops::Range;
 
 use burn::module::Module;
@@ -131,10 +132,7 @@ pub fn train_step(
     // 2. Read loss and norm in one transfer: the only time the device is waited for.
     let loss = Tensor::cat(losses, 0).sum();
     let read = Tensor::cat(vec![loss, gradients.norm(model.compute())], 0).try_into_vec_as::<f32>();
-    let (loss, grad_norm) = match read.as_deref() {
-        Ok(&[loss, grad_norm]) => (f64::from(loss), f64::from(grad_norm)),
-        _ => (f64::NAN, f64::NAN), // the device failed: as good as not finite
-    };
+    let (loss, grad_norm) = loss_and_norm(&read, options.step)?;
     let not_finite = |what: String| Err(Error::NotFinite { step: options.step, what });
     let loss = if divide_late { loss / scored as f64 } else { loss };
     if !loss.is_finite() {
@@ -156,6 +154,16 @@ pub fn train_step(
     let grad_factor = if is_too_long { options.grad_clip / grad_norm } else { 1.0 };
     let model = optimizer.step(model, gradients, grad_factor, options.learning_rate, workers);
     Ok((model, StepResult { loss, grad_norm, skipped: false }))
+}
+
+/// The loss and the gradients' norm as they were read from the device.
+fn loss_and_norm(read: &Result<Vec<f32>, impl Display>, step: usize) -> Result<(f64, f64)> {
+    let problem = match read.as_deref() {
+        Ok(&[loss, grad_norm]) => return Ok((f64::from(loss), f64::from(grad_norm))),
+        Ok(other) => format!("it gave {} numbers for a loss and a norm", other.len()),
+        Err(error) => error.to_string(),
+    };
+    Err(Error::Device { step, problem })
 }
 
 /// Cuts rows into as many ranges as there are workers, or fewer.
@@ -190,4 +198,17 @@ fn forward_backward(
     let loss = loss_of(model, hidden);
     let gradients = Gradients::collect(model, loss.backward());
     (loss.inner(), gradients)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_that_failed_is_no_loss_that_is_not_finite() {
+        assert_eq!(loss_and_norm(&Ok::<_, String>(vec![0.5, 2.0]), 7).unwrap(), (0.5, 2.0));
+        let error = loss_and_norm(&Err("the device is lost"), 7).unwrap_err();
+        assert_eq!(error.to_string(), "the device failed before the end of step 7: the device is lost");
+        assert!(matches!(loss_and_norm(&Ok::<_, String>(vec![0.5]), 7), Err(Error::Device { step: 7, .. })));
+    }
 }

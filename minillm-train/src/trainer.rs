@@ -209,13 +209,12 @@ impl Trainer {
     /// where they lie.
     fn step(mut self, options: &StepOptions) -> Result<(Self, StepResult)> {
         let batch = self.corpus.train.batch(self.state.step)?;
-        let (model, result) =
-            train_step(self.model, &mut self.optimizer, &batch, &self.device, &self.workers, options)?;
+        let taken = train_step(self.model, &mut self.optimizer, &batch, &self.device, &self.workers, options);
+        // First of all: what a device that failed computed is often not finite, and then not by the learning rate's fault.
+        device_works(self.state.step + 1)?;
+        let (model, result) = taken?;
         let tokens = self.state.tokens + if result.skipped { 0 } else { batch.predicted() as u64 };
         let mut state = State { step: self.state.step + 1, tokens, ..self.state };
-        if let Some(problem) = failures::first() {
-            return Err(Error::Device { step: state.step, problem });
-        }
         if self.config.train.skip_spikes || result.skipped {
             state.spikes.note(state.step, result.loss, result.grad_norm, result.skipped)?;
         }
@@ -248,6 +247,8 @@ impl Trainer {
         let device = self.device.clone().without_autodiff();
         let rows = self.config.train.micro_batch_size();
         let evaluation = evaluate(&model, &device, &self.workers, &self.corpus.validation, rows);
+        device_works(self.state.step)?;
+        let evaluation = evaluation?;
         let loss = evaluation.score.nats_per_token();
         if !loss.is_finite() {
             return Err(Error::NotFinite { step: self.state.step, what: "the validation loss".to_owned() });
@@ -313,4 +314,9 @@ impl Trainer {
             checkpoint::save(disk, directory, parts)
         })
     }
+}
+
+/// That the device's own thread reported no failure up to the end of `step`.
+fn device_works(step: usize) -> Result<()> {
+    failures::first().map_or(Ok(()), |problem| Err(Error::Device { step, problem }))
 }

@@ -23,10 +23,10 @@ pub struct Args {
     #[command(flatten)]
     model: ModelArgs,
     /// Tokens of the prompt
-    #[arg(long, value_name = "N", default_value = "64")]
+    #[arg(long, value_name = "N", default_value = "64", allow_negative_numbers = true)]
     prompt_tokens: NonZeroUsize,
     /// Tokens generated after it
-    #[arg(long, value_name = "N", default_value = "64")]
+    #[arg(long, value_name = "N", default_value = "64", allow_negative_numbers = true)]
     new_tokens: NonZeroUsize,
     #[command(flatten)]
     weights: WeightsArgs,

@@ -31,10 +31,10 @@ pub struct Args {
     #[arg(long, value_name = "TYPE", default_value = "f32", value_parser = encoding)]
     dtype: Encoding,
     /// What the model is called [default: the name of the run or directory]
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", allow_hyphen_values = true)]
     name: Option<String>,
     /// Cut a directory's weights into files of at most this size: 500MB, 2GB
-    #[arg(long, value_name = "SIZE", value_parser = bytes)]
+    #[arg(long, value_name = "SIZE", value_parser = bytes, allow_hyphen_values = true)]
     max_shard_size: Option<u64>,
 }
 

@@ -30,10 +30,10 @@ pub struct Args {
     #[command(flatten)]
     model: ModelArgs,
     /// The text to follow through the model
-    #[arg(long, value_name = "TEXT", conflicts_with = "prompt_ids")]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true, conflicts_with = "prompt_ids")]
     prompt: Option<String>,
     /// The text as token ids, separated by commas
-    #[arg(long, value_name = "IDS", value_delimiter = ',')]
+    #[arg(long, value_name = "IDS", value_delimiter = ',', allow_hyphen_values = true)]
     prompt_ids: Option<Vec<u32>>,
     /// The page to write; needs a prompt [default: inspect.html]
     #[arg(long, value_name = "REPORT.html")]

@@ -15,7 +15,7 @@ pub struct Args {
     #[command(flatten)]
     model: ModelArgs,
     /// Token ids, separated by commas
-    #[arg(long, value_name = "IDS", value_delimiter = ',', required = true)]
+    #[arg(long, value_name = "IDS", value_delimiter = ',', required = true, allow_hyphen_values = true)]
     ids: Vec<u32>,
     /// The file to write
     #[arg(long, value_name = "FILE.safetensors")]

@@ -59,3 +59,24 @@ pub fn main() -> ExitCode {
 fn io_error(action: &'static str, what: &'static str) -> impl FnOnce(std::io::Error) -> Error {
     move |source| Error::Io { action, what, source }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    /// Values that are looked up, and paths, which can be written as `./-name`.
+    const BEGIN_OTHERWISE: [&str; 6] = ["D", "TYPE", "FORMAT", "PATH", "REPORT.html", "FILE.safetensors"];
+
+    #[test]
+    fn text_and_numbers_may_begin_with_a_dash() {
+        for verb in Cli::command().get_subcommands() {
+            for option in verb.get_opts().filter(|option| option.get_action().takes_values()) {
+                let name = option.get_value_names().and_then(<[_]>::first).map(ToString::to_string).unwrap_or_default();
+                let may = option.is_allow_hyphen_values_set() || option.is_allow_negative_numbers_set();
+                assert!(may || BEGIN_OTHERWISE.contains(&&*name), "{} --{} {name}", verb.get_name(), option.get_id());
+            }
+        }
+    }
+}

@@ -22,7 +22,7 @@ pub struct Args {
     /// The other one
     b: PathBuf,
     /// The largest difference of a logit that passes
-    #[arg(long, value_name = "T", default_value_t = 1e-4)]
+    #[arg(long, value_name = "T", default_value_t = 1e-4, allow_negative_numbers = true)]
     tolerance: f32,
     #[command(flatten)]
     device: DeviceArgs,

@@ -156,6 +156,11 @@ impl Tokenizer {
         self.end_of_text
     }
 
+    /// Whether each character is a token, wherever a text is cut: a character tokenizer made here.
+    pub fn is_character_level(&self) -> bool {
+        self.characters.is_some()
+    }
+
     /// Token ids of `text`, with nothing added. As everywhere with this file format, a special token that the text spells
     /// out becomes that token. A character that a character vocabulary lacks is an error that names it.
     ///

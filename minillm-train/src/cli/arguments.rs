@@ -13,7 +13,7 @@ pub struct ConfigArgs {
     #[arg(value_name = "CONFIG")]
     pub path: PathBuf,
     /// Change a key of the file, `--set train.max_steps=500`; may be given several times
-    #[arg(long, value_name = "KEY=VALUE")]
+    #[arg(long, value_name = "KEY=VALUE", allow_hyphen_values = true)]
     set: Vec<String>,
 }
 

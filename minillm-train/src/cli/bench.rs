@@ -35,10 +35,10 @@ pub struct Args {
     #[command(flatten)]
     device: DeviceArgs,
     /// Measured steps
-    #[arg(long, value_name = "N", default_value = "50")]
+    #[arg(long, value_name = "N", default_value = "50", allow_negative_numbers = true)]
     steps: NonZeroUsize,
     /// Steps before measuring: the first ones compile kernels and fill caches
-    #[arg(long, value_name = "N", default_value_t = 5)]
+    #[arg(long, value_name = "N", default_value_t = 5, allow_negative_numbers = true)]
     warmup: usize,
     /// Measure with the layers as written, then with one fast form after the other added (see `train.kernels`)
     #[arg(long)]

@@ -36,7 +36,7 @@ pub struct Args {
     #[command(flatten)]
     device: DeviceArgs,
     /// Memory to fit into, in gigabytes [default: what is free now, where the system tells]
-    #[arg(long, value_name = "GB")]
+    #[arg(long, value_name = "GB", allow_negative_numbers = true)]
     memory: Option<f64>,
     #[command(flatten)]
     output: JsonArgs,

@@ -41,7 +41,7 @@ pub struct Args {
     #[arg(long)]
     full: bool,
     /// Change a key of the base, for every variant; may be given several times
-    #[arg(long, value_name = "KEY=VALUE")]
+    #[arg(long, value_name = "KEY=VALUE", allow_hyphen_values = true)]
     set: Vec<String>,
 }
 

@@ -16,10 +16,10 @@ pub struct Args {
     /// The run's directory, with its study-run.json
     run: PathBuf,
     /// What to compute on
-    #[arg(long)]
+    #[arg(long, value_name = "D")]
     device: String,
     /// What the bar is called
-    #[arg(long)]
+    #[arg(long, allow_hyphen_values = true)]
     label: String,
 }
 

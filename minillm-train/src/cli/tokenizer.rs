@@ -18,7 +18,7 @@ pub struct Args {
     #[arg(long, value_name = "FILE", required = true, num_args = 1..)]
     input: Vec<PathBuf>,
     /// How many tokens, the 256 bytes and the end-of-text token included
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     vocab_size: usize,
     /// The file to write
     #[arg(long, value_name = "tokenizer.json")]

@@ -5,8 +5,11 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Instant;
 
+use minillm_infer::export::blocking_switches;
 use minillm_infer::output::note;
 use minillm_model::checkpoint::durable::System;
+use minillm_model::checkpoint::family::Family;
+use minillm_model::config::ModelConfig;
 use minillm_model::stats;
 use minillm_model::tokenizer::Tokenizer;
 use minillm_train::doctor;
@@ -66,12 +69,34 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     // From here on there is something to save. Before, Ctrl-C just ends the program.
     let interrupt = Interrupt::install()?;
 
+    if let Some(warning) = only_read_here(trainer.model_config()) {
+        tracing::warn!("{warning}");
+    }
     let parameters = stats::parameters(trainer.model_config()).total();
     let prompt = suggested_prompt(trainer.tokenizer());
     note(format_args!("{parameters} parameters on {} ({}), run in {}", found.name, found.description, out.display()));
     let outcome = trainer.run(&interrupt)?;
     summarise(&outcome, &out, prompt, start);
     Ok(outcome.interrupted.map_or(ExitCode::SUCCESS, |signal| ExitCode::from(signal.exit_code())))
+}
+
+/// What to say before the first step of a model that no other program would read.
+fn only_read_here(config: &ModelConfig) -> Option<String> {
+    if Family::of(config) != Family::MiniLlm {
+        return None;
+    }
+    let (nearest, fields) = Family::nearest(config);
+    let (_, class) = nearest.names();
+    let fields: Vec<_> = fields.iter().map(|field| format!("`model.{field}`")).collect();
+    let way = if blocking_switches(config).is_empty() {
+        format!("; `minillm-infer export --to hf` makes it a {class}")
+    } else {
+        String::new()
+    };
+    let fields = fields.join(", ");
+    Some(format!(
+        "only MiniLLM will read the checkpoints: {class}, the nearest class of transformers, has another {fields}{way}"
+    ))
 }
 
 fn default_out(config: &Path) -> PathBuf {
@@ -111,4 +136,29 @@ fn summarise(outcome: &Outcome, out: &Path, prompt: &str, start: Instant) {
 /// A beginning that the model has letters for.
 fn suggested_prompt(tokenizer: &Tokenizer) -> &'static str {
     ["Once upon a time", "The ", "a"].into_iter().find(|prompt| tokenizer.encode(prompt).is_ok()).unwrap_or("...")
+}
+
+#[cfg(test)]
+mod tests {
+    use minillm_model::config::{ModelOptions, Preset};
+
+    use super::*;
+
+    fn warning(options: ModelOptions) -> Option<String> {
+        only_read_here(&options.resolve(64, 32))
+    }
+
+    #[test]
+    fn a_model_that_no_other_program_reads_is_named_with_its_field() {
+        for preset in [Preset::Llama, Preset::Qwen3, Preset::Gpt2] {
+            assert_eq!(warning(ModelOptions { preset, ..ModelOptions::default() }), None);
+        }
+        let llama = ModelOptions { preset: Preset::Llama, ..ModelOptions::default() };
+        let text = warning(ModelOptions { mlp: Some(minillm_model::config::Mlp::Relu2), ..llama.clone() }).unwrap();
+        assert!(text.contains("LlamaForCausalLM") && text.ends_with("has another `model.mlp`"), "{text}");
+        // nanoGPT's bias = False: an export adds zeros.
+        let bare = ModelOptions { preset: Preset::Gpt2, mlp_bias: Some(false), ..ModelOptions::default() };
+        let text = warning(bare).unwrap();
+        assert!(text.contains("`model.mlp_bias`; `minillm-infer export --to hf` makes it a GPT2LMHeadModel"), "{text}");
+    }
 }

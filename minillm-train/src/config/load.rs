@@ -3,11 +3,13 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use minillm_infer::text_files::wide_encoding;
 use toml::de::{DeTable, DeValue};
 use toml::{Table, Value};
 
 use super::RunConfig;
-use super::keys::{nearest, nearest_section, sections};
+use super::errors::{config_error, did_you_mean, section_names};
+use super::keys::{nearest_section, sections};
 use super::overrides;
 use crate::data::TokenizerConfig;
 use crate::error::{Error, Result};
@@ -23,18 +25,7 @@ impl RunConfig {
     /// [`Error::Config`] for a file that cannot be read or is not TOML, an unknown key, a value of the wrong type or
     /// out of range, naming the file and line (or `--set`), the key, and what to write instead.
     pub fn load(path: &Path, overrides: &[String]) -> Result<Self> {
-        let text = fs_err::read_to_string(path).map_err(|error| {
-            let (problem, hint) = match error.kind() {
-                std::io::ErrorKind::NotFound => {
-                    ("does not exist".to_owned(), "give the path of a file such as configs/quickstart.toml")
-                }
-                std::io::ErrorKind::InvalidData => ("is not UTF-8 text".to_owned(), "a configuration is a TOML file"),
-                _ => (format!("cannot be read: {error}"), "give the path of a file such as configs/quickstart.toml"),
-            };
-            // The origin is the command's argument.
-            config_error("CONFIG", &path.display().to_string(), problem, hint)
-        })?;
-        Self::parse(&text, path, overrides)
+        Self::parse(&read_toml(path, "CONFIG", "configs/quickstart.toml")?, path, overrides)
     }
 
     /// [`RunConfig::load`] for text that is already read; `path` is only named in errors.
@@ -67,8 +58,21 @@ impl RunConfig {
     }
 }
 
-pub(super) fn config_error(origin: &str, field: &str, problem: impl Into<String>, hint: impl Into<String>) -> Error {
-    Error::Config { origin: origin.to_owned(), field: field.to_owned(), problem: problem.into(), hint: hint.into() }
+/// The text of a TOML file that was given as the command's `argument`; `example` is one that is there.
+pub(crate) fn read_toml(path: &Path, argument: &str, example: &str) -> Result<String> {
+    let refuse = |problem, hint: &str| Err(config_error(argument, &path.display().to_string(), problem, hint));
+    let hint = format!("give the path of a file such as {example}");
+    let bytes = match fs_err::read(path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return refuse("does not exist".to_owned(), &hint);
+        }
+        Err(error) => return refuse(format!("cannot be read: {error}"), &hint),
+    };
+    if let Some(encoding) = wide_encoding(&bytes) {
+        return refuse(format!("is {encoding} text, not UTF-8"), "save it as UTF-8 in your editor");
+    }
+    String::from_utf8(bytes).or_else(|_| refuse("is not UTF-8 text".to_owned(), "the file must be TOML"))
 }
 
 /// Where values come from, so that an error can say so.
@@ -142,23 +146,6 @@ impl Source<'_> {
         }
         Ok(())
     }
-}
-
-/// What to write instead of an unknown key.
-pub(crate) fn did_you_mean(key: &str) -> String {
-    let candidates: Vec<_> = nearest(key).iter().map(|key| format!("`{key}`")).collect();
-    if !candidates.is_empty() {
-        return format!("did you mean {}?", candidates.join(" or "));
-    }
-    let section = key.split('.').next().unwrap_or_default();
-    match sections().iter().find(|(name, _)| *name == section) {
-        Some((_, fields)) => format!("the keys of [{section}] are {}", fields.join(", ")),
-        None => format!("the sections are {}", section_names()),
-    }
-}
-
-fn section_names() -> String {
-    sections().map(|(name, _)| name).join(", ")
 }
 
 /// Where a dotted key stands in a parsed file, as a byte offset.
@@ -314,7 +301,11 @@ mod tests {
         assert_eq!(error.to_string(), format!("CONFIG: `{}` does not exist", path.display()));
         assert_eq!(error.exit_code(), 2);
         fs_err::write(&path, [0xff, 0xfe]).unwrap();
+        assert!(RunConfig::load(&path, &[]).unwrap_err().to_string().ends_with("is UTF-16 text, not UTF-8"));
+        fs_err::write(&path, b"seed = 1 # caf\xe9\n").unwrap();
         assert!(RunConfig::load(&path, &[]).unwrap_err().to_string().ends_with("is not UTF-8 text"));
+        fs_err::write(&path, "\u{feff}seed = 5\n").unwrap();
+        assert_eq!(RunConfig::load(&path, &[]).unwrap().seed, 5, "a byte order mark is no key");
         assert!(RunConfig::load(folder.path(), &[]).is_err());
     }
 }

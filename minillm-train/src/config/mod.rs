@@ -4,9 +4,10 @@
 //! `--set section.key=value` over it, fills in what follows from other fields and checks the whole. What it returns is
 //! also what the run directory's `config.toml` holds, so a run can be repeated from its own directory.
 //!
-//! Reading is in `load`, `--set` in `overrides`, names and suggestions in `keys`, ranges in `validate`, and what may
-//! change when a run is resumed in `resume`.
+//! Reading is in `load`, `--set` in `overrides`, names and suggestions in `keys` and `errors`, ranges in `validate`, and
+//! what may change when a run is resumed in `resume`.
 
+pub(crate) mod errors;
 pub(crate) mod keys;
 pub(crate) mod load;
 mod overrides;

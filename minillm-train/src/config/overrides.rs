@@ -2,8 +2,8 @@
 
 use toml::{Table, Value};
 
+use super::errors::{config_error, did_you_mean};
 use super::keys::{keys, nearest, sections};
-use super::load::{config_error, did_you_mean};
 use crate::error::Result;
 
 /// Splits `section.key=value` and reads the value. The key must be one that a file may hold.

@@ -3,8 +3,12 @@
 use minillm_model::config::ModelOptions;
 
 use super::RunConfig;
+use super::errors::config_error;
 use crate::error::{Error, Result};
 use crate::schedule::ScheduleKind;
+
+/// Which file or `--set` a value came from is not known here.
+const ORIGIN: &str = "configuration";
 
 impl RunConfig {
     /// Checks every range, and every field against those it must fit.
@@ -72,10 +76,10 @@ impl RunConfig {
             minillm_model::error::Error::InvalidConfig { field: "max_position_embeddings", problem, hint }
                 if self.model.max_position_embeddings.is_none() =>
             {
-                config_error("train.context", problem, hint)
+                config_error(ORIGIN, "train.context", problem, hint)
             }
             minillm_model::error::Error::InvalidConfig { field, problem, hint } => {
-                config_error(&format!("model.{field}"), problem, hint)
+                config_error(ORIGIN, &format!("model.{field}"), problem, hint)
             }
             other => Error::Model(other),
         })?;
@@ -141,16 +145,7 @@ fn is(value: impl std::fmt::Display) -> String {
 }
 
 fn require(good: bool, field: &str, problem: impl Into<String>, hint: &str) -> Result<()> {
-    if good { Ok(()) } else { Err(config_error(field, problem, hint)) }
-}
-
-fn config_error(field: &str, problem: impl Into<String>, hint: impl Into<String>) -> Error {
-    Error::Config {
-        origin: "configuration".to_owned(),
-        field: field.to_owned(),
-        problem: problem.into(),
-        hint: hint.into(),
-    }
+    if good { Ok(()) } else { Err(config_error(ORIGIN, field, problem, hint)) }
 }
 
 #[cfg(test)]

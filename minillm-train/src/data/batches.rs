@@ -3,40 +3,13 @@
 use minillm_model::tokenizer::Tokenizer;
 
 use super::Shape;
+use super::batch::Batch;
 use super::config::Order;
 use super::random::{Permutation, crop};
 use super::rows::{Rows, Tokens, push_row};
 use super::tale_stream;
 use super::token_file::{Counts, TokenFile};
 use crate::error::Result;
-
-/// The target of a position that is padding: no loss is computed there.
-pub const IGNORED: i32 = -1;
-
-/// Rows of token ids with what follows each of them.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Batch {
-    /// Token ids, `[rows, context]` row by row.
-    pub inputs: Vec<i32>,
-    /// The token after each input, or [`IGNORED`]; the same shape.
-    pub targets: Vec<i32>,
-    /// Sequences.
-    pub rows: usize,
-    /// Tokens in each.
-    pub context: usize,
-}
-
-impl Batch {
-    fn with_capacity(rows: usize, context: usize) -> Self {
-        let capacity = rows * context;
-        Self { inputs: Vec::with_capacity(capacity), targets: Vec::with_capacity(capacity), rows: 0, context }
-    }
-
-    /// Positions that are predicted, padding excluded.
-    pub fn predicted(&self) -> usize {
-        self.targets.iter().filter(|&&target| target != IGNORED).count()
-    }
-}
 
 /// What the model learns from: a batch for every step, a pure function of (seed, step).
 #[derive(Debug)]
@@ -80,7 +53,8 @@ impl TrainingData {
 
     /// The `batch_size` rows of step `step`, counted from 0.
     ///
-    /// Fails only for tales, if the tokenizer (made for another text) has no token for a character of theirs.
+    /// Fails if the token file is damaged, and for tales if the tokenizer (made for another text) has no token for a
+    /// character of theirs.
     pub fn batch(&self, step: usize) -> Result<Batch> {
         let Shape { context, batch_size, seed } = self.shape;
         let mut batch = Batch::with_capacity(batch_size, context);
@@ -90,16 +64,16 @@ impl TrainingData {
             match &self.kind {
                 Kind::Random(tokens) => {
                     let first = 1 + crop(seed, step as u64, row, tokens.len() - context as u64);
-                    push_row(&mut batch, tokens, first..first + context as u64, self.end_of_text);
+                    push_row(&mut batch, tokens, first..first + context as u64, self.end_of_text)?;
                 }
                 Kind::Epochs(tokens, rows) => {
                     let (epoch, place) = (number / rows.len(), number % rows.len());
                     let row = Permutation::new(seed, epoch, rows.len()).at(place);
-                    push_row(&mut batch, tokens, rows.targets(row), self.end_of_text);
+                    push_row(&mut batch, tokens, rows.targets(row), self.end_of_text)?;
                 }
                 Kind::Tales(tokenizer) => {
                     let (ids, targets) = tale_stream::training_row(tokenizer, seed, number, context)?;
-                    push_row(&mut batch, &Tokens::Memory(ids), targets, self.end_of_text);
+                    push_row(&mut batch, &Tokens::Memory(ids), targets, self.end_of_text)?;
                 }
             }
         }
@@ -162,15 +136,15 @@ impl ValidationData {
         })
     }
 
-    /// Everything there is to score, `rows` rows at a time; the last batch may have fewer.
-    pub fn batches(&self, rows: usize) -> impl Iterator<Item = Batch> {
+    /// Everything there is to score, `rows` rows at a time; the last batch may have fewer. Fails if the token file is damaged.
+    pub fn batches(&self, rows: usize) -> impl Iterator<Item = Result<Batch>> {
         let rows = rows.max(1) as u64;
         (0..self.rows.len().div_ceil(rows)).map(move |index| {
             let mut batch = Batch::with_capacity(rows as usize, self.context);
             for row in index * rows..((index + 1) * rows).min(self.rows.len()) {
-                push_row(&mut batch, &self.tokens, self.rows.targets(row), self.end_of_text);
+                push_row(&mut batch, &self.tokens, self.rows.targets(row), self.end_of_text)?;
             }
-            batch
+            Ok(batch)
         })
     }
 
@@ -194,6 +168,7 @@ impl ValidationData {
 mod tests {
     use std::collections::BTreeSet;
 
+    use super::super::batch::IGNORED;
     use super::super::split::Part;
     use super::super::token_file::{Identity, TokenFileWriter};
     use super::*;
@@ -284,7 +259,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let score = |documents: &[Vec<u32>], rows| {
             let data = ValidationData::new(file(dir.path(), documents), Some(END), 4);
-            let batches: Vec<Batch> = data.batches(rows).collect();
+            let batches: Vec<Batch> = data.batches(rows).map(Result::unwrap).collect();
             assert!(batches.iter().all(|batch| batch.inputs.len() == batch.rows * 4 && batch.rows <= rows));
             let targets = batches.iter().flat_map(|batch| batch.targets.clone()).filter(|&target| target != IGNORED);
             let targets: Vec<i32> = targets.collect();

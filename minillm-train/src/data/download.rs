@@ -5,11 +5,12 @@
 
 use std::path::{Path, PathBuf};
 
+use minillm_infer::text_files::has_known_ending;
 use sha2::{Digest, Sha256};
 
 use super::Progress;
 use super::config::invalid;
-use super::source::{Text, has_known_ending, hex};
+use super::source::{Text, hex};
 use crate::error::{Error, Result};
 
 /// The text at `url`, from the cache if it is there.
@@ -24,7 +25,7 @@ pub fn text(url: &str, sha256: Option<&str>, cache_dir: &Path, progress: &dyn Pr
         fetch(url, &path, expected.as_deref(), progress)?;
     }
     let text = Text::new(std::slice::from_ref(&path), progress)?;
-    let found = text.files.first().map(|file| hex(&file.sha256)).unwrap_or_default();
+    let found = text.sha256.first().map(|sha256| hex(sha256)).unwrap_or_default();
     match expected {
         Some(expected) if expected != found => Err(Error::Download {
             url: url.into(),

@@ -6,13 +6,15 @@
 //! files ───────────┴ source ── documents ── split ── tokenize ── token_file
 //! ```
 //!
+//! The documents are read by [`minillm_infer::text_files`], as `score` reads them.
+//!
 //! [`prepare`] does all of it before the first step; what it makes lies in a cache and is found again by the
-//! fingerprints of text and tokenizer. Memory does not grow with the text: it is read in pieces of a megabyte, and
+//! fingerprints of text and tokenizer. Memory does not grow with the text: it is read in chunks of a megabyte, and
 //! tokens are mapped from disk. After that, [`TrainingData::batch`] is a pure function of (seed, step).
 
+mod batch;
 mod batches;
 mod config;
-mod documents;
 mod download;
 mod random;
 mod rows;
@@ -25,19 +27,21 @@ mod tokenize;
 
 use std::path::Path;
 
+use minillm_infer::text_files::{Cuts, Documents};
 use minillm_model::tokenizer::Tokenizer;
 use sha2::{Digest, Sha256};
 
-pub use batches::{Batch, IGNORED, TrainingData, ValidationData};
+pub use batch::{Batch, IGNORED};
+pub use batches::{TrainingData, ValidationData};
 pub use config::{DataConfig, Order, Source, TokenizerConfig};
+pub use minillm_infer::text_files::{Progress, Silent};
 
 use crate::error::{Error, Result};
 use config::invalid;
-use documents::Documents;
 use source::{Text, hex};
+use split::CorpusStats;
 #[doc(hidden)]
 pub use split::Part;
-use split::Survey;
 use token_file::TokenFile;
 use tokenize::{Preparation, read_tokenizer, train_bpe};
 
@@ -63,26 +67,6 @@ pub struct Corpus {
     pub validation: ValidationData,
     /// SHA-256 of text, tokenizer and split, in hexadecimal: a run may only be resumed on the same.
     pub fingerprint: String,
-}
-
-/// Is told how far the long parts are. Called from one thread at a time.
-pub trait Progress: Send + Sync {
-    /// Something begins that will take `total` bytes, or 0 if that is not known.
-    fn start(&self, what: &str, total: u64);
-    /// `n` more bytes are done.
-    fn advance(&self, n: u64);
-    /// It is done.
-    fn finish(&self);
-}
-
-/// Shows nothing.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Silent;
-
-impl Progress for Silent {
-    fn start(&self, _what: &str, _total: u64) {}
-    fn advance(&self, _n: u64) {}
-    fn finish(&self) {}
 }
 
 /// Shows `work` as in progress, also if it fails.
@@ -131,10 +115,14 @@ pub fn train_tokenizer(data: &DataConfig, tokenizer: &TokenizerConfig, progress:
     }
     let text = Text::new(&data.files, progress)?;
     match tokenizer {
-        TokenizerConfig::Bpe { vocab_size } => train_bpe(&text, Documents::new(&text, progress), *vocab_size, progress),
+        TokenizerConfig::Bpe { vocab_size } => {
+            let chunks =
+                Documents::new(&text.files, Cuts::BetweenWords, progress).map(|chunk| chunk.map_err(Error::from));
+            train_bpe(&text, chunks, *vocab_size, progress)
+        }
         TokenizerConfig::Char => {
-            let survey = Survey::new(&text, progress)?;
-            Ok(Tokenizer::char_level(&survey.alphabet, survey.documents > 1)?)
+            let stats = CorpusStats::new(&text, progress)?;
+            Ok(Tokenizer::char_level(&stats.alphabet, stats.documents > 1)?)
         }
         TokenizerConfig::File { path } => read_tokenizer(path),
     }
@@ -268,7 +256,7 @@ mod tests {
     fn text_of(corpus: &Corpus) -> String {
         let ids: Vec<u32> = (corpus.validation.batches(4))
             .flat_map(|batch| {
-                batch.targets.into_iter().filter(|&id| id != IGNORED).map(|id| id as u32).collect::<Vec<_>>()
+                batch.unwrap().targets.into_iter().filter(|&id| id != IGNORED).map(|id| id as u32).collect::<Vec<_>>()
             })
             .collect();
         corpus.tokenizer.decode(&ids).unwrap()
@@ -328,7 +316,8 @@ mod tests {
         let (corpus, _) = place.prepare(&data, &SHAPE).unwrap();
         let end = corpus.tokenizer.end_of_text().unwrap() as i32;
         assert!(corpus.train.batch(3).unwrap().inputs.chunks(8).all(|row| row[0] == end));
-        let ends = corpus.validation.batches(1).flat_map(|batch| batch.targets).filter(|&id| id == end).count();
+        let ends =
+            corpus.validation.batches(1).flat_map(|batch| batch.unwrap().targets).filter(|&id| id == end).count();
         assert_eq!(ends, 5);
         assert_eq!(corpus.validation.bytes(), "tale 3tale 7tale 11tale 15tale 19".len() as u64);
         assert_eq!(corpus.validation.scored_tokens(), corpus.validation.bytes() + 5);
@@ -371,7 +360,7 @@ mod tests {
         assert_eq!(corpus.train.tokens(), Some(1_003_854));
         assert_eq!(corpus.validation.scored_tokens(), 111_539);
         assert_eq!(corpus.validation.bytes(), 111_539);
-        assert_eq!(corpus.validation.batches(12).map(|batch| batch.predicted()).sum::<usize>(), 111_539);
+        assert_eq!(corpus.validation.batches(12).map(|batch| batch.unwrap().predicted()).sum::<usize>(), 111_539);
     }
 
     #[test]

@@ -11,8 +11,9 @@
 
 use std::ops::Range;
 
-use super::batches::{Batch, IGNORED};
+use super::batch::{Batch, IGNORED};
 use super::token_file::TokenFile;
+use crate::error::Result;
 
 /// Tokens in a file or in memory.
 #[derive(Debug)]
@@ -32,10 +33,13 @@ impl Tokens {
         }
     }
 
-    fn copy(&self, range: Range<u64>, ids: &mut Vec<i32>) {
+    fn copy(&self, range: Range<u64>, ids: &mut Vec<i32>) -> Result<()> {
         match self {
             Self::File(file) => file.copy(range, ids),
-            Self::Memory(all) => ids.extend(all[range.start as usize..range.end as usize].iter().map(|&id| id as i32)),
+            Self::Memory(all) => {
+                ids.extend(all[range.start as usize..range.end as usize].iter().map(|&id| id as i32));
+                Ok(())
+            }
         }
     }
 }
@@ -123,17 +127,18 @@ impl Rows {
 }
 
 /// Appends the row that predicts `targets`, padded to the batch's context.
-pub fn push_row(batch: &mut Batch, tokens: &Tokens, targets: Range<u64>, end_of_text: Option<u32>) {
+pub fn push_row(batch: &mut Batch, tokens: &Tokens, targets: Range<u64>, end_of_text: Option<u32>) -> Result<()> {
     // Without end-of-text nothing is predicted from it (windows start at token 1), and padding may be any token.
     let end_of_text = end_of_text.unwrap_or(0) as i32;
     if targets.start == 0 {
         batch.inputs.push(end_of_text);
     }
-    tokens.copy(targets.start.saturating_sub(1)..targets.end - 1, &mut batch.inputs);
-    tokens.copy(targets, &mut batch.targets);
+    tokens.copy(targets.start.saturating_sub(1)..targets.end - 1, &mut batch.inputs)?;
+    tokens.copy(targets, &mut batch.targets)?;
     batch.rows += 1;
     batch.inputs.resize(batch.rows * batch.context, end_of_text);
     batch.targets.resize(batch.rows * batch.context, IGNORED);
+    Ok(())
 }
 
 #[cfg(test)]
@@ -183,9 +188,9 @@ mod tests {
     fn inputs_stand_one_before_their_targets() {
         let tokens = Tokens::Memory(vec![1, 2, 3, 9, 4, 5, 9]);
         let mut batch = Batch { inputs: vec![], targets: vec![], rows: 0, context: 5 };
-        push_row(&mut batch, &tokens, 0..4, Some(9));
-        push_row(&mut batch, &tokens, 4..7, Some(9));
-        push_row(&mut batch, &tokens, 1..6, Some(9));
+        push_row(&mut batch, &tokens, 0..4, Some(9)).unwrap();
+        push_row(&mut batch, &tokens, 4..7, Some(9)).unwrap();
+        push_row(&mut batch, &tokens, 1..6, Some(9)).unwrap();
         assert_eq!(batch.inputs, [9, 1, 2, 3, 9, 9, 4, 5, 9, 9, 1, 2, 3, 9, 4]);
         assert_eq!(batch.targets, [1, 2, 3, 9, IGNORED, 4, 5, 9, IGNORED, IGNORED, 2, 3, 9, 4, 5]);
     }

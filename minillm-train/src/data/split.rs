@@ -2,14 +2,15 @@
 
 use std::collections::BTreeSet;
 
-use super::documents::{Documents, Piece};
+use minillm_infer::text_files::{Cuts, Documents, TextChunk};
+
 use super::source::Text;
 use super::{Progress, watch};
 use crate::error::{Error, Result};
 
 /// What one reading of the whole text finds out.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Survey {
+pub struct CorpusStats {
     /// Documents that are not empty.
     pub documents: u64,
     /// Unicode characters in them, separators excluded.
@@ -18,17 +19,17 @@ pub struct Survey {
     pub alphabet: BTreeSet<char>,
 }
 
-impl Survey {
+impl CorpusStats {
     /// Reads the text once. A text without a document is an error.
     pub fn new(text: &Text, progress: &dyn Progress) -> Result<Self> {
         let (mut documents, mut characters) = (0, 0);
         // One flag for each code point: a set would be looked up for every character of the text.
         let mut occurs = vec![false; char::MAX as usize + 1];
         watch(progress, "reading the text", text.size_bytes(), || {
-            Documents::new(text, progress).try_for_each(|piece| {
-                let piece = piece?;
-                documents += u64::from(piece.ends_document);
-                for character in piece.text.chars() {
+            Documents::new(&text.files, Cuts::Anywhere, progress).try_for_each(|chunk| {
+                let chunk = chunk?;
+                documents += u64::from(chunk.ends_document);
+                for character in chunk.text.chars() {
                     occurs[character as usize] = true;
                     characters += 1;
                 }
@@ -91,65 +92,65 @@ pub enum Split {
 impl Split {
     /// nanoGPT's `int(n * (1 - fraction))` for one document, and for so few that none of them would be held out;
     /// n = round(1 / fraction) for more.
-    pub fn new(survey: &Survey, fraction: f64) -> Self {
+    pub fn new(stats: &CorpusStats, fraction: f64) -> Self {
         let n = ((1.0 / fraction).round() as u64).max(2);
-        if survey.documents < n {
-            return Self::Tail { training_characters: (survey.characters as f64 * (1.0 - fraction)) as u64 };
+        if stats.documents < n {
+            return Self::Tail { training_characters: (stats.characters as f64 * (1.0 - fraction)) as u64 };
         }
         Self::EveryNth { n }
     }
 }
 
-/// The pieces of a text, each with the part it belongs to.
+/// The chunks of a text, each with the part it belongs to.
 pub struct Parts<'a> {
-    pieces: Documents<'a>,
+    chunks: Documents<'a>,
     split: Split,
     /// Documents and characters given out so far.
     documents: u64,
     characters: u64,
-    /// The second half of a piece that the split went through.
-    tail: Option<Piece>,
+    /// The second half of a chunk that the split went through.
+    tail: Option<TextChunk>,
 }
 
 impl<'a> Parts<'a> {
     /// Reads the text anew; see [`Documents::new`].
-    pub fn new(text: &'a Text, split: Split, progress: &'a dyn Progress) -> Self {
-        Self { pieces: Documents::new(text, progress), split, documents: 0, characters: 0, tail: None }
+    pub fn new(text: &'a Text, split: Split, cuts: Cuts, progress: &'a dyn Progress) -> Self {
+        Self { chunks: Documents::new(&text.files, cuts, progress), split, documents: 0, characters: 0, tail: None }
     }
 
-    fn assign(&mut self, mut piece: Piece) -> (Part, Piece) {
+    fn assign(&mut self, mut chunk: TextChunk) -> (Part, TextChunk) {
         match self.split {
             Split::EveryNth { n } => {
                 let part = if self.documents % n == n - 1 { Part::Validation } else { Part::Training };
-                self.documents += u64::from(piece.ends_document);
-                (part, piece)
+                self.documents += u64::from(chunk.ends_document);
+                (part, chunk)
             }
             Split::Tail { training_characters } => {
                 let left = training_characters - self.characters;
-                let Some((cut, _)) = piece.text.char_indices().nth(left as usize) else {
-                    self.characters += piece.text.chars().count() as u64;
-                    return (Part::Training, piece);
+                let Some((cut, _)) = chunk.text.char_indices().nth(left as usize) else {
+                    self.characters += chunk.text.chars().count() as u64;
+                    return (Part::Training, chunk);
                 };
                 self.characters = training_characters;
                 if cut == 0 {
-                    return (Part::Validation, piece);
+                    return (Part::Validation, chunk);
                 }
-                self.tail = Some(Piece { text: piece.text.split_off(cut), ..piece });
-                piece.ends_document = true;
-                (Part::Training, piece)
+                self.tail = Some(TextChunk { text: chunk.text.split_off(cut), ..chunk });
+                chunk.ends_document = true;
+                (Part::Training, chunk)
             }
         }
     }
 }
 
 impl Iterator for Parts<'_> {
-    type Item = Result<(Part, Piece)>;
+    type Item = Result<(Part, TextChunk)>;
 
     fn next(&mut self) -> Option<Self::Item> {
         if let Some(tail) = self.tail.take() {
             return Some(Ok((Part::Validation, tail)));
         }
-        Some(self.pieces.next()?.map(|piece| self.assign(piece)))
+        Some(self.chunks.next()?.map(|chunk| self.assign(chunk)).map_err(Error::from))
     }
 }
 
@@ -164,14 +165,14 @@ mod tests {
         let path = dir.path().join("a.txt");
         fs_err::write(&path, content).unwrap();
         let text = Text::new(&[path], &Silent)?;
-        let survey = Survey::new(&text, &Silent)?;
-        let split = Split::new(&survey, fraction);
+        let stats = CorpusStats::new(&text, &Silent)?;
+        let split = Split::new(&stats, fraction);
         let (mut training, mut validation) = (String::new(), String::new());
-        for piece in Parts::new(&text, split, &Silent) {
-            let (part, piece) = piece?;
+        for chunk in Parts::new(&text, split, Cuts::BetweenWords, &Silent) {
+            let (part, chunk) = chunk?;
             let target = if part == Part::Training { &mut training } else { &mut validation };
-            *target += &piece.text;
-            target.push_str(if piece.ends_document { "|" } else { "" });
+            *target += &chunk.text;
+            target.push_str(if chunk.ends_document { "|" } else { "" });
         }
         Ok((training, validation))
     }
@@ -179,7 +180,7 @@ mod tests {
     #[test]
     fn of_one_document_the_tail_is_held_out_by_characters() {
         assert_eq!(parts("äöü4567890", 0.25).unwrap(), ("äöü4567|".into(), "890|".into())); // int(7.5) = 7
-        // Over several pieces, with the split within one.
+        // Over several chunks, with the split within one.
         let long = "wörd ".repeat(1_000_000);
         let (training, validation) = parts(&long, 0.1).unwrap();
         assert_eq!(training.chars().count() - 1, 4_500_000);
@@ -196,12 +197,12 @@ mod tests {
     }
 
     #[test]
-    fn the_survey_counts_and_collects() {
+    fn the_stats_counts_and_collects() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.txt");
         fs_err::write(&path, "bä\n<|endoftext|>\n \n<|endoftext|>ab").unwrap();
-        let survey = Survey::new(&Text::new(&[path], &Silent).unwrap(), &Silent).unwrap();
-        assert_eq!(survey, Survey { documents: 2, characters: 4, alphabet: ['a', 'b', 'ä'].into() });
+        let stats = CorpusStats::new(&Text::new(&[path], &Silent).unwrap(), &Silent).unwrap();
+        assert_eq!(stats, CorpusStats { documents: 2, characters: 4, alphabet: ['a', 'b', 'ä'].into() });
         for empty in ["", " \n", "<|endoftext|>\n<|endoftext|>"] {
             let error = parts(empty, 0.1).unwrap_err();
             assert!(error.to_string().contains("holds no text"), "{error}");

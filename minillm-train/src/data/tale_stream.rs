@@ -162,7 +162,7 @@ mod tests {
         let tokenizer = tokenizer_of_tales();
         let tales: Vec<Story> = fixed("validation tales", VALIDATION_TALES).collect();
         let data = ValidationData::tales(&tokenizer, 10_000).unwrap();
-        let batches: Vec<Batch> = data.batches(8).collect();
+        let batches: Vec<Batch> = data.batches(8).map(Result::unwrap).collect();
         let ids = |ids: &[i32]| ids.iter().filter(|&&id| id != IGNORED).map(|&id| id as u32).collect::<Vec<_>>();
         let targets: Vec<u32> = batches.iter().flat_map(|batch| ids(&batch.targets)).collect();
         let end = tokenizer.end_of_text().unwrap();

@@ -20,7 +20,9 @@
 //! | M * 8 | payload: where each document starts, counted in tokens |
 //!
 //! Opening verifies the header, the file's length, the order of the documents, and for files under 64 MiB the whole
-//! payload. The ids of a larger file carry a checksum too, but are not read through on every start.
+//! payload. The ids of a larger file carry a checksum too, but are not read through on every start. So each id is compared
+//! with the vocabulary when it is read: a damaged one would lie beyond the embedding, or become a negative number, and -1
+//! means a target that is not scored.
 
 use std::io::{BufWriter, Seek, SeekFrom, Write};
 use std::ops::Range;
@@ -85,14 +87,16 @@ pub struct Counts {
 #[derive(Debug)]
 pub struct TokenFile {
     map: Mmap,
+    path: PathBuf,
     width: usize,
+    vocab_size: usize,
     /// What is in it.
     pub counts: Counts,
 }
 
 impl TokenFile {
-    /// Opens and verifies a file. `Err` says what is wrong with it, in words.
-    pub fn open(path: &Path, identity: &Identity) -> Result<Self, String> {
+    /// Opens and verifies a file of ids below `vocab_size`. `Err` says what is wrong with it, in words.
+    pub fn open(path: &Path, identity: &Identity, vocab_size: usize) -> Result<Self, String> {
         let file = File::open(path).map_err(|error| error.to_string())?;
         let map = map(&file).map_err(|error| error.to_string())?;
         let header: &[u8; HEADER_BYTES] = map.first_chunk().ok_or("it is shorter than a header")?;
@@ -107,7 +111,7 @@ impl TokenFile {
         if payload.len() < VERIFIED_BYTES && crc32c::crc32c(payload) != payload_crc {
             return Err("its content does not match its checksum".into());
         }
-        let file = Self { width: width as usize, counts, map };
+        let file = Self { map, path: path.to_owned(), width: width as usize, vocab_size, counts };
         // Cheap for files of any size, and rows rely on it.
         let starts = file.document_starts().chain([file.len()]);
         let first = file.document_starts().next().unwrap_or(file.len());
@@ -123,15 +127,30 @@ impl TokenFile {
         self.counts.tokens
     }
 
-    /// Appends the ids of `range` to `ids`. Panics if the range ends after [`Self::len`].
-    pub fn copy(&self, range: Range<u64>, ids: &mut Vec<i32>) {
+    /// Appends the ids of `range` to `ids`, all of them tokens of the vocabulary: another is an error that names the file.
+    /// Panics if the range ends after [`Self::len`].
+    pub fn copy(&self, range: Range<u64>, ids: &mut Vec<i32>) -> Result<()> {
         let byte = |token: u64| HEADER_BYTES + token as usize * self.width;
         assert!(range.end <= self.len(), "token {} of {}", range.end, self.len());
         let bytes = &self.map[byte(range.start)..byte(range.end)];
+        let before = ids.len();
+        // A vocabulary is far below 2^31, so as a number without a sign a negative id is beyond it, too.
         if self.width == 2 {
             ids.extend(bytes.as_chunks().0.iter().map(|&token| i32::from(u16::from_le_bytes(token))));
         } else {
             ids.extend(bytes.as_chunks().0.iter().map(|&token| u32::from_le_bytes(token) as i32));
+        }
+        match ids[before..].iter().position(|&id| id as u32 as usize >= self.vocab_size) {
+            None => Ok(()),
+            Some(place) => Err(self.beyond_the_vocabulary(range.start + place as u64, ids[before + place] as u32)),
+        }
+    }
+
+    fn beyond_the_vocabulary(&self, token: u64, id: u32) -> Error {
+        Error::Data {
+            path: self.path.clone(),
+            problem: format!("is damaged: token {token} is id {id}, and the vocabulary has {} tokens", self.vocab_size),
+            hint: "remove this file of the cache and start again with --resume; see that the disk is in order".into(),
         }
     }
 
@@ -273,7 +292,7 @@ impl TokenFileWriter {
             .map_err(cannot_write)?;
         let path = self.identity.path(dir);
         let renamed = file.persist(&path);
-        TokenFile::open(&path, &self.identity).map_err(|problem| match renamed {
+        TokenFile::open(&path, &self.identity, self.vocab_size).map_err(|problem| match renamed {
             // Another process may have put the same file there and hold it open, which Windows does not let us replace;
             // only if that file does not open either has the renaming failed.
             Err(error) => cannot_write(error.error),
@@ -319,7 +338,7 @@ mod tests {
             let expected = Counts { tokens: 5, documents: 2, text_documents: 2, text_bytes: 7, first_token_bytes: 3 };
             assert_eq!(file.counts, expected);
             let mut ids = vec![-1];
-            file.copy(1..5, &mut ids);
+            file.copy(1..5, &mut ids).unwrap();
             assert_eq!(ids, [-1, 6, 7, vocab_size as i32 - 1, 8]);
             assert_eq!(file.document_starts().collect::<Vec<_>>(), [0, 4]);
             let names: Vec<_> = fs_err::read_dir(dir.path().join("new")).unwrap().collect();
@@ -337,16 +356,16 @@ mod tests {
             let mut bad = good.clone();
             bad[byte] ^= 0x10;
             fs_err::write(&path, bad).unwrap();
-            assert!(TokenFile::open(&path, &IDENTITY).is_err(), "byte {byte}");
+            assert!(TokenFile::open(&path, &IDENTITY, 100).is_err(), "byte {byte}");
         }
         for length in 0..good.len() {
             fs_err::write(&path, &good[..length]).unwrap();
-            assert!(TokenFile::open(&path, &IDENTITY).is_err(), "length {length}");
+            assert!(TokenFile::open(&path, &IDENTITY, 100).is_err(), "length {length}");
         }
         fs_err::write(&path, &good).unwrap();
-        assert!(TokenFile::open(&path, &IDENTITY).is_ok());
+        assert!(TokenFile::open(&path, &IDENTITY, 100).is_ok());
         let other = Identity { part: Part::Validation, ..IDENTITY };
-        assert!(TokenFile::open(&path, &other).is_err());
+        assert!(TokenFile::open(&path, &other, 100).is_err());
     }
 
     #[test]
@@ -355,5 +374,35 @@ mod tests {
         let mut writer = TokenFileWriter::create(dir.path(), IDENTITY, 10, 1).unwrap();
         assert!(writer.push(&[9], 1).is_ok());
         assert!(writer.push(&[10], 1).unwrap_err().to_string().contains("id 10"));
+    }
+
+    /// What a disk did to a file that is too large to be read through on every start.
+    #[test]
+    fn a_damaged_id_is_an_error_where_it_is_read() {
+        let token = |width: usize, index: usize| HEADER_BYTES + width * index;
+        for (vocab_size, damage) in [(100, &[0xff, 0xff][..]), (100, &[100, 0]), (70_000, &[0xff; 4])] {
+            let dir = tempfile::tempdir().unwrap();
+            let file = write(dir.path(), vocab_size);
+            let (path, width, mut bytes) = (IDENTITY.path(dir.path()), file.width, file.map.to_vec());
+            drop(file);
+            bytes[token(width, 2)..token(width, 3)].copy_from_slice(damage);
+            seal(&mut bytes);
+            fs_err::write(&path, bytes).unwrap();
+            let file = TokenFile::open(&path, &IDENTITY, vocab_size).unwrap();
+            let mut ids = Vec::new();
+            assert!(file.copy(0..2, &mut ids).is_ok() && file.copy(3..5, &mut ids).is_ok());
+            let error = file.copy(1..5, &mut ids).unwrap_err();
+            let (message, name) = (error.to_string(), path.display().to_string());
+            assert!(message.contains(&name) && message.contains("token 2 is id"), "{message}");
+            assert!(message.contains(&format!("{vocab_size} tokens")), "{message}");
+        }
+    }
+
+    /// Makes the checksums agree with the content, as the payload of a large file is not compared with its own.
+    fn seal(bytes: &mut [u8]) {
+        let payload = crc32c::crc32c(&bytes[HEADER_BYTES..]).to_le_bytes();
+        bytes[128..132].copy_from_slice(&payload);
+        let header = crc32c::crc32c(&bytes[..132]).to_le_bytes();
+        bytes[132..HEADER_BYTES].copy_from_slice(&header);
     }
 }

@@ -1,20 +1,19 @@
 //! From text to a tokenizer and two token files (training, validation), each made once and kept in the cache.
 
-use std::fs::TryLockError;
 use std::path::{Path, PathBuf};
 
-use fs_err::File;
+use minillm_infer::text_files::{Cuts, TextChunk};
 use minillm_model::checkpoint;
 use minillm_model::tokenizer::Tokenizer;
 use sha2::{Digest, Sha256};
 
 use super::config::TokenizerConfig;
-use super::documents::Piece;
 use super::source::{Text, hex};
-use super::split::{Part, Parts, Split, Survey, empty};
+use super::split::{CorpusStats, Part, Parts, Split, empty};
 use super::token_file::{Identity, TokenFile, TokenFileWriter};
 use super::{Progress, watch};
 use crate::error::{Error, Result};
+use crate::file_lock::FileLock;
 
 /// Text tokenized at a time by one thread.
 const BYTES_PER_THREAD: usize = 1 << 20;
@@ -28,7 +27,7 @@ pub struct Preparation<'a> {
     cache_dir: &'a Path,
     progress: &'a dyn Progress,
     /// Filled on first use: with a full cache the text is hashed but not read as text.
-    survey: Option<Survey>,
+    stats: Option<CorpusStats>,
 }
 
 /// The tokenizer in a `tokenizer.json`, or of a model: a directory, a run, or a GGUF file.
@@ -50,7 +49,7 @@ pub fn read_tokenizer(path: &Path) -> Result<Tokenizer> {
 impl<'a> Preparation<'a> {
     /// Reads nothing yet.
     pub fn new(text: &'a Text, validation_fraction: f64, cache_dir: &'a Path, progress: &'a dyn Progress) -> Self {
-        Self { text, validation_fraction, cache_dir, progress, survey: None }
+        Self { text, validation_fraction, cache_dir, progress, stats: None }
     }
 
     /// The tokenizer that the configuration asks for. One made from the text is kept as `tokenizers/*.json`.
@@ -71,8 +70,8 @@ impl<'a> Preparation<'a> {
             self.train_bpe(*vocab_size)?
         } else {
             // All characters of the text, the held-out ones too: there is no token for a character never seen.
-            let survey = self.survey()?;
-            Tokenizer::char_level(&survey.alphabet, survey.documents > 1)?
+            let stats = self.stats()?;
+            Tokenizer::char_level(&stats.alphabet, stats.documents > 1)?
         };
         save(&tokenizer, &path)?;
         Ok(tokenizer)
@@ -87,18 +86,20 @@ impl<'a> Preparation<'a> {
             validation_fraction: self.validation_fraction,
             part,
         });
-        let opened = identities.map(|identity| TokenFile::open(&identity.path(&dir), &identity).ok());
+        let vocab_size = tokenizer.vocab_size();
+        let opened = identities.map(|identity| TokenFile::open(&identity.path(&dir), &identity, vocab_size).ok());
         if let [Some(training), Some(validation)] = opened {
             return Ok((training, validation));
         }
         let _lock = lock(&dir)?;
         // While this process waited, another may have written them.
-        if let [Some(training), Some(validation)] = identities.map(|identity| open_cached(&dir, &identity)) {
+        if let [Some(training), Some(validation)] = identities.map(|identity| open_cached(&dir, &identity, vocab_size))
+        {
             return Ok((training, validation));
         }
-        let documents = self.survey()?.documents;
+        let documents = self.stats()?.documents;
         let [training, validation] =
-            identities.map(|identity| TokenFileWriter::create(&dir, identity, tokenizer.vocab_size(), documents));
+            identities.map(|identity| TokenFileWriter::create(&dir, identity, vocab_size, documents));
         let mut writers = Writers { tokenizer, training: training?, validation: validation? };
         let end_of_text = tokenizer.end_of_text().filter(|_| documents > 1);
         if documents > 1 && end_of_text.is_none() {
@@ -108,48 +109,49 @@ impl<'a> Preparation<'a> {
         Ok((writers.training.publish(&dir)?, writers.validation.publish(&dir)?))
     }
 
-    fn survey(&mut self) -> Result<&Survey> {
-        let survey = match self.survey.take() {
-            Some(survey) => survey,
-            None => Survey::new(self.text, self.progress)?,
+    fn stats(&mut self) -> Result<&CorpusStats> {
+        let stats = match self.stats.take() {
+            Some(stats) => stats,
+            None => CorpusStats::new(self.text, self.progress)?,
         };
-        Ok(self.survey.insert(survey))
+        Ok(self.stats.insert(stats))
     }
 
     fn split(&mut self) -> Result<Split> {
         let fraction = self.validation_fraction;
-        Ok(Split::new(self.survey()?, fraction))
+        Ok(Split::new(self.stats()?, fraction))
     }
 
     /// Learns the merges from the training part alone, so that the held-out text stays unseen.
     fn train_bpe(&mut self, vocab_size: usize) -> Result<Tokenizer> {
-        let parts = Parts::new(self.text, self.split()?, self.progress);
+        let parts = Parts::new(self.text, self.split()?, Cuts::BetweenWords, self.progress);
         let training = parts.filter_map(|item| match item {
-            Ok((Part::Training, piece)) => Some(Ok(piece)),
+            Ok((Part::Training, chunk)) => Some(Ok(chunk)),
             Ok((Part::Validation, _)) => None,
             Err(error) => Some(Err(error)),
         });
         train_bpe(self.text, training, vocab_size, self.progress)
     }
 
-    /// Tokenizes the text in groups of pieces, a few threads side by side, and writes them in order.
+    /// Tokenizes the text in groups of chunks, a few threads side by side, and writes them in order.
     fn write(&mut self, writers: &mut Writers<'_>, end_of_text: Option<u32>) -> Result<()> {
         let threads = std::thread::available_parallelism().map_or(1, usize::from).min(MAX_THREADS);
-        let mut pieces = Parts::new(self.text, self.split()?, self.progress);
+        let cuts = if writers.tokenizer.is_character_level() { Cuts::Anywhere } else { Cuts::BetweenWords };
+        let mut chunks = Parts::new(self.text, self.split()?, cuts, self.progress);
         loop {
             let (mut group, mut bytes) = (Vec::new(), 0);
             while bytes < threads * BYTES_PER_THREAD
-                && let Some(piece) = pieces.next().transpose()?
+                && let Some(chunk) = chunks.next().transpose()?
             {
-                bytes += piece.1.text.len();
-                group.push(piece);
+                bytes += chunk.1.text.len();
+                group.push(chunk);
             }
             if group.is_empty() {
                 return Ok(());
             }
             let tokens = encode(self.text, writers.tokenizer, &group, threads)?;
-            for ((part, piece), ids) in group.iter().zip(&tokens) {
-                writers.write(*part, piece, ids, end_of_text)?;
+            for ((part, chunk), ids) in group.iter().zip(&tokens) {
+                writers.write(*part, chunk, ids, end_of_text)?;
             }
         }
     }
@@ -162,18 +164,18 @@ impl<'a> Preparation<'a> {
     }
 }
 
-/// Trains a tokenizer on the `pieces` of a text.
+/// Trains a tokenizer on the `chunks` of a text.
 pub fn train_bpe(
     text: &Text,
-    pieces: impl Iterator<Item = Result<Piece>> + Send,
+    chunks: impl Iterator<Item = Result<TextChunk>> + Send,
     vocab_size: usize,
     progress: &dyn Progress,
 ) -> Result<Tokenizer> {
-    let mut failure = Some(empty(text)); // until there is a piece
-    let texts = pieces.map_while(|piece| match piece {
-        Ok(piece) => {
+    let mut failure = Some(empty(text)); // until there is a chunk
+    let texts = chunks.map_while(|chunk| match chunk {
+        Ok(chunk) => {
             failure = None;
-            Some(piece.text)
+            Some(chunk.text)
         }
         Err(error) => {
             failure = Some(error);
@@ -186,39 +188,31 @@ pub fn train_bpe(
     failure.map_or(tokenizer, Err)
 }
 
-/// Lets one process at a time write to `dir`, for as long as the file is open, and removes what a killed one left.
-fn lock(dir: &Path) -> Result<Option<File>> {
+/// Lets one process at a time write to `dir`, until the lock is dropped, and removes what a killed one left.
+fn lock(dir: &Path) -> Result<FileLock> {
     let cannot_write = |source| Error::Io { action: "write", what: "to the cache", source };
     fs_err::create_dir_all(dir).map_err(cannot_write)?;
-    let lock = File::create(dir.join(".lock")).map_err(cannot_write)?;
-    let locked = match lock.file().try_lock() {
-        Ok(()) => true,
-        Err(TryLockError::WouldBlock) => {
-            tracing::info!("waiting for another process that writes to `{}`", dir.display());
-            lock.file().lock().is_ok()
-        }
-        // Some network file systems have no locks. Files are published whole even so; only nothing is cleaned up.
-        Err(TryLockError::Error(_)) => false,
-    };
-    if !locked {
-        return Ok(None);
-    }
-    for entry in fs_err::read_dir(dir).map_err(cannot_write)? {
-        let path = entry.map_err(cannot_write)?.path();
-        if path.extension().is_some_and(|extension| extension == "part") {
-            fs_err::remove_file(path).map_err(cannot_write)?;
+    let waits = || tracing::info!("waiting for another process that writes to `{}`", dir.display());
+    let lock = FileLock::wait(&dir.join(".lock"), waits).map_err(cannot_write)?;
+    // Files are published whole even without locks; only nothing is cleaned up.
+    if lock.is_held() {
+        for entry in fs_err::read_dir(dir).map_err(cannot_write)? {
+            let path = entry.map_err(cannot_write)?.path();
+            if path.extension().is_some_and(|extension| extension == "part") {
+                fs_err::remove_file(path).map_err(cannot_write)?;
+            }
         }
     }
-    Ok(Some(lock))
+    Ok(lock)
 }
 
 /// Opens a token file that is there. A broken one counts as missing.
-fn open_cached(dir: &Path, identity: &Identity) -> Option<TokenFile> {
+fn open_cached(dir: &Path, identity: &Identity, vocab_size: usize) -> Option<TokenFile> {
     let path = identity.path(dir);
     if !path.exists() {
         return None;
     }
-    TokenFile::open(&path, identity)
+    TokenFile::open(&path, identity, vocab_size)
         .inspect_err(|problem| tracing::warn!("tokenizing again, as `{}` cannot be used: {problem}", path.display()))
         .ok()
 }
@@ -233,16 +227,16 @@ fn save(tokenizer: &Tokenizer, path: &Path) -> Result<()> {
     part.persist(path).map_err(|error| cannot_write(error.error))
 }
 
-/// The ids of each piece. Threads take runs of pieces, so the result does not depend on their number.
-fn encode(text: &Text, tokenizer: &Tokenizer, pieces: &[(Part, Piece)], threads: usize) -> Result<Vec<Vec<u32>>> {
-    let encode_run = |run: &[(Part, Piece)]| -> Result<Vec<Vec<u32>>> {
+/// The ids of each chunk. Threads take runs of chunks, so the result does not depend on their number.
+fn encode(text: &Text, tokenizer: &Tokenizer, chunks: &[(Part, TextChunk)], threads: usize) -> Result<Vec<Vec<u32>>> {
+    let encode_run = |run: &[(Part, TextChunk)]| -> Result<Vec<Vec<u32>>> {
         run.iter()
-            .map(|(_, piece)| tokenizer.encode(&piece.text).map_err(|error| in_file(text, piece, &error)))
+            .map(|(_, chunk)| tokenizer.encode(&chunk.text).map_err(|error| in_file(text, chunk, &error)))
             .collect()
     };
     let runs: Result<Vec<_>> = std::thread::scope(|scope| {
-        let run_length = pieces.len().div_ceil(threads);
-        let workers: Vec<_> = pieces.chunks(run_length).map(|run| scope.spawn(move || encode_run(run))).collect();
+        let run_length = chunks.len().div_ceil(threads);
+        let workers: Vec<_> = chunks.chunks(run_length).map(|run| scope.spawn(move || encode_run(run))).collect();
         let join = |worker: std::thread::ScopedJoinHandle<'_, _>| {
             worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         };
@@ -251,9 +245,9 @@ fn encode(text: &Text, tokenizer: &Tokenizer, pieces: &[(Part, Piece)], threads:
     Ok(runs?.into_iter().flatten().collect())
 }
 
-fn in_file(text: &Text, piece: &Piece, error: &minillm_model::error::Error) -> Error {
+fn in_file(text: &Text, chunk: &TextChunk, error: &minillm_model::error::Error) -> Error {
     Error::Data {
-        path: text.files[piece.file].path.clone(),
+        path: text.files[chunk.file].path.clone(),
         problem: format!("cannot be tokenized: {error}"),
         hint: error.hint().unwrap_or("use a tokenizer made for this text: `tokenizer.kind = \"bpe\"`").into(),
     }
@@ -267,7 +261,7 @@ struct Writers<'a> {
 }
 
 impl Writers<'_> {
-    fn write(&mut self, part: Part, piece: &Piece, ids: &[u32], end_of_text: Option<u32>) -> Result<()> {
+    fn write(&mut self, part: Part, chunk: &TextChunk, ids: &[u32], end_of_text: Option<u32>) -> Result<()> {
         let writer = match part {
             Part::Training => &mut self.training,
             Part::Validation => &mut self.validation,
@@ -275,10 +269,10 @@ impl Writers<'_> {
         if writer.is_empty()
             && let Some(&first) = ids.first()
         {
-            writer.set_first_token_bytes(bytes_of_first(self.tokenizer, first, &piece.text)?);
+            writer.set_first_token_bytes(bytes_of_first(self.tokenizer, first, &chunk.text)?);
         }
-        writer.push(ids, piece.text.len())?;
-        if piece.ends_document { writer.end_document(end_of_text) } else { Ok(()) }
+        writer.push(ids, chunk.text.len())?;
+        if chunk.ends_document { writer.end_document(end_of_text) } else { Ok(()) }
     }
 }
 

@@ -3,7 +3,7 @@
 //! Burn passes on the device's name, what its kernels are compiled for, the largest buffer and the atomics; the
 //! driver's version it does not.
 
-use minillm_infer::device::{DeviceInfo, Limits};
+use minillm_infer::device::{DeviceInfo, DeviceLimits};
 use minillm_model::ops::Precision;
 use serde_json::{Value, json};
 
@@ -21,7 +21,7 @@ pub struct Described {
     /// Values of `train.precision` that run on it.
     pub precisions: Vec<&'static str>,
     /// What Burn passes on.
-    pub limits: Limits,
+    pub limits: DeviceLimits,
 }
 
 impl Described {
@@ -45,7 +45,7 @@ impl Described {
             ("device", format!("{} ({}){software}", self.name, self.description)),
             ("computes in", self.precisions.join(", ")),
         ];
-        let Limits { compiles_for, largest_buffer_bytes, memory_bytes, atomic_add } = &self.limits;
+        let DeviceLimits { compiles_for, largest_buffer_bytes, memory_bytes, atomic_add } = &self.limits;
         let size = |bytes: u64| format!("{:.0} MB", megabytes(bytes));
         lines.extend(compiles_for.iter().map(|target| ("compiles for", target.clone())));
         lines.extend(largest_buffer_bytes.map(|bytes| ("largest buffer", size(bytes))));

@@ -71,12 +71,13 @@ pub fn calibrate(config: &RunConfig, corpus: &Corpus, found: &DeviceInfo) -> Res
     let scored = model.valid();
     let rows = config.train.micro_batch_size().div_ceil(workers.count());
     // A part of the validation text, in as many batches at once as the workers take.
-    let all: Vec<Batch> = corpus.validation.batches(rows).collect();
+    let all = corpus.validation.batches(rows).collect::<Result<Vec<Batch>>>()?;
     let some = all.len().min(workers.count() * 8);
     let start = Instant::now();
-    workers.map(all.iter().take(some), |batch: &Batch| {
+    let nats = workers.map(all.iter().take(some), |batch: &Batch| {
         window_nats(&scored, &plain, Window { inputs: &batch.inputs, targets: &batch.targets, rows: batch.rows })
     });
+    nats.into_iter().collect::<Result<Vec<_>, _>>()?;
     let evaluation_seconds = start.elapsed().as_secs_f64() * all.len() as f64 / some.max(1) as f64;
     Ok(Calibration {
         steps,

@@ -38,8 +38,9 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
+use crate::config::errors::did_you_mean;
 use crate::config::keys::{closest, field_names, keys};
-use crate::config::load::did_you_mean;
+use crate::config::load::read_toml;
 use crate::error::{Error, Result};
 
 /// What stands in the file.
@@ -186,10 +187,7 @@ pub struct FullFields {
 impl StudyFile {
     /// Reads a study, checks its keys, and with `full` takes the longer form.
     pub fn load(path: &Path, full: bool) -> Result<Self> {
-        let text = fs_err::read_to_string(path).map_err(|error| {
-            let hint = "give the path of a file such as configs/studies/mlp.toml";
-            problem("STUDY", &path.display().to_string(), format!("cannot be read: {error}"), hint)
-        })?;
+        let text = read_toml(path, "STUDY", "configs/studies/mlp.toml")?;
         let mut file = Self::parse(&text, path)?;
         if full {
             let FullFields { steps, tokens, seconds, seeds, .. } = &file.full;

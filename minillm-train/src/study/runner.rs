@@ -3,13 +3,11 @@
 //! The study holds the standard input of the run at work. When the study ends, however it ends, that input ends, and the run
 //! saves and stops. The next start waits for it at the `runs/.lock` that a run holds while it lives.
 
-use std::fs::TryLockError;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use fs_err as fs;
 use minillm_infer::output::note;
 use minillm_model::checkpoint::durable;
 
@@ -17,6 +15,7 @@ use super::design::{Design, Variant};
 use super::json::{read_json, write_json};
 use super::result::{PLAN_FILE, RESULT_FILE, RunPlan, RunResult};
 use crate::error::{Error, Result};
+use crate::file_lock::FileLock;
 use crate::interrupt::{Interrupt, Signal};
 
 const RUNS_FOLDER: &str = "runs";
@@ -27,7 +26,7 @@ const POLL: Duration = Duration::from_millis(20);
 #[derive(Debug)]
 pub struct StudyDir {
     path: PathBuf,
-    _lock: fs::File,
+    _lock: FileLock,
 }
 
 impl StudyDir {
@@ -38,17 +37,11 @@ impl StudyDir {
     pub fn open(path: &Path) -> Result<Self> {
         let io = |source| Error::Io { action: "open", what: "the study's directory", source };
         durable::create_directory(&durable::System, &path.join(RUNS_FOLDER)).map_err(io)?;
-        let lock = lock_file(&path.join(LOCK_FILE)).map_err(io)?;
-        match lock.try_lock() {
-            Err(TryLockError::WouldBlock) => {
-                return Err(Error::Run {
-                    path: path.to_owned(),
-                    problem: "is in use by another study".to_owned(),
-                    hint: "wait until it has finished, or choose another --out".to_owned(),
-                });
-            }
-            Ok(()) | Err(TryLockError::Error(_)) => {} // some drives have no locks; studies there must still be possible
-        }
+        let lock = FileLock::try_take(&path.join(LOCK_FILE)).map_err(io)?.ok_or_else(|| Error::Run {
+            path: path.to_owned(),
+            problem: "is in use by another study".to_owned(),
+            hint: "wait until it has finished, or choose another --out".to_owned(),
+        })?;
         Ok(Self { path: path.to_owned(), _lock: lock })
     }
 
@@ -71,16 +64,14 @@ impl StudyDir {
 
 /// Acquires the slot of a run: waits until no other run of the same study is at work, and keeps others waiting until the
 /// result is dropped. `run` is `DIR/runs/VARIANT/seed-N`.
-pub fn acquire_slot(run: &Path) -> Result<fs::File> {
+pub fn acquire_slot(run: &Path) -> Result<FileLock> {
     let runs = run.parent().and_then(Path::parent).unwrap_or(run);
-    let lock = lock_file(&runs.join(LOCK_FILE));
-    let lock = lock.map_err(|source| Error::Io { action: "open", what: "the lock of the study's runs", source })?;
-    let _ = lock.lock(); // see `StudyDir::open`
-    Ok(lock)
-}
-
-fn lock_file(path: &Path) -> std::io::Result<fs::File> {
-    fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)
+    let waits = || tracing::info!("waiting for another run of the study to end");
+    FileLock::wait(&runs.join(LOCK_FILE), waits).map_err(|source| Error::Io {
+        action: "open",
+        what: "the lock of the study's runs",
+        source,
+    })
 }
 
 /// How a study ended.

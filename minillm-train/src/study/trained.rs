@@ -61,7 +61,7 @@ impl<'a> Trained<'a> {
                     Err(note) => result.note = Some(note.to_owned()),
                     Ok(config) => {
                         let model = self.checkpoint.model.clone().with_rotary_angles(&config, &self.device)?;
-                        let score = evaluate(&model, &self.device, &workers, &corpus.validation, rows).score;
+                        let score = evaluate(&model, &self.device, &workers, &corpus.validation, rows)?.score;
                         result.loss = Some(score.nats_per_token());
                         result.bits_per_byte = Some(score.bits_per_byte());
                     }

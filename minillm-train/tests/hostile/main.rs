@@ -96,6 +96,8 @@ enum Loader {
     Listing,
 }
 
+/// Of the sound token file.
+const VOCABULARY: usize = 100;
 /// The identity of the sound token file.
 const IDENTITY: Identity =
     Identity { text: [1; 32], tokenizer: [2; 32], validation_fraction: 0.1, part: Part::Training };
@@ -140,9 +142,9 @@ impl Loader {
                 read.decode(&ids).and_then(|_| checkpoint::load(&model, &device)).map(drop)
             }),
             Self::Tokens => {
-                return TokenFile::open(&file, &IDENTITY)
-                    .map(|tokens| tokens.copy(0..tokens.len(), &mut Vec::new()))
-                    .map_err(|problem| format!("`{}`: {problem}", file.display()));
+                let tokens = TokenFile::open(&file, &IDENTITY, VOCABULARY)
+                    .map_err(|problem| format!("`{}`: {problem}", file.display()))?;
+                return tokens.copy(0..tokens.len(), &mut Vec::new()).map_err(|error| error.to_string());
             }
             Self::Listing => verify_checkpoint(&model),
         };
@@ -345,7 +347,7 @@ fn sound_files(directory: &Path) {
     };
     gguf::save(&Loader::Gguf.file(directory), "tiny", &contents, tensors, Encoding::F32).unwrap();
 
-    let mut writer = TokenFileWriter::create(directory, IDENTITY, 100, 2).unwrap();
+    let mut writer = TokenFileWriter::create(directory, IDENTITY, VOCABULARY, 2).unwrap();
     writer.push(&[5, 6, 7], 5).unwrap();
     writer.end_document(Some(99)).unwrap();
     writer.push(&[8], 2).unwrap();
