@@ -28,7 +28,7 @@ pub enum Error {
         field: &'static str,
         /// What is wrong with its value, continuing the field's name.
         problem: String,
-        /// The way out.
+        /// What to do.
         hint: String,
     },
 
@@ -39,7 +39,7 @@ pub enum Error {
         path: PathBuf,
         /// What is wrong, naming the field or tensor.
         problem: String,
-        /// The way out.
+        /// What to do.
         hint: String,
     },
 
@@ -76,7 +76,7 @@ pub enum Error {
     Tokenizer {
         /// What is wrong.
         problem: String,
-        /// The way out.
+        /// What to do.
         hint: String,
     },
 }

@@ -30,7 +30,7 @@ impl RunDir {
     ///
     /// `write` fills the directory it is given, and has closed every file when it returns. Then `best` is recorded (with
     /// `None` the record stays), and older checkpoints are deleted except the newest `keep_last`, this one included, and
-    /// the best. Checkpoints beyond `step` are damaged ones that resuming passed over: they are neither counted nor
+    /// the best. Checkpoints beyond `step` are damaged ones that resuming skipped: they are neither counted nor
     /// touched until the run reaches them again.
     ///
     /// If the checkpoint exists and is sound, it stays and `write` is not called.
@@ -86,7 +86,7 @@ impl RunDir {
         durable::rename(disk, temporary, published).map_err(write_error)
     }
 
-    /// The newest checkpoint that agrees with its manifest; damaged newer ones are passed over with a warning.
+    /// The newest checkpoint that agrees with its manifest; damaged newer ones are skipped with a warning.
     ///
     /// `None` if the run has not saved any yet.
     ///
@@ -98,7 +98,7 @@ impl RunDir {
         while let Some((step, path)) = checkpoints.pop() {
             match verify_checkpoint(&path) {
                 Ok(()) => return Ok(Some((step, path))),
-                Err(error) => tracing::warn!("{} is passed over: {}", checkpoint_name(step), with_causes(&error)),
+                Err(error) => tracing::warn!("{} is skipped: {}", checkpoint_name(step), with_causes(&error)),
             }
         }
         if count == 0 {

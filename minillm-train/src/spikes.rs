@@ -14,7 +14,7 @@ use crate::step::Limits;
 
 /// Steps that say what is usual; before there are as many, nothing is skipped.
 const WINDOW: usize = 128;
-/// Standard deviations above the mean. Of a normal distribution one step in a billion lies beyond.
+/// Standard deviations above the mean. Of a normal distribution one step in a billion is beyond.
 const DEVIATIONS: f64 = 6.0;
 /// A run of equal losses would call the next rounding error a spike; a thousandth of the mean is none.
 const SMALLEST_DEVIATION: f64 = 1e-3;

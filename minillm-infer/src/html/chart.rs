@@ -286,7 +286,7 @@ fn band(svg: &mut String, frame: &Frame, (x, y): (&Axis, &Axis), colour: usize, 
         return;
     }
     let place = |point: &Point, edge: f64| {
-        // An edge without a place (below zero on a logarithmic scale) lies at the border.
+        // An edge without a place (below zero on a logarithmic scale) is at the border.
         let at = y.place(edge).unwrap_or(if edge > point.y { 1.0 } else { 0.0 });
         format!("{:.1},{:.1}", frame.x(x.place(point.x).unwrap_or(0.0)), frame.y(at))
     };

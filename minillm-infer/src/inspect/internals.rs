@@ -96,7 +96,7 @@ impl Internals {
         Ok(internals)
     }
 
-    /// Mean surprise of the tokens after the first; `None` for a single token.
+    /// Mean negative log-likelihood of the tokens after the first, in nats; `None` for a single token.
     pub fn nats_per_token(&self) -> Option<f64> {
         let nats: Vec<f64> = self.probabilities.iter().flatten().map(|probability| -probability.ln()).collect();
         (!nats.is_empty()).then(|| nats.iter().sum::<f64>() / nats.len() as f64)

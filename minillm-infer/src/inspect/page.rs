@@ -174,7 +174,7 @@ fn text_section(summary: &Summary, internals: &Internals) -> String {
     });
     format!(
         "<h2>Each token's probability</h2>\n<p>Before it read a token, the model gave every token of its vocabulary a \
-         probability. The colour is the surprise, −log<sub>2</sub> of the probability that this token had: 0 bits for a \
+         probability. The colour is −log<sub>2</sub> of the probability that this token had: 0 bits for a \
          token that was certain, {blind:.1} bits if all were equally likely.{mean}</p>\n\
          <div class=\"legend\"><span>0 bits</span><i class=\"ramp warm\"></i><span>{blind:.1} bits or more</span></div>\n\
          <div id=\"text-strip\" class=\"strip\" tabindex=\"0\" role=\"listbox\" aria-label=\"The text\"></div>\n\

@@ -62,7 +62,7 @@ pub enum AttentionBias {
     All,
 }
 
-/// The two spellings of [`AttentionBias`] in a file.
+/// How a file writes [`AttentionBias`].
 #[derive(Serialize, Deserialize)]
 #[serde(untagged)]
 enum BiasValue {

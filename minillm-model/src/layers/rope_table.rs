@@ -7,7 +7,7 @@ use super::rope::{Rotation, plain_frequencies, tables};
 use super::rope_scaling::scaled_frequencies;
 use crate::config::ModelConfig;
 
-/// Angles in the tables. What lies beyond, in a model of a million positions, is computed when it is asked for.
+/// Angles in the tables. What is beyond, in a model of a million positions, is computed when it is asked for.
 const LARGEST_TABLE: usize = 1 << 22;
 
 /// Precomputed angles for the positions up to C.

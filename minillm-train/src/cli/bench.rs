@@ -41,8 +41,8 @@ pub struct Args {
     #[arg(long, value_name = "N", default_value_t = 5, allow_negative_numbers = true)]
     warmup: usize,
     /// Measure with the layers as written, then with one fast form after the other added (see `train.kernels`)
-    #[arg(long)]
-    ladder: bool,
+    #[arg(long, alias = "ladder")]
+    ablate: bool,
     #[command(flatten)]
     output: JsonArgs,
 }
@@ -66,8 +66,8 @@ pub(super) fn run(args: &Args) -> Result<()> {
         });
     };
     let found = args.device.open()?;
-    if args.ladder {
-        return ladder(args, &config, vocab_size, &found);
+    if args.ablate {
+        return ablate(args, &config, vocab_size, &found);
     }
     let report = measure(args, &config, vocab_size, &found, config.train.compute_on(&found.device)?)?;
     if args.output.json {
@@ -82,21 +82,21 @@ pub(super) fn run(args: &Args) -> Result<()> {
 }
 
 /// What each fast form buys: the same steps again and again, with one more of them each time.
-fn ladder(args: &Args, config: &RunConfig, vocab_size: usize, found: &DeviceInfo) -> Result<()> {
-    let mut rungs = Vec::new();
+fn ablate(args: &Args, config: &RunConfig, vocab_size: usize, found: &DeviceInfo) -> Result<()> {
+    let mut steps = Vec::new();
     for (name, compute) in config.train.compute_on(&found.device)?.cumulative() {
         let report = measure(args, config, vocab_size, found, compute)?;
         let rate = report["tokens_per_second"].as_f64().unwrap_or(f64::NAN);
         if !args.output.json {
-            let first: f64 = rungs.first().map_or(rate, |(_, rate)| *rate);
+            let first: f64 = steps.first().map_or(rate, |(_, rate)| *rate);
             print(&format!("{name:<16} {rate:>10.0} tokens/s {:>6.2} x\n", rate / first))?;
         }
-        rungs.push((name, rate));
+        steps.push((name, rate));
     }
     if args.output.json {
-        let rungs: Vec<_> =
-            rungs.iter().map(|(name, rate)| json!({ "kernels": name, "tokens_per_second": rate })).collect();
-        print(&format!("{}\n", json!({ "ladder": rungs })))?;
+        let steps: Vec<_> =
+            steps.iter().map(|(name, rate)| json!({ "kernels": name, "tokens_per_second": rate })).collect();
+        print(&format!("{}\n", json!({ "ladder": steps })))?;
     }
     Ok(())
 }

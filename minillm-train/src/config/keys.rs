@@ -7,7 +7,7 @@ use super::{CheckpointConfig, EvalConfig, LogConfig, OptimizerConfig, TrainConfi
 use crate::data::{DataConfig, TokenizerConfig};
 use crate::schedule::ScheduleConfig;
 
-/// nanoGPT's and llama2.c's names for our keys, which spelling alone would not find.
+/// nanoGPT's and llama2.c's names for our keys, which similarity alone would not find.
 const OTHER_NAMES: [(&str, &str); 18] = [
     ("n_layer", "model.num_hidden_layers"),
     ("n_layers", "model.num_hidden_layers"),
@@ -55,7 +55,7 @@ pub fn keys() -> Vec<String> {
 
 /// The keys that a mistaken `key` most likely means, best first; none if nothing is close.
 ///
-/// In this order: the same name in another section or without one, another program's name for it, the closest spelling.
+/// In this order: the same name in another section or without one, another program's name for it, the most similar name.
 pub(super) fn nearest(key: &str) -> Vec<String> {
     const CLOSE: f64 = 0.7; // of strsim's similarity, 1 being equal; below it suggestions are noise
     let key = key.to_lowercase().replace('-', "_");
@@ -93,7 +93,7 @@ pub(super) fn nearest_section(name: &str) -> Option<&'static str> {
         .map(|(known, _)| known)
 }
 
-/// The way out for a command-line flag that is no flag but names a configuration key, as nanoGPT's are written:
+/// What to use in place of a command-line flag that is no flag but names a configuration key, as nanoGPT's are written:
 /// `--batch_size=32` gives "write `--set train.batch_size=32`". `None` if it names none.
 pub fn suggest(argument: &str) -> Option<String> {
     let argument = argument.trim_start_matches('-');

@@ -1,4 +1,4 @@
-//! Strict reading: a configuration file, `--set` over it, and errors that name the place, the key and the way out.
+//! Strict reading: a configuration file, `--set` over it, and errors that name the place, the key and what to do.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -166,7 +166,7 @@ fn line_and_column(text: &str, offset: usize) -> (usize, usize) {
     (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
 }
 
-/// Serde's reason in the words of a configuration file: the problem and the way out.
+/// Serde's reason in the words of a configuration file: the problem and what to do.
 fn explain(key: &str, message: &str) -> (String, String) {
     let message = message.trim();
     if key == "model.attention_bias" {

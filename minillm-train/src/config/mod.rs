@@ -90,7 +90,7 @@ pub struct TrainConfig {
     /// Keep only what enters each block and compute the rest again for the backward pass: less memory, about a quarter more time,
     /// the same result up to rounding.
     pub recompute: bool,
-    /// Do not take a step whose loss or gradient norm lies more than six standard deviations above the mean of the last 128.
+    /// Skip a step whose loss or gradient norm is more than six standard deviations above the mean of the last 128.
     pub skip_spikes: bool,
     /// On a GPU, not on a driver that computes on the CPU: whether `train` first sees that it computes rightly, and
     /// refuses to train if not (see [`doctor`](crate::doctor)).

@@ -118,7 +118,7 @@ fn flatten(config: &RunConfig) -> Result<BTreeMap<String, Value>> {
     };
     whole["model"] = model;
     if config.model.from.is_some() {
-        // Where it lies does not matter any more, but that the architecture is not this file's does.
+        // Where it is does not matter any more, but that the architecture is not this file's does.
         whole["model"]["from"] = "another model".into();
     }
     let mut flat = BTreeMap::new();

@@ -14,7 +14,7 @@ impl RunConfig {
     /// Checks every range, and every field against those it must fit.
     ///
     /// # Errors
-    /// [`Error::Config`] with the key and the way out. Its origin is `configuration`: [`RunConfig::load`] knows better.
+    /// [`Error::Config`] with the key and what to do. Its origin is `configuration`: [`RunConfig::load`] knows better.
     pub fn validate(&self) -> Result<()> {
         let seed_fits = i64::try_from(self.seed).is_ok();
         require(seed_fits, "seed", "is above 2^63 - 1", "TOML holds whole numbers up to 9223372036854775807")?;

@@ -44,7 +44,7 @@ pub fn text(url: &str, sha256: Option<&str>, cache_dir: &Path, progress: &dyn Pr
     }
 }
 
-/// Where the download lies: a name of its own for every content or address, ending as the address does, because the
+/// Where the download is stored: a name of its own for every content or address, ending as the address does, because the
 /// ending says what is in it.
 fn place(url: &str, sha256: Option<&str>, dir: &Path) -> Result<PathBuf> {
     let without_query = url.split(['?', '#']).next().unwrap_or_default();
@@ -147,7 +147,7 @@ mod http {
                 url: url.into(),
                 problem: format!("what came has the SHA-256 {found}, not {expected}"),
                 hint: "the file has changed, or is not the one meant: check the address, and `data.sha256` or, where that \
-                       is not set, the file with the recorded hash that lies beside the cached text"
+                       is not set, the file with the recorded hash that is next to the cached text"
                     .into(),
             });
         }

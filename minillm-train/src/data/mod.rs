@@ -8,7 +8,7 @@
 //!
 //! The documents are read by [`minillm_infer::text_files`], as `score` reads them.
 //!
-//! [`prepare`] does all of it before the first step; what it makes lies in a cache and is found again by the
+//! [`prepare`] does all of it before the first step; what it makes is stored in a cache and is found again by the
 //! fingerprints of text and tokenizer. Memory does not grow with the text: it is read in chunks of a megabyte, and
 //! tokens are mapped from disk. After that, [`TrainingData::batch`] is a pure function of (seed, step).
 
@@ -21,7 +21,7 @@ mod rows;
 mod source;
 mod split;
 mod tale_stream;
-#[doc(hidden)] // for the tests and fuzzers of strangers' files
+#[doc(hidden)] // for the tests and fuzzers of untrusted files
 pub mod token_file;
 mod tokenize;
 

@@ -56,7 +56,7 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// Where the file of this identity lies in `dir`.
+    /// Where the file of this identity is stored in `dir`.
     pub fn path(&self, dir: &Path) -> PathBuf {
         dir.join(format!(
             "{}-{}-{}-{}.tokens",

@@ -45,7 +45,7 @@ impl Report {
         })
     }
 
-    /// One line for each group, then each finding with its way out.
+    /// One line for each group, then each finding with its hint.
     pub fn to_text(&self) -> String {
         let mut text = String::new();
         let mut line = |name: &str, value: &str| {

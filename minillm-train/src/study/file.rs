@@ -1,4 +1,4 @@
-//! A study as a file: strict TOML, and errors that name the key and the way out.
+//! A study as a file: strict TOML, and errors that name the key and what to do.
 //!
 //! ```toml
 //! title = "The MLP's activation"

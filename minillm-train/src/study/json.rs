@@ -19,7 +19,7 @@ pub(super) fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T
     serde_json::from_str(&text).map_err(|error| Error::Run {
         path: path.to_owned(),
         problem: format!("cannot be understood: {error}"),
-        hint: "remove the folder it lies in, and start the study again".to_owned(),
+        hint: "remove the folder that it is in, and start the study again".to_owned(),
     })
 }
 

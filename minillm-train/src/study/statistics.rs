@@ -1,7 +1,7 @@
 //! How sure a mean over a few seeds is.
 //!
 //! Two runs that differ in the seed alone end at different losses, so one run of each variant says little. The mean of n
-//! seeds lies within `t s / sqrt(n)` of what endlessly many would give, in 95 of 100 studies: s is the standard deviation
+//! seeds is within `t s / sqrt(n)` of what endlessly many would give, in 95 of 100 studies: s is the standard deviation
 //! of the runs and t the quantile of Student's distribution (Student 1908), which is wide for few seeds: 4.30 standard
 //! errors for three.
 //!

@@ -47,7 +47,7 @@ impl<'a> Trained<'a> {
         let mut results = Vec::new();
         for &multiple in &wanted.contexts {
             let context = multiple * trained;
-            // The tokenizer is made already, and lies in the checkpoint.
+            // The tokenizer is made already, and stored in the checkpoint.
             let tokenizer = TokenizerConfig::File { path: self.checkpoint.path.join(checkpoint::TOKENIZER_FILE) };
             let shape = Shape { context, batch_size: 1, seed: 0 };
             let corpus = data::prepare(&self.config.data, &tokenizer, &shape, cache_dir, progress)?;

@@ -18,7 +18,7 @@ pub trait Choices {
 }
 
 /// -ln of the probability with which `options[chosen]` is drawn: its weight as a share of all weights.
-fn surprise(options: &[(u32, &str)], chosen: usize) -> f64 {
+fn nats(options: &[(u32, &str)], chosen: usize) -> f64 {
     let total: u32 = options.iter().map(|(weight, _)| weight).sum();
     (f64::from(total) / f64::from(options[chosen].0)).ln()
 }
@@ -51,7 +51,7 @@ impl Choices for Sampler {
             here
         })?;
         self.text.push_str(options[chosen].1);
-        self.nats += surprise(options, chosen);
+        self.nats += nats(options, chosen);
         Some(chosen)
     }
 }
@@ -81,7 +81,7 @@ impl Choices for Reader<'_> {
             return None;
         }
         self.rest = &self.rest[options[chosen].1.len()..];
-        self.nats += surprise(options, chosen);
+        self.nats += nats(options, chosen);
         Some(chosen)
     }
 }

@@ -123,7 +123,7 @@ fn place(
             ));
         };
         if begin < end {
-            return Err(damaged(path, format!("the tensor `{name}` lies upon another")));
+            return Err(damaged(path, format!("the tensor `{name}` overlaps another")));
         }
         end = begin;
         if let Ok(format) = &format {

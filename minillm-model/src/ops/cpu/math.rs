@@ -80,7 +80,7 @@ pub fn dot(a: &[f32], b: &[f32]) -> f32 {
     sum_of(a, b, |a, b| a * b)
 }
 
-/// The largest value; minus infinity if there is none. NaN is passed over.
+/// The largest value; minus infinity if there is none. NaN is ignored.
 #[inline(always)]
 pub fn largest(values: &[f32]) -> f32 {
     let mut best = [f32::NEG_INFINITY; LANES];

@@ -26,12 +26,12 @@ impl<'a> Heads<'a> {
     }
 }
 
-/// The vectors of a tensor that lies as `[B, T, heads, E]`, in that order, cut into pieces of whole tokens.
+/// The vectors of a tensor stored as `[B, T, heads, E]`, in that order, cut into pieces of whole tokens.
 pub fn tokens_per_piece(heads: usize, e: usize) -> usize {
     super::share::rows_per_piece(heads * e)
 }
 
-/// The vectors of `out`, which lies as `[B, T, heads, E]`, sorted by `(b, group)`: of each, its heads' vectors,
+/// The vectors of `out`, stored as `[B, T, heads, E]`, sorted by `(b, group)`: of each, its heads' vectors,
 /// `[heads / groups, T]`.
 pub fn by_group(out: &mut [f32], [b, heads, t, e]: [usize; 4], groups: usize) -> Vec<Vec<&mut [f32]>> {
     let per_group = heads / groups;

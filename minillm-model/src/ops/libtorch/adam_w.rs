@@ -52,7 +52,7 @@ impl AdamWOp for LibTorch {
     }
 }
 
-/// The tensor to change where it lies, or a copy where others hold it, too.
+/// The tensor to change in place, or a copy where others hold it, too.
 fn owned(tensor: TchTensor) -> Tensor {
     if tensor.can_mut() { tensor.tensor } else { tensor.tensor.copy() }
 }

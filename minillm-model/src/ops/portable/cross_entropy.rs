@@ -103,8 +103,8 @@ impl<B: Backend> Chunk<B> {
     /// `ln(sum of exp) - logit of the target`, over the scored rows: `[1]`.
     fn loss(&self) -> FloatTensor<B> {
         let log_sum = B::float_add(self.largest.clone(), B::float_log(self.sums.clone()));
-        let surprise = B::float_sub(log_sum, self.logit.clone());
-        B::float_sum(B::float_mul(surprise, self.scored.clone()))
+        let nats = B::float_sub(log_sum, self.logit.clone());
+        B::float_sum(B::float_mul(nats, self.scored.clone()))
     }
 
     /// `softmax - 1 at the target`: `[n, V]`.

@@ -1,4 +1,4 @@
-//! Faults, planted by exchanging one form of a check: each is found, named, and given a way out.
+//! Faults, planted by exchanging one form of a check: each is found, named, and given a hint.
 
 use burn::module::{Module, Param};
 use burn::tensor::{Tensor, TensorData};
@@ -192,7 +192,7 @@ fn a_form_that_panics_or_gives_no_number() {
     assert_eq!(report_of(outcomes(&check)).to_json()["checks"][1]["error"], serde_json::Value::Null);
 }
 
-/// What `train` does before it begins: it refuses with the operation's name, the way out and the way around.
+/// What `train` does before it begins: it refuses with the operation's name, a hint and how to train all the same.
 #[test]
 fn a_run_is_refused() {
     let faulty = [check("embedding"), with_fast("RoPE", turned_back)];
