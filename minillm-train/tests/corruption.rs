@@ -69,7 +69,7 @@ fn the_run_says_which_file_and_goes_on_from_the_checkpoint_before() {
         fs::write(&path, &content[..content.len() - 1]).unwrap();
         let output = bench.train("run", &["--resume", "--set", "train.max_steps=12"]);
         let text = stderr(&output);
-        assert!(text.contains("checkpoint-000008 is passed over") && text.contains(name), "{name}: {text}");
+        assert!(text.contains("checkpoint-000008 is skipped") && text.contains(name), "{name}: {text}");
         assert!(bench.state("run", 12) == bench.state("straight", 12), "{name}");
         // As it was before: the checkpoint after 8 steps is a new one, and sound.
         fs::remove_dir_all(bench.path().join("run/checkpoint-000012")).unwrap();

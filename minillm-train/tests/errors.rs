@@ -1,4 +1,4 @@
-//! What a user gets wrong ends with the documented code and a message that names file, field and way out; never a panic.
+//! What a user gets wrong ends with the documented code and a message that names file, field and what to do; never a panic.
 
 #![allow(clippy::unwrap_used)]
 

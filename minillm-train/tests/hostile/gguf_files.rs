@@ -169,7 +169,7 @@ pub(super) fn tensors() -> Vec<Case> {
         case(Gguf, "offset-over-2-to-64", "`t` has the offset 18446744073709551584", one(&[8], 0, u64::MAX - 31)),
         case(Gguf, "offset-past-the-end", "`t` has the offset 64", one(&[8], 0, 64)),
         case(Gguf, "offset-between-places", "`t` has the offset 4", one(&[1], 0, 4)),
-        case(Gguf, "tensors-upon-another", "the tensor `u` lies upon another", two(0)),
+        case(Gguf, "tensors-upon-another", "the tensor `u` overlaps another", two(0)),
         case(Gguf, "same-tensor-twice", "holds the tensor `t` twice", {
             tensors(&[gguf_tensor("t", &[0], 0, 0), gguf_tensor("t", &[8], 0, 0)])
         }),
