@@ -249,7 +249,7 @@ pub(super) fn architectures() -> Vec<Case> {
             gguf_set("llama.attention.head_count", GgufValue::Ints(vec![]))
         }),
         case(Gguf, "a-part", "`split.count` is 4294967295", int("split.count", i128::from(u32::MAX))),
-        case(Gguf, "parts-negative", "`split.count` is not a whole number", int("split.count", -1)),
+        case(Gguf, "parts-in-words", "`split.count` is not a whole number", text("split.count", "two")),
         case(Gguf, "epsilon-nan", "`norm_eps` is NaN", float("llama.attention.layer_norm_rms_epsilon", f64::NAN)),
         case(Gguf, "epsilon-negative", "`norm_eps` is -1", float("llama.attention.layer_norm_rms_epsilon", -1.0)),
         case(Gguf, "base-infinite", "`rope_theta` is inf", float("llama.rope.freq_base", f64::INFINITY)),

@@ -92,6 +92,7 @@ const HARMLESS: &[&str] = &[
     "hidden_dropout",
     "id2label",
     "is_decoder",
+    "is_llama_config",
     "keys_to_ignore_at_inference",
     "label2id",
     "length_penalty",
@@ -140,6 +141,8 @@ const HARMLESS: &[&str] = &[
     "unsloth_version",
     "use_bfloat16",
     "use_cache",
+    "use_flash_attn",
+    "use_flash_attention_2",
 ];
 
 /// Keys with which other architectures compute other numbers, with the values that leave them as they are. `null`, `false`
