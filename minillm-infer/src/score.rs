@@ -149,6 +149,13 @@ pub fn score(model: &LanguageModel, device: &Device, text: &EncodedText, windows
             hint: "give a longer text".to_owned(),
         });
     }
+    let vocabulary = model.model.embed_tokens.weight.lazy_shape()[0];
+    if let Some(id) = ids.iter().find(|&&id| id as usize >= vocabulary) {
+        return Err(Error::Request {
+            problem: format!("the text has token id {id}, past the model's vocabulary of {vocabulary}"),
+            hint: "the tokenizer must be the one that the model was trained with".to_owned(),
+        });
+    }
     let last = ids.len() - 1; // predicted from all before it
     let mut nats = 0.0;
     let mut scored = 0;

@@ -95,6 +95,62 @@ fn score_of_an_untrained_model_is_that_of_guessing() {
 }
 
 #[test]
+fn score_reads_a_text_as_training_does() {
+    let folder = model();
+    let score = |name: &str, content: &[u8]| {
+        let path = folder.path().join(name);
+        fs_err::write(&path, content).unwrap();
+        let json = stdout(&run(folder.path(), &["score", "--file", path.to_str().unwrap(), "--json"]));
+        serde_json::from_str::<serde_json::Value>(&json).unwrap()
+    };
+    let text = "abc é\n".repeat(20);
+    let plain = score("text.txt", text.as_bytes());
+    assert_eq!((&plain["context"], &plain["stride"]), (&16.into(), &16.into()));
+    let marked = format!("\u{feff}{text}");
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    std::io::Write::write_all(&mut gzip, marked.as_bytes()).unwrap();
+    let padded = [gzip.finish().unwrap(), vec![0; 512]].concat();
+    let line = serde_json::json!({ "text": text }).to_string().replacen('{', "{\"score\": NaN, ", 1);
+    for (name, content) in [
+        ("marked.txt", marked.as_bytes()),
+        ("NOTES", marked.as_bytes()),
+        ("text.txt.gz", &padded[..]),
+        ("text.jsonl", line.as_bytes()),
+        ("two.txt", [&text[..66], "\n<|endoftext|>\n", &text[66..]].concat().as_bytes()),
+    ] {
+        assert_eq!(score(name, content), plain, "{name}");
+    }
+}
+
+#[test]
+fn score_takes_windows_that_overlap() {
+    let folder = model();
+    let text = folder.path().join("text.txt");
+    fs_err::write(&text, "abc é\n".repeat(20)).unwrap();
+    let text = text.to_str().unwrap();
+    let json = stdout(&run(folder.path(), &["score", "--file", text, "--context", "8", "--stride", "2", "--json"]));
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!((&json["context"], &json["stride"], &json["tokens"]), (&8.into(), &2.into(), &119.into()));
+    refused(folder.path(), &["score", "--file", text, "--context", "17"], 2, "the model sees 16 tokens at once");
+    refused(folder.path(), &["score", "--file", text, "--stride", "-1"], 2, "invalid value '-1'");
+}
+
+/// A list, a dialogue, a negative number.
+#[test]
+fn a_value_may_begin_with_a_dash() {
+    let folder = model();
+    let here = folder.path();
+    refused(here, &["generate", "--prompt", "- a"], 1, "'-' is not in the vocabulary");
+    refused(here, &["generate", "--prompt", "--"], 1, "'-' is not in the vocabulary");
+    refused(here, &["inspect", "--prompt", "-5"], 1, "'-' is not in the vocabulary");
+    refused(here, &["generate", "--prompt", "a", "--seed", "-1"], 2, "invalid value '-1'");
+    refused(here, &["generate", "--prompt-ids", "-1,2"], 2, "invalid value '-1'");
+    for stop in ["--", "- a", "-1"] {
+        stdout(&run(here, &["generate", "--prompt", "a", "--stop", stop, "--max-new-tokens", "3"]));
+    }
+}
+
+#[test]
 fn logits_are_written_for_other_programs() {
     let folder = model();
     let out = folder.path().join("logits.safetensors");

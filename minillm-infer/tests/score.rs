@@ -85,6 +85,14 @@ fn windows_that_cannot_be_are_refused() {
 }
 
 #[test]
+fn a_token_that_the_model_lacks_is_refused() {
+    let (model, config) = model();
+    let text = EncodedText { ids: vec![1, 11, 2], bytes: 3 };
+    let error = score(&model, &Device::flex(), &text, Windows::new(&config, None, None).unwrap()).unwrap_err();
+    assert_eq!(error.to_string(), "the text has token id 11, past the model's vocabulary of 11");
+}
+
+#[test]
 fn documents_are_joined_as_in_training() {
     let encode = |tokenizer: &Tokenizer, documents: &[&str]| {
         let documents = documents.iter().map(|document| Ok((*document).to_owned()));

@@ -86,6 +86,60 @@ fn text_that_cannot_be_trained_on() {
 }
 
 #[test]
+fn a_text_in_another_encoding() {
+    let bench = Bench::new();
+    let text = fs_err::read_to_string(bench.path().join("text.txt")).unwrap();
+    let little = |text: &str| text.encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<_>>();
+    for (name, bytes, parts) in [
+        ("a.txt", little(&format!("\u{feff}{text}")), ["is UTF-16 text", "iconv -f utf-16 -t utf-8"]),
+        ("b.txt", little(&text), ["is UTF-16LE text", "iconv -f utf-16le -t utf-8"]),
+        (
+            "c.txt",
+            format!("{text}caf\u{e9}").chars().map(|c| c as u8).collect(),
+            ["line 81", "iconv -f latin1 -t utf-8"],
+        ),
+    ] {
+        fs_err::write(bench.path().join(name), bytes).unwrap();
+        let files = format!("data.files=[{name}]");
+        refused(&bench, &["tiny.toml", "--set", &files], 1, &[name, parts[0], "hint:", parts[1]]);
+    }
+    // A single NUL may be meant.
+    bench.write("nul.txt", &format!("{text}\0{text}"));
+    let output = bench.train("nul", &["--set", "data.files=[nul.txt]", "--set", "train.max_steps=1"]);
+    let message = stderr(&output);
+    assert_eq!(message.matches("nul.txt`: line 81 holds a NUL character").count(), 1, "{message}");
+}
+
+#[test]
+fn a_line_that_is_no_text() {
+    let bench = Bench::new();
+    let line =
+        |i: usize| format!("{{\"score\": NaN, \"text\": \"line {i} \\ud83d says that {} is odd\"}}\n", 2 * i + 1);
+    let lines: String = (0..60).map(line).collect();
+    bench.write("good.jsonl", &lines);
+    let output = bench.train("good", &["--set", "data.files=[good.jsonl]", "--set", "train.max_steps=1"]);
+    assert_eq!(stderr(&output).matches("line 1 holds half of a surrogate pair").count(), 1, "{}", stderr(&output));
+    bench.write("bad.jsonl", &format!("{lines}{{\"text\": null}}\n"));
+    let output = bench.command(&["train", "tiny.toml", "--set", "data.files=[bad.jsonl]"]).output().unwrap();
+    let message = stderr(&output);
+    let error = message.lines().find(|line| line.starts_with("error")).unwrap();
+    assert_eq!((output.status.code(), error.matches("line ").count()), (Some(1), 1), "{message}");
+    assert!(error.contains("line 61: `text` is null"), "{message}");
+}
+
+#[test]
+fn a_model_for_this_program_alone_is_named_before_its_first_step() {
+    let bench = Bench::new();
+    let train = |changes: &[&str]| {
+        stderr(&bench.train("run", &[&["--overwrite", "--set", "train.max_steps=1"], changes].concat()))
+    };
+    assert!(!train(&[]).contains("only MiniLLM"));
+    let message = train(&["--set", "model.mlp=relu2"]);
+    let warning = message.find("only MiniLLM will read the checkpoints").unwrap_or_else(|| panic!("{message}"));
+    assert!(message.contains("`model.mlp`") && warning < message.find("parameters on").unwrap(), "{message}");
+}
+
+#[test]
 fn a_corrupt_checkpoint() {
     let bench = Bench::new();
     bench.train("run", &["--set", "train.max_steps=2"]);

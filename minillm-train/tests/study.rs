@@ -416,5 +416,5 @@ fn mistakes_are_named() {
     }
     let output = bench.command(&["study", "missing.toml"]).output().unwrap();
     assert_eq!(output.status.code(), Some(2));
-    assert!(stderr(&output).contains("`missing.toml` cannot be read"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("`missing.toml` does not exist"), "{}", stderr(&output));
 }
