@@ -19,4 +19,5 @@ pub mod inspect;
 pub mod memory;
 pub mod sampling;
 pub mod score;
+pub mod target_tokenizer;
 pub mod verify;

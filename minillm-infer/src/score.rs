@@ -10,6 +10,7 @@ use minillm_model::layers::dropout::Dropout;
 use minillm_model::loss::IGNORED;
 
 use crate::error::{Error, Result};
+use crate::generate::check_ids;
 
 /// The summed surprise of some tokens.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -67,6 +68,7 @@ pub fn score(model: &LanguageModel, config: &ModelConfig, device: &Device, ids: 
             hint: "give a longer text".to_owned(),
         });
     }
+    check_ids(config, ids)?;
     let context = config.context();
     let mut nats = 0.0;
     for start in (0..ids.len() - 1).step_by(context) {

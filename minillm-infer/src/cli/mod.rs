@@ -116,7 +116,11 @@ fn load_with(path: &Path, device: &str, weights: Weights) -> Result<(Checkpoint,
 pub fn load(path: &Path, device: &str) -> Result<(Checkpoint, Device)> {
     let device = device::open(device)?.device;
     let directory = locate(path)?;
-    Ok((checkpoint::load(&directory, &device)?, device))
+    let checkpoint = checkpoint::load(&directory, &device)?;
+    for warning in checkpoint.tokenizer.iter().flat_map(|tokenizer| tokenizer.warnings()) {
+        tracing::warn!("{warning}");
+    }
+    Ok((checkpoint, device))
 }
 
 fn locate(path: &Path) -> Result<std::path::PathBuf> {

@@ -39,7 +39,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
     let (checkpoint, device) = load(&args.model, &args.device)?;
     let tokenizer = tokenizer(&checkpoint)?;
     let mut ids = tokenizer.encode_prompt(&text)?;
-    let first = ids.first().map_or(Ok(&[][..]), |&id| tokenizer.spelling(id))?;
+    let first = ids.first().map_or(&[][..], |&id| tokenizer.token_bytes(id));
     let mut bytes = text.len() as u64;
     match tokenizer.end_of_text() {
         // The first token is given, not predicted. Best is one that stands before every text.

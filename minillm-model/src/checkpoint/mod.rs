@@ -118,20 +118,8 @@ fn load_directory(directory: &Path, device: &Device) -> Result<Checkpoint> {
         let path = directory.join(GENERATION_CONFIG_FILE);
         end_ids = hf_config::generation_end_ids(&path, &text)?.unwrap_or(end_ids);
     }
-    let tokenizer = load_tokenizer(directory)?;
-    if let Some(tokenizer) = &tokenizer
-        && tokenizer.vocab_size() > config.vocab_size
-    {
-        return Err(Error::InvalidFile {
-            path: directory.join(TOKENIZER_FILE),
-            problem: format!(
-                "has {} tokens, but `vocab_size` in {CONFIG_FILE} is {}",
-                tokenizer.vocab_size(),
-                config.vocab_size
-            ),
-            hint: "the tokenizer must be the one that the model was trained with".to_owned(),
-        });
-    }
+    // A text that needs a token without a row will be an error; the model itself is whole without it.
+    let tokenizer = Tokenizer::from_directory(directory)?.map(|tokenizer| tokenizer.for_rows(config.vocab_size));
     let tokenizer_config = read_optional(&directory.join(TOKENIZER_CONFIG_FILE))?;
     let chat_template = match read_optional(&directory.join(CHAT_TEMPLATE_FILE))? {
         Some(template) => Some(template),
@@ -154,8 +142,9 @@ pub fn load_tokenizer(path: &Path) -> Result<Option<Tokenizer>> {
     if path.is_file() {
         return gguf::load_tokenizer(path);
     }
-    let file = path.join(TOKENIZER_FILE);
-    if file.exists() { Tokenizer::from_file(&file).map(Some) } else { Ok(None) }
+    let Some(tokenizer) = Tokenizer::from_directory(path)? else { return Ok(None) };
+    let rows = read_config(path).map_or(usize::MAX, |config| config.config.vocab_size);
+    Ok(Some(tokenizer.for_rows(rows)))
 }
 
 /// Reads `config.json` alone.
