@@ -192,12 +192,9 @@ impl Job<'_> {
         let encoding = self.options.encoding;
         gguf::save(path, &self.options.name, &self.contents(), self.tensors()?, encoding)?;
         let written = gguf::load(path, self.device)?;
-        let mut comparison =
-            self.prove(&written, |name, tensor| gguf::write::encoding_of(name, tensor, encoding))?;
+        let mut comparison = self.prove(&written, |name, tensor| gguf::write::encoding_of(name, tensor, encoding))?;
         let Some(tokenizer) = &self.source.tokenizer else { return Ok(Proof { comparison, warnings: Vec::new() }) };
-        let parts = gguf::vocabulary::differences(tokenizer, self.config.vocab_size);
-        let rules = gguf::llama_cpp(path)?.map_err(|problem| Error::Differ { problem })?;
-        let findings = target_tokenizer::compare(tokenizer, &rules, parts)?;
+        let findings = target_tokenizer::compare_with_file(tokenizer, self.config.vocab_size, path)?;
         (comparison.texts_equal, comparison.texts) = (Some(findings.equal), findings.texts);
         Ok(Proof { comparison, warnings: findings.warnings })
     }
@@ -217,8 +214,8 @@ impl Job<'_> {
         }
         drop(tensors);
         let comparison = self.prove(&checkpoint::load(directory, self.device)?, |_, _| encoding)?;
-        let warnings = tokenizer.and_then(|tokenizer| tokenizer.json_problem(comparison.has_equal_texts()));
-        Ok(Proof { comparison, warnings: warnings.into_iter().collect() })
+        let warning = tokenizer.and_then(|tokenizer| tokenizer.json_problem(comparison.has_equal_texts()));
+        Ok(Proof { comparison, warnings: warning.into_iter().collect() })
     }
 
     /// Compares what was read back with the source: weight by weight, then in what they say.
@@ -239,7 +236,11 @@ impl Job<'_> {
         };
         // What llama.cpp's rules make of a text, tokenizer.json can say only nearly.
         let may_differ = self.source.tokenizer.as_ref().is_some_and(Tokenizer::follows_llama_cpp);
-        if has_good_numbers && (may_differ || comparison.has_equal_texts()) { Ok(comparison) } else { differ(format!("what was written computes something else: {comparison}")) }
+        if has_good_numbers && (may_differ || comparison.has_equal_texts()) {
+            Ok(comparison)
+        } else {
+            differ(format!("what was written computes something else: {comparison}"))
+        }
     }
 }
 

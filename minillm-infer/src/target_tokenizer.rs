@@ -4,7 +4,9 @@
 //! tokenised a second time by llama.cpp's rules from the keys that it reads.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
+use minillm_model::checkpoint::gguf;
 use minillm_model::random::derive;
 use minillm_model::tokenizer::Tokenizer;
 use minillm_model::tokenizer::llama_cpp::LlamaCpp;
@@ -33,9 +35,15 @@ pub struct Findings {
     pub warnings: Vec<String>,
 }
 
-/// Compares `tokenizer` with the rules of the file that was written. `parts` are what llama.cpp is known to do differently;
+/// Compares the tokenizer of a model of `rows` rows with llama.cpp's rules for the GGUF file at `path`.
+pub fn compare_with_file(tokenizer: &Tokenizer, rows: usize, path: &Path) -> Result<Findings> {
+    let rules = gguf::llama_cpp(path)?.map_err(|problem| Error::Differ { problem })?;
+    compare(tokenizer, &rules, gguf::vocabulary::differences(tokenizer, rows))
+}
+
+/// Compares `tokenizer` with the rules of a file. `parts` are what llama.cpp is known to do differently;
 /// a text that is cut differently where nothing explains it is an error.
-pub fn compare(tokenizer: &Tokenizer, rules: &LlamaCpp, parts: Vec<String>) -> Result<Findings> {
+fn compare(tokenizer: &Tokenizer, rules: &LlamaCpp, parts: Vec<String>) -> Result<Findings> {
     let mut findings = Findings { equal: 0, texts: 0, warnings: parts };
     let mut example = None;
     for text in texts(tokenizer) {

@@ -236,7 +236,11 @@ fn a_vocabulary_with_equal_scores_is_read_and_written_again() {
     assert_eq!(third.warnings, [""; 0]);
     assert_eq!(third.comparison.texts_equal, Some(third.comparison.texts));
     let hf = exported(&source, Target::Hf, out.path().join("hf")).unwrap();
-    assert!(hf.warnings[0].contains("`tokenizer.ggml.scores` gives several tokens the same score"), "{:?}", hf.warnings);
+    assert!(
+        hf.warnings[0].contains("`tokenizer.ggml.scores` gives several tokens the same score"),
+        "{:?}",
+        hf.warnings
+    );
 }
 
 /// A rule that is not known keeps texts out, and nothing else.

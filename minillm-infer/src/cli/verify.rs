@@ -2,11 +2,13 @@
 
 use std::path::PathBuf;
 
-use minillm_model::checkpoint;
+use minillm_model::checkpoint::{self, Checkpoint};
+use minillm_model::tokenizer::Tokenizer;
 
 use super::output::print;
 use super::{load, locate};
 use crate::error::{Error, Result};
+use crate::target_tokenizer::compare_with_file;
 use crate::verify::compare;
 
 /// Compare two models, whatever their formats: logits, greedy tokens, tokenizers
@@ -34,6 +36,17 @@ pub(super) fn run(args: &Args) -> Result<()> {
     let (a, device) = load(&args.a, &args.device)?;
     let b = checkpoint::load(&locate(&args.b)?, &device)?;
     let comparison = compare(&a, &b, &device)?;
+    // A GGUF file may hold a tokenizer.json, which llama.cpp does not read.
+    let is_gguf = |file: &Checkpoint| {
+        let can_encode = |tokenizer: &Tokenizer| tokenizer.encoding_problem().is_none();
+        file.path.is_file() && file.tokenizer.as_ref().is_some_and(can_encode)
+    };
+    for (model, file) in [(&a, &b), (&b, &a)] {
+        if let (Some(tokenizer), true) = (&model.tokenizer, is_gguf(file)) {
+            let findings = compare_with_file(tokenizer, model.config.vocab_size, &file.path)?;
+            findings.warnings.iter().for_each(|warning| tracing::warn!("the tokenizer: {warning}"));
+        }
+    }
     print(&format!("{comparison}\n"))?;
     if comparison.is_equal(args.tolerance) {
         return Ok(());

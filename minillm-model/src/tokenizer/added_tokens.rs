@@ -3,12 +3,14 @@
 //! | file | what |
 //! |---|---|
 //! | `tokenizer_config.json` | `added_tokens_decoder`: tokens by id; their flags count more than those in tokenizer.json |
-//! | | `bos_token` and its like, `additional_special_tokens`, `extra_special_tokens`: special tokens |
+//! | | `bos_token` and other keys in `_token`, `additional_special_tokens`, `extra_special_tokens`: special tokens |
 //! | `special_tokens_map.json`, `added_tokens.json` | the same in older models: read where there is no `added_tokens_decoder` |
 
 use std::collections::{HashMap, HashSet};
 
 use serde_json::{Map, Value, json};
+
+use super::check;
 
 /// The texts of the files, where there are such files.
 #[derive(Clone, Copy, Debug, Default)]
@@ -22,10 +24,11 @@ pub(super) struct SideFiles<'a> {
 }
 
 /// Keys that name one special token.
-const NAMED: [&str; 7] =
-    ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
+const NAMED: [&str; 7] = ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
 /// Keys that list special tokens.
 const LISTED: [&str; 2] = ["additional_special_tokens", "extra_special_tokens"];
+/// More warnings than these are of one cause.
+const MOST_WARNINGS: usize = 8;
 const FLAGS: [&str; 5] = ["single_word", "lstrip", "rstrip", "normalized", "special"];
 
 /// A token that one of the files asks for.
@@ -43,13 +46,12 @@ struct Wanted {
 pub(super) fn complete(tokenizer: &Value, files: SideFiles) -> (Option<Value>, Vec<String>) {
     let mut warnings = Vec::new();
     let mut parse = |name: &str, text: Option<&str>| {
-        let parsed: Value = text.map(serde_json::from_str).transpose().unwrap_or_else(|error| {
-            warnings.push(format!("{name} is not JSON ({error}): tokens that it adds are not known"));
-            None
-        })?;
-        Some(parsed)
+        let text = text?;
+        let parsed = check::size(text)
+            .and_then(|()| serde_json::from_str(text).map_err(|error| format!("is not JSON: {error}")));
+        parsed.map_err(|problem| warnings.push(format!("{name} {problem}; tokens that it adds are not known"))).ok()
     };
-    let config = parse("tokenizer_config.json", files.config).unwrap_or_default();
+    let config: Value = parse("tokenizer_config.json", files.config).unwrap_or_default();
     let special_tokens_map = parse("special_tokens_map.json", files.special_tokens_map).unwrap_or_default();
     let added_tokens = parse("added_tokens.json", files.added_tokens).unwrap_or_default();
     if config["split_special_tokens"] == true {
@@ -66,6 +68,7 @@ pub(super) fn complete(tokenizer: &Value, files: SideFiles) -> (Option<Value>, V
     wanted.extend(special);
     let (completed, problems) = add(tokenizer, wanted);
     warnings.extend(problems);
+    warnings.truncate(MOST_WARNINGS);
     (completed, warnings)
 }
 
@@ -97,12 +100,15 @@ fn older_tokens(added_tokens: &Value, special: &[Wanted]) -> Vec<Wanted> {
 fn special_tokens(config: &Value, map: &Value) -> Vec<Wanted> {
     let value = |key: &str| if map[key].is_null() { config[key].clone() } else { map[key].clone() };
     let named = NAMED.iter().map(|key| value(key));
+    // Some models have roles of their own: `image_token`.
+    let is_role = |key: &&String| key.ends_with("_token") && !NAMED.contains(&key.as_str());
+    let own = config.as_object().into_iter().flat_map(Map::keys).filter(is_role).map(|key| value(key));
     let listed = LISTED.iter().flat_map(|key| match value(key) {
         Value::Array(tokens) => tokens,
         Value::Object(tokens) => tokens.into_iter().map(|(_, token)| token).collect(),
         _ => Vec::new(),
     });
-    let tokens = named.chain(listed).filter_map(|token| token_of(&token, true));
+    let tokens = named.chain(own).chain(listed).filter_map(|token| token_of(&token, true));
     tokens
         .map(|token| Wanted { token, id: None, replaces: false, file: "the special tokens of tokenizer_config.json" })
         .collect()
@@ -168,10 +174,10 @@ fn add(tokenizer: &Value, wanted: Vec<Wanted>) -> (Option<Value>, Vec<String>) {
 /// The ids of a model's tokens, a table or a list with scores.
 fn vocabulary(vocabulary: &Value) -> HashMap<&str, u64> {
     match vocabulary {
-        Value::Object(tokens) => {
-            tokens.iter().filter_map(|(token, id)| Some((token.as_str(), id.as_u64()?))).collect()
+        Value::Object(tokens) => tokens.iter().filter_map(|(token, id)| Some((token.as_str(), id.as_u64()?))).collect(),
+        Value::Array(tokens) => {
+            tokens.iter().zip(0..).filter_map(|(token, id)| Some((token[0].as_str()?, id))).collect()
         }
-        Value::Array(tokens) => tokens.iter().zip(0..).filter_map(|(token, id)| Some((token[0].as_str()?, id))).collect(),
         _ => HashMap::new(),
     }
 }

@@ -11,6 +11,7 @@
 
 mod added_tokens;
 mod check;
+mod directory;
 pub mod llama_cpp;
 mod make;
 mod prompt_prefix;
@@ -30,7 +31,6 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 use tokenizers::{ModelWrapper, PostProcessorWrapper, Tokenizer as Inner};
 
-use self::added_tokens::SideFiles;
 use self::check::LARGEST_FILE_BYTES;
 use self::llama_cpp::LlamaCpp;
 use self::make::character_tokenizer;
@@ -106,63 +106,6 @@ impl Tokenizer {
         Self::parse(&json).map_err(invalid)
     }
 
-    /// Reads the `tokenizer.json` of a model directory together with the files beside it that add tokens:
-    /// `tokenizer_config.json`, or in older models `special_tokens_map.json` and `added_tokens.json`. None if there is no
-    /// `tokenizer.json`.
-    pub fn from_directory(directory: &Path) -> Result<Option<Self>> {
-        let path = directory.join("tokenizer.json");
-        if !path.exists() {
-            return Ok(None);
-        }
-        let mut tokenizer = Self::from_file(&path)?;
-        let mut warnings = Vec::new();
-        let mut read = |name: &str| {
-            let path = directory.join(name);
-            let is_small = fs::metadata(&path).ok()?.len() <= LARGEST_FILE_BYTES as u64;
-            let text = is_small.then(|| fs::read_to_string(&path).ok()).flatten();
-            if text.is_none() {
-                warnings.push(format!("{name} cannot be read: tokens that it adds are not known"));
-            }
-            text
-        };
-        let [config, map, added] =
-            ["tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"].map(&mut read);
-        let files = SideFiles {
-            config: config.as_deref(),
-            special_tokens_map: map.as_deref(),
-            added_tokens: added.as_deref(),
-        };
-        let file: Value = serde_json::from_str(&tokenizer.json).unwrap_or_default(); // it was parsed before
-        let (completed, problems) = added_tokens::complete(&file, files);
-        warnings.extend(problems);
-        if let Some(completed) = completed {
-            match serde_json::to_string_pretty(&completed).map_err(|error| error.to_string()).and_then(|json| Self::parse(&json)) {
-                Ok(completed) => tokenizer = completed,
-                Err(problem) => {
-                    let problem = format!("the tokens that tokenizer_config.json adds are left out: with them tokenizer.json {problem}");
-                    warnings.push(problem);
-                }
-            }
-        }
-        warnings.extend(tokenizer.contradicted_prefix(config.as_deref()));
-        tokenizer.warnings = warnings.into();
-        Ok(Some(tokenizer))
-    }
-
-    /// A warning if `add_bos_token` in `tokenizer_config.json` asks for another beginning than `tokenizer.json`.
-    fn contradicted_prefix(&self, config: Option<&str>) -> Option<String> {
-        let config: Value = serde_json::from_str(config?).ok()?;
-        let asked = config["add_bos_token"].as_bool()?;
-        let puts = !self.prompt_prefix.is_empty();
-        (asked != puts).then(|| {
-            let what = if puts { "a token" } else { "nothing" };
-            format!(
-                "`add_bos_token` in tokenizer_config.json is {asked}, and the `post_processor` of tokenizer.json puts {what} \
-                 before a text; the latter counts, as in transformers 5"
-            )
-        })
-    }
-
     /// The same for the text of a `tokenizer.json`.
     pub fn from_json(json: &str) -> Result<Self> {
         Self::parse(json).map_err(|problem| Error::Tokenizer {
@@ -183,8 +126,7 @@ impl Tokenizer {
         let mut inner: Inner = catch_panic(|| Ok(serde_json::from_value(file)?)).map_err(not_a_tokenizer)?;
         check_added_tokens(&added_tokens, &inner)?;
         drop_what_changes_texts(&mut inner).map_err(not_a_tokenizer)?;
-        let (token_bytes, drops_first_space) =
-            catch_panic(|| Ok(token_bytes(&inner)?)).map_err(not_a_tokenizer)?;
+        let (token_bytes, drops_first_space) = catch_panic(|| Ok(token_bytes(&inner)?)).map_err(not_a_tokenizer)?;
         let prompt_prefix = prompt_prefix(&post_processor);
         if let Some(id) = prompt_prefix.iter().find(|id| !matches!(token_bytes.get(**id as usize), Some(Some(_)))) {
             return Err(format!("has a `post_processor` that begins a text with the id {id}, which no token has"));
@@ -278,8 +220,11 @@ impl Tokenizer {
     pub fn json_problem(&self, has_equal_texts: bool) -> Option<String> {
         let has_equal_scores = self.rules()?.has_equal_scores();
         (has_equal_scores || !has_equal_texts).then(|| {
-            let cause = if has_equal_scores { "gives several tokens the same score" } else { "orders merges by tokens" };
-            format!("`tokenizer.ggml.scores` {cause}, which tokenizer.json cannot say: some texts get other ids from it")
+            let cause =
+                if has_equal_scores { "gives several tokens the same score" } else { "orders merges by tokens" };
+            format!(
+                "`tokenizer.ggml.scores` {cause}, which tokenizer.json cannot say: some texts get other ids from it"
+            )
         })
     }
 

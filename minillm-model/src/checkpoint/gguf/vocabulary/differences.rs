@@ -2,7 +2,7 @@
 
 use serde_json::Value as Json;
 
-use super::{Kind, kind, sentence_piece_steps};
+use super::{Kind, kind};
 use crate::tokenizer::Tokenizer;
 use crate::tokenizer::llama_cpp::CONTROL_NAMES;
 
@@ -11,7 +11,7 @@ use crate::tokenizer::llama_cpp::CONTROL_NAMES;
 pub fn differences(tokenizer: &Tokenizer, rows: usize) -> Vec<String> {
     let file: Json = serde_json::from_str(&tokenizer.to_json()).unwrap_or_default(); // parsed before
     let Ok(kind) = kind(&file) else { return Vec::new() };
-    let mut found: Vec<String> = added_tokens(&file, kind, rows);
+    let mut found: Vec<String> = added_tokens(&file, rows);
     let scheme = file["pre_tokenizer"]["prepend_scheme"].as_str().unwrap_or("always");
     if matches!(kind, Kind::SentencePiece { adds_space: true }) && file["pre_tokenizer"]["type"] == "Metaspace" {
         let after = if scheme == "first" { " and after a special token" } else { "" };
@@ -32,29 +32,30 @@ pub fn differences(tokenizer: &Tokenizer, rows: usize) -> Vec<String> {
     found
 }
 
-fn added_tokens(file: &Json, kind: Kind, rows: usize) -> Vec<String> {
+fn added_tokens(file: &Json, rows: usize) -> Vec<String> {
+    let is_changed = !file["normalizer"].is_null();
+    let past = format!("it has no row among the model's {rows}, and llama.cpp will not know it");
+    let flag = |flag: &'static str| move |token: &Json| token[flag] == true;
+    let kinds: [(&str, &dyn Fn(&Json) -> bool, &str); 5] = [
+        ("lstrip", &flag("lstrip"), "llama.cpp keeps the white space before it"),
+        ("rstrip", &flag("rstrip"), "llama.cpp keeps the white space after it"),
+        ("single_word", &flag("single_word"), "llama.cpp finds it within words, too"),
+        (
+            "normalized",
+            &|token| is_changed && token["normalized"] == true,
+            "llama.cpp looks for it in the text as it stands, without the changes of `normalizer`",
+        ),
+        ("id", &|token| token["id"].as_u64().is_some_and(|id| id >= rows as u64), &past),
+    ];
     let mut found = Vec::new();
-    let changes_texts = !sentence_piece_steps(file).is_empty();
-    for token in file["added_tokens"].as_array().into_iter().flatten() {
-        let content = token["content"].as_str().unwrap_or_default();
-        let mut note = |flag: &str, what: &str| {
-            found.push(format!("`added_tokens` has `{content}` with `{flag}`: {what}"));
+    for (part, is_so, what) in kinds {
+        let mut tokens = file["added_tokens"].as_array().into_iter().flatten().filter(|token| is_so(token));
+        let Some(first) = tokens.next().and_then(|token| token["content"].as_str()) else { continue };
+        let more = match tokens.count() {
+            0 => String::new(),
+            more => format!(", and {more} more,"),
         };
-        if token["lstrip"] == true {
-            note("lstrip", "llama.cpp keeps the white space before it");
-        }
-        if token["rstrip"] == true {
-            note("rstrip", "llama.cpp keeps the white space after it");
-        }
-        if token["single_word"] == true {
-            note("single_word", "llama.cpp finds it within words, too");
-        }
-        if token["normalized"] == true && matches!(kind, Kind::SentencePiece { .. }) && changes_texts {
-            note("normalized", "llama.cpp looks for it in the text as it stands, without the changes of `normalizer`");
-        }
-        if token["id"].as_u64().is_some_and(|id| id >= rows as u64) {
-            note("id", &format!("it has no row among the model's {rows}, and llama.cpp will not know it"));
-        }
+        found.push(format!("`added_tokens` has `{first}`{more} with `{part}`: {what}"));
     }
     found
 }

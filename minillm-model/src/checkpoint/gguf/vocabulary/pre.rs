@@ -43,9 +43,9 @@ pub(super) fn rule(name: &str) -> Option<Pre> {
 /// The name to write for a rule.
 pub(super) fn name(patterns: &[&str], ignores_merges: bool) -> Option<&'static str> {
     let known = ["gpt-2", "qwen2", "llama-bpe", "smaug-bpe", "starcoder"];
-    known.into_iter().find(|name| {
-        rule(name).is_some_and(|rule| rule.patterns == patterns && rule.ignores_merges == ignores_merges)
-    })
+    known
+        .into_iter()
+        .find(|name| rule(name).is_some_and(|rule| rule.patterns == patterns && rule.ignores_merges == ignores_merges))
 }
 
 /// The patterns of a `pre_tokenizer` of tokenizer.json that only cuts, and then writes bytes as symbols.
@@ -60,7 +60,9 @@ pub(super) fn patterns(cutter: &serde_json::Value) -> Option<Vec<&str>> {
     for split in splits {
         patterns.push(match split["type"].as_str()? {
             "Digits" if split["individual_digits"] == true => DIGIT_PATTERN,
-            "Split" if split["behavior"] == "Isolated" && split["invert"] != true => split["pattern"]["Regex"].as_str()?,
+            "Split" if split["behavior"] == "Isolated" && split["invert"] != true => {
+                split["pattern"]["Regex"].as_str()?
+            }
             _ => return None,
         });
     }

@@ -8,8 +8,8 @@ use super::super::Texts;
 use super::super::read::Keys;
 use super::write::tokens as tokens_of;
 use super::{
-    ADD_BOS, ADD_SPACE, BOS, CHAT_TEMPLATE, EOM, EOS, EOT, JSON, Kind, MERGES, MODEL, PRE, SCORES, SPACE, TOKENS, TYPES,
-    kind, pre, token_type,
+    ADD_BOS, ADD_SPACE, BOS, CHAT_TEMPLATE, EOM, EOS, EOT, JSON, Kind, MERGES, MODEL, PRE, SCORES, SPACE, TOKENS,
+    TYPES, kind, pre, token_type,
 };
 use crate::error::Result;
 use crate::tokenizer::Tokenizer;
@@ -48,12 +48,40 @@ pub fn read(keys: &Keys, vocab_size: usize) -> Result<Option<Tokenizer>> {
 /// roles of tokens that the types give, nor what llama.cpp does for other kinds of tokenizers alone.
 fn is_known(key: &str) -> bool {
     const IDS: [&str; 18] = [
-        "bos", "eos", "eot", "eom", "unknown", "seperator", "separator", "padding", "mask", "cls", "prefix", "suffix",
-        "middle", "fim_pre", "fim_suf", "fim_mid", "fim_pad", "fim_rep",
+        "bos",
+        "eos",
+        "eot",
+        "eom",
+        "unknown",
+        "seperator",
+        "separator",
+        "padding",
+        "mask",
+        "cls",
+        "prefix",
+        "suffix",
+        "middle",
+        "fim_pre",
+        "fim_suf",
+        "fim_mid",
+        "fim_pad",
+        "fim_rep",
     ];
     const OTHERS: [&str; 15] = [
-        "model", "pre", "tokens", "token_type", "scores", "merges", "added_tokens", "add_bos_token", "add_eos_token",
-        "add_sep_token", "add_space_prefix", "remove_extra_whitespaces", "precompiled_charsmap", "token_type_count",
+        "model",
+        "pre",
+        "tokens",
+        "token_type",
+        "scores",
+        "merges",
+        "added_tokens",
+        "add_bos_token",
+        "add_eos_token",
+        "add_sep_token",
+        "add_space_prefix",
+        "remove_extra_whitespaces",
+        "precompiled_charsmap",
+        "token_type_count",
         "fim_sep_token_id",
     ];
     let Some(name) = key.strip_prefix("tokenizer.ggml.") else {
@@ -92,7 +120,8 @@ fn stored(keys: &Keys, model: &str, tokens: &Texts, text: &str) -> Result<Tokeni
     let (own, _) = tokens_of(&file, kind.unwrap_or(Kind::ByteLevel { pre: "" }), tokens.len());
     let types = types(keys, tokens)?;
     // An id that tokenizer.json has no token for may have any name here.
-    let is_unused = |id: usize| !tokenizer.has_token(id as u32) && types.get(id).is_none_or(|kind| *kind == token_type::UNUSED);
+    let is_unused =
+        |id: usize| !tokenizer.has_token(id as u32) && types.get(id).is_none_or(|kind| *kind == token_type::UNUSED);
     let agrees = own.iter().zip(tokens.iter()).enumerate().all(|(id, (own, here))| own == here || is_unused(id));
     if !is_its_model || !agrees {
         return Err(refuse(&format!("is another vocabulary than `{TOKENS}`")));
@@ -121,10 +150,9 @@ pub fn llama_cpp(keys: &Keys) -> Result<std::result::Result<LlamaCpp, String>> {
     let tokens = keys.texts(TOKENS)?.unwrap_or(&empty);
     let types = types(keys, tokens)?;
     let rules = match keys.text(MODEL)? {
-        Some("llama") => Rules::SentencePiece {
-            scores: scores(keys, tokens)?,
-            adds_space: keys.flag(ADD_SPACE)?.unwrap_or(true),
-        },
+        Some("llama") => {
+            Rules::SentencePiece { scores: scores(keys, tokens)?, adds_space: keys.flag(ADD_SPACE)?.unwrap_or(true) }
+        }
         Some("gpt2") => {
             let name = keys.text(PRE)?.unwrap_or("default");
             let Some(rule) = pre::rule(name) else { return Ok(Err(format!("`{PRE}` is `{name}`"))) };
@@ -254,9 +282,9 @@ fn byte_level_file(keys: &Keys, vocabulary: &BTreeMap<&str, usize>) -> Result<(b
     let rule = pre::rule(keys.text(PRE)?.unwrap_or("default"));
     let cutter = rule.map_or(Json::Null, |rule| {
         let is_gpt2 = |pattern: &&&str| **pattern == pre::GPT2_PATTERN;
-        let splits = rule.patterns.iter().filter(|pattern| !is_gpt2(pattern)).map(|pattern| {
-            json!({"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": false})
-        });
+        let splits = rule.patterns.iter().filter(|pattern| !is_gpt2(pattern)).map(
+            |pattern| json!({"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": false}),
+        );
         let bytes = bytes(rule.patterns.iter().any(|pattern| is_gpt2(&pattern)));
         match rule.patterns {
             [pre::GPT2_PATTERN] => bytes,
@@ -281,12 +309,7 @@ fn byte_level_file(keys: &Keys, vocabulary: &BTreeMap<&str, usize>) -> Result<(b
 }
 
 /// The same for SentencePiece, whose merges are every way to make a token of two others, the highest score first.
-fn sentence_piece_file(
-    keys: &Keys,
-    tokens: &Texts,
-    vocabulary: &BTreeMap<&str, usize>,
-    types: &[i64],
-) -> Result<Json> {
+fn sentence_piece_file(keys: &Keys, tokens: &Texts, vocabulary: &BTreeMap<&str, usize>, types: &[i64]) -> Result<Json> {
     let scores = scores(keys, tokens)?;
     let scores = scores.iter().copied().chain(std::iter::repeat(0.0));
     let refuse = |problem: &str| Err(keys.refuse(TOKENS, problem, "convert the model again"));

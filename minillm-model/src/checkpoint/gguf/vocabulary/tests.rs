@@ -172,7 +172,7 @@ fn equal_missing_and_whole_scores_are_llama_cpps() {
     let tokenizer = sentence_piece();
     let count = tokenizer.vocab_size();
     // `and`: of equal scores the leftmost pair, then what it makes. The merges of tokenizer.json begin with `n d`.
-    let [space, a, n, d, space_a, nd, and] = [259, 260, 261, 262, 263, 264, 265];
+    let [space, a, n, _, space_a, nd, and] = [259, 260, 261, 262, 263, 264, 265];
     assert_eq!(tokenizer.encode("and").unwrap(), [and]);
     for scores in [
         None,
@@ -189,7 +189,6 @@ fn equal_missing_and_whole_scores_are_llama_cpps() {
         let again = through_a_file(&keys, count).unwrap().unwrap();
         assert_eq!(again.encode("and nand a").unwrap(), [and, space, n, a, nd, space_a]);
     }
-    let _ = d;
     assert_eq!(foreign(&tokenizer, &[]).unwrap().json_problem(true), None);
 }
 

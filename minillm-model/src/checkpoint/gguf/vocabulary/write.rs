@@ -1,6 +1,6 @@
 //! From `tokenizer.json` to GGUF's keys.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use serde_json::Value as Json;
 
@@ -103,8 +103,14 @@ pub(super) fn tokens(file: &Json, kind: Kind, vocab_size: usize) -> (Texts, Vec<
         set(&token["id"], content, if token["special"] == true { special } else { token_type::USER_DEFINED });
     }
     let (mut texts, mut kinds) = (Texts::default(), Vec::new());
+    let taken: HashSet<String> = tokens.iter().flatten().map(|(text, _)| text.clone()).collect();
     for (id, token) in tokens.into_iter().enumerate() {
-        let (text, kind) = token.unwrap_or_else(|| (format!("[PAD{id}]"), token_type::UNUSED));
+        // llama.cpp wants a name for each row, and no name twice.
+        let unused = || {
+            let name = format!("[PAD{id}]");
+            (if taken.contains(&name) { format!("[UNUSED{id}]") } else { name }, token_type::UNUSED)
+        };
+        let (text, kind) = token.unwrap_or_else(unused);
         texts.push(&text);
         kinds.push(kind);
     }
