@@ -23,7 +23,7 @@ pub fn file(name: &str, bytes: &[u8]) -> PathBuf {
 pub fn use_tokenizer(tokenizer: &Tokenizer) {
     if let Ok(ids) = tokenizer.encode_prompt("Once upon a time, 12 caf\u{e9}s <|endoftext|>\u{1f469}\u{200d}\u{1f680}")
     {
-        tokenizer.decode(&ids).expect("its own ids are in the vocabulary");
+        tokenizer.decode(&ids);
     }
 }
 

@@ -1,6 +1,6 @@
 //! Text from tokens as they come, never splitting a character.
 //!
-//! A token spells bytes, and the bytes of one character may lie in several tokens. So what is handed out ends where a
+//! A token has bytes, and the bytes of one character may be in several tokens. So what is handed out ends where a
 //! character ends; the one to three bytes of a character that has begun wait for the rest:
 //!
 //! ```text
@@ -9,8 +9,6 @@
 //! ```
 
 use minillm_model::tokenizer::Tokenizer;
-
-use crate::error::Result;
 
 /// Decodes a stream of tokens. All that it hands out, put together, is what [`Tokenizer::decode`] gives for all ids.
 #[derive(Clone, Debug)]
@@ -28,19 +26,15 @@ impl<'a> DecodeStream<'a> {
         Self { tokenizer, pending: Vec::new(), is_at_start: true }
     }
 
-    /// Behind `prompt`: the first word keeps its space, unless the prompt spells nothing. Fails for an id that no token
-    /// has.
-    pub fn after(tokenizer: &'a Tokenizer, prompt: &[u32]) -> Result<Self> {
-        let mut is_at_start = true;
-        for &id in prompt {
-            is_at_start &= tokenizer.spelling(id)?.is_empty();
-        }
-        Ok(Self { is_at_start, ..Self::new(tokenizer) })
+    /// Behind `prompt`: the first word keeps its space, unless the prompt has no text.
+    pub fn after(tokenizer: &'a Tokenizer, prompt: &[u32]) -> Self {
+        let is_at_start = prompt.iter().all(|&id| tokenizer.token_bytes(id).is_empty());
+        Self { is_at_start, ..Self::new(tokenizer) }
     }
 
-    /// Takes a token; returns the text that is certain now, if there is any. Fails for an id that no token has.
-    pub fn push(&mut self, id: u32) -> Result<Option<String>> {
-        let mut bytes = self.tokenizer.spelling(id)?;
+    /// Takes a token; returns the text that is certain now, if there is any. An id without a token adds nothing.
+    pub fn push(&mut self, id: u32) -> Option<String> {
+        let mut bytes = self.tokenizer.token_bytes(id);
         if self.is_at_start && !bytes.is_empty() {
             self.is_at_start = false;
             if self.tokenizer.drops_first_space() {
@@ -49,13 +43,13 @@ impl<'a> DecodeStream<'a> {
         }
         self.pending.extend_from_slice(bytes);
         let text = self.take(self.pending.len() - unfinished_bytes(&self.pending));
-        Ok(Some(text).filter(|text| !text.is_empty()))
+        Some(text).filter(|text| !text.is_empty())
     }
 
     /// What is left at the end: a character that was not finished becomes U+FFFD. Another text may follow.
-    pub fn finish(&mut self) -> Result<String> {
+    pub fn finish(&mut self) -> String {
         self.is_at_start = true;
-        Ok(self.take(self.pending.len()))
+        self.take(self.pending.len())
     }
 
     fn take(&mut self, length: usize) -> String {
@@ -102,8 +96,8 @@ mod tests {
 
     fn streamed(tokenizer: &Tokenizer, ids: &[u32]) -> Vec<String> {
         let mut stream = DecodeStream::new(tokenizer);
-        let mut pieces: Vec<_> = ids.iter().filter_map(|&id| stream.push(id).unwrap()).collect();
-        pieces.push(stream.finish().unwrap());
+        let mut pieces: Vec<_> = ids.iter().filter_map(|&id| stream.push(id)).collect();
+        pieces.push(stream.finish());
         pieces
     }
 
@@ -127,9 +121,18 @@ mod tests {
         let tokenizer = &*BYTES;
         let continuation = tokenizer.encode("👋").unwrap()[1];
         let mut stream = DecodeStream::new(tokenizer);
-        assert_eq!(stream.push(continuation).unwrap().unwrap(), "\u{fffd}");
+        assert_eq!(stream.push(continuation).unwrap(), "\u{fffd}");
         assert!(stream.pending.is_empty());
-        assert!(stream.push(9_999).is_err());
+    }
+
+    #[test]
+    fn an_id_without_a_token_adds_nothing() {
+        let tokenizer = &*LLAMA;
+        // Neither does it count as the beginning of the text, nor does it break a character in two.
+        assert_eq!(streamed(tokenizer, &[9_999, 3, 4, 2]).concat(), "ba");
+        assert_eq!(DecodeStream::after(tokenizer, &[9_999]).push(3).unwrap(), "b");
+        let ids = BYTES.encode("é").unwrap();
+        assert_eq!(streamed(&BYTES, &[ids[0], 300, ids[1]]).concat(), "é");
     }
 
     #[test]
@@ -138,7 +141,7 @@ mod tests {
         assert_eq!(streamed(tokenizer, &[0, 3, 3, 1, 2]).concat(), "b b a");
         assert_eq!(streamed(tokenizer, &[1, 3]).concat(), " b");
         for (prompt, text) in [(&[][..], "b"), (&[0], "b"), (&[0, 2], " b")] {
-            assert_eq!(DecodeStream::after(tokenizer, prompt).unwrap().push(3).unwrap().unwrap(), text);
+            assert_eq!(DecodeStream::after(tokenizer, prompt).push(3).unwrap(), text);
         }
     }
 
@@ -157,7 +160,7 @@ mod tests {
             narrow in prop::collection::vec(0_u32..4, 0..20),
         ) {
             for (tokenizer, ids) in [(&*BYTES, &wide), (&*LEARNED, &wide), (&*LLAMA, &narrow)] {
-                prop_assert_eq!(streamed(tokenizer, ids).concat(), tokenizer.decode(ids).unwrap());
+                prop_assert_eq!(streamed(tokenizer, ids).concat(), tokenizer.decode(ids));
             }
         }
     }

@@ -63,6 +63,9 @@ pub struct Tokens<'a> {
     remaining: usize,
     context: usize,
     end_ids: Vec<u32>,
+    /// Ids that are never drawn.
+    ruled_out: Vec<u32>,
+    vocab_size: usize,
     finished: Option<FinishReason>,
     rates: Rates,
 }
@@ -117,6 +120,8 @@ impl<'a> Tokens<'a> {
             remaining: max_new_tokens,
             context,
             end_ids: Vec::new(),
+            ruled_out: Vec::new(),
+            vocab_size: config.vocab_size,
             finished: None,
             rates: Rates::default(),
         })
@@ -126,6 +131,15 @@ impl<'a> Tokens<'a> {
     #[must_use]
     pub fn end_at(mut self, end_ids: &[u32]) -> Self {
         self.end_ids = end_ids.to_vec();
+        self
+    }
+
+    /// Draws only tokens of `tokenizer` and those that end a text: a vocabulary may have rows beyond, which make its size a
+    /// round number.
+    #[must_use]
+    pub fn within(mut self, tokenizer: &Tokenizer) -> Self {
+        let is_out = |id: &u32| !tokenizer.has_token(*id) && !self.end_ids.contains(id);
+        self.ruled_out = (0..self.vocab_size as u32).filter(is_out).collect();
         self
     }
 
@@ -169,7 +183,11 @@ impl<'a> Tokens<'a> {
         }
         let Some(last) = last else { return Err(empty_prompt()) };
         let logits = self.model.logits(last); // [1, 1, V]
-        let id = self.sampler.next(&read(logits)?, &self.ids)?;
+        let mut logits = read(logits)?;
+        for &id in &self.ruled_out {
+            logits[id as usize] = f32::NEG_INFINITY;
+        }
+        let id = self.sampler.next(&logits, &self.ids)?;
         self.ids.push(id);
         Ok(id)
     }
@@ -213,19 +231,20 @@ pub struct Generated {
 }
 
 /// Generates text, handing each piece to `write` as soon as it is certain. A stop text ends generation and is not
-/// written, nor is what might still become one.
+/// written, nor is what might still become one. Only ids that have a token are drawn.
 pub fn text(
-    mut tokens: Tokens<'_>,
+    tokens: Tokens<'_>,
     tokenizer: &Tokenizer,
     stop: &[String],
     mut write: impl FnMut(&str) -> Result<()>,
 ) -> Result<Generated> {
-    let mut stream = DecodeStream::after(tokenizer, tokens.prompt())?;
+    let mut tokens = tokens.within(tokenizer);
+    let mut stream = DecodeStream::after(tokenizer, tokens.prompt());
     let mut text = String::new();
     let mut written = 0;
     let mut finish_reason = None;
     for id in tokens.by_ref() {
-        if let Some(piece) = stream.push(id?)? {
+        if let Some(piece) = stream.push(id?) {
             text += &piece;
         }
         if let Some(at) = stop.iter().filter_map(|stop| text.find(stop.as_str())).min() {
@@ -240,7 +259,7 @@ pub fn text(
         }
     }
     if finish_reason.is_none() {
-        text += &stream.finish()?;
+        text += &stream.finish();
     }
     if text.len() > written {
         write(&text[written..])?;
@@ -303,11 +322,16 @@ pub(crate) fn check_prompt(config: &ModelConfig, ids: &[u32]) -> Result<()> {
         let problem = format!("the prompt has {} tokens, but the model's context is {context}", ids.len());
         return request(problem, "shorten the prompt");
     }
-    if let Some(id) = ids.iter().find(|&&id| id as usize >= config.vocab_size) {
-        let problem = format!("token id {id} is past the vocabulary of {}", config.vocab_size);
-        return request(problem, "ids count from 0");
-    }
-    Ok(())
+    check_ids(config, ids)
+}
+
+/// Refuses ids that the model has no row for.
+pub(crate) fn check_ids(config: &ModelConfig, ids: &[u32]) -> Result<()> {
+    let Some(id) = ids.iter().find(|&&id| id as usize >= config.vocab_size) else { return Ok(()) };
+    Err(Error::Request {
+        problem: format!("token id {id} is past the vocabulary of {}", config.vocab_size),
+        hint: "ids count from 0".to_owned(),
+    })
 }
 
 pub(crate) fn ids_tensor(ids: &[u32], device: &Device) -> Tensor<2, Int> {

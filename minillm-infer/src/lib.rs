@@ -23,5 +23,6 @@ pub mod number;
 pub mod output;
 pub mod sampling;
 pub mod score;
+pub mod target_tokenizer;
 pub mod text_files;
 pub mod verify;

@@ -129,7 +129,7 @@ impl EncodedText {
         if count > 1 {
             text.ids.extend(end_of_text);
         }
-        let first = text.ids.first().map_or(Ok(&[][..]), |&id| tokenizer.spelling(id))?;
+        let first = text.ids.first().map_or(&[][..], |&id| tokenizer.token_bytes(id));
         match end_of_text {
             // The first token is given, not predicted. Best is one that stands before every text.
             Some(end_of_text) if !first.is_empty() => text.ids.insert(0, end_of_text),

@@ -105,3 +105,34 @@ fn what_does_not_fit_the_model_is_refused() {
         &["`tokenizer` is not the one of the model", "hint: leave [tokenizer] out"],
     );
 }
+
+/// Rows without a token give samples all the same, and a token without a row is an error only where a text has it.
+#[test]
+fn the_vocabulary_and_the_tokenizer_may_differ_in_size() {
+    let bench = Bench::new();
+    let settings = ["model.vocab_size=300", "eval.sample_tokens=60"];
+    bench.train("padded", &settings.map(|setting| ["--set", setting]).concat());
+    let samples = fs_err::read_dir(bench.path().join("padded/samples")).unwrap().count();
+    assert!(samples > 0, "no sample was written");
+    let export = |run: &str, out: &str| {
+        let arguments = ["export", run, "--to", "hf", "--out", out];
+        let output = Command::new(infer()).args(arguments).current_dir(bench.path()).output().unwrap();
+        assert!(output.status.success(), "{}", stderr(&output));
+    };
+    export("padded", "padded-hf");
+    bench.write("tune.toml", &TUNE.replace("\"base\"", "\"padded-hf\"").replace("sample_tokens = 0", ""));
+    bench.run(&["train", "tune.toml", "--out", "tuned-padded"]);
+
+    bench.train("base", &[]);
+    export("base", "base-hf");
+    bench.write("base-hf/tokenizer_config.json", r#"{"pad_token": "[PAD]"}"#);
+    bench.write("tune.toml", &TUNE.replace("\"base\"", "\"base-hf\""));
+    bench.run(&["train", "tune.toml", "--out", "tuned-base"]);
+    let text = fs_err::read_to_string(bench.path().join("text.txt")).unwrap();
+    bench.write("padding.txt", &(text + "and [PAD] at the end\n"));
+    refused(
+        &bench,
+        &["data.files=[\"padding.txt\"]"],
+        &["padding.txt", "needs the token `[PAD]`", "hint: leave it out"],
+    );
+}

@@ -78,7 +78,8 @@ impl DeviceArgs {
 pub fn load(path: &Path, device: &Device) -> Result<Checkpoint> {
     let (directory, warnings) = checkpoint::locate::model_dir(path)?;
     let checkpoint = checkpoint::load(&directory, device)?;
-    for warning in warnings.iter().chain(&checkpoint.warnings) {
+    let of_tokenizer = checkpoint.tokenizer.iter().flat_map(|tokenizer| tokenizer.warnings());
+    for warning in warnings.iter().chain(&checkpoint.warnings).chain(of_tokenizer) {
         tracing::warn!("{warning}");
     }
     Ok(checkpoint)

@@ -74,7 +74,10 @@ pub(super) fn run(args: &Args) -> Result<()> {
         let switches = switches.join("`, `");
         tracing::warn!("no class of transformers has this value of `{switches}`: only MiniLLM will read the directory");
     }
-    let Exported { model, bytes, comparison } = export(&source, &options, &device)?;
+    let Exported { model, bytes, comparison, warnings } = export(&source, &options, &device)?;
+    for warning in warnings {
+        tracing::warn!("the tokenizer: {warning}");
+    }
     note(format_args!("{comparison}"));
     note(format_args!("{bytes} bytes in {}", args.out.display()));
     print(&format!("{}\n", model.display()))

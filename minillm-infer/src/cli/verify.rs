@@ -4,7 +4,10 @@ use std::path::PathBuf;
 
 use minillm_infer::error::{Error, Result};
 use minillm_infer::output::print;
+use minillm_infer::target_tokenizer::compare_with_file;
 use minillm_infer::verify::compare;
+use minillm_model::checkpoint::Checkpoint;
+use minillm_model::tokenizer::Tokenizer;
 
 use super::arguments::{DeviceArgs, load};
 
@@ -32,6 +35,17 @@ pub(super) fn run(args: &Args) -> Result<()> {
     let device = args.device.open()?;
     let (a, b) = (load(&args.a, &device)?, load(&args.b, &device)?);
     let comparison = compare(&a, &b, &device)?;
+    // A GGUF file may hold a tokenizer.json, which llama.cpp does not read.
+    let is_gguf = |file: &Checkpoint| {
+        let can_encode = |tokenizer: &Tokenizer| tokenizer.encoding_problem().is_none();
+        file.path.is_file() && file.tokenizer.as_ref().is_some_and(can_encode)
+    };
+    for (model, file) in [(&a, &b), (&b, &a)] {
+        if let (Some(tokenizer), true) = (&model.tokenizer, is_gguf(file)) {
+            let findings = compare_with_file(tokenizer, model.config.vocab_size, &file.path)?;
+            findings.warnings.iter().for_each(|warning| tracing::warn!("the tokenizer: {warning}"));
+        }
+    }
     print(&format!("{comparison}\n"))?;
     if comparison.is_equal(args.tolerance) {
         return Ok(());

@@ -20,9 +20,11 @@ use minillm_model::decoder::LanguageModel;
 use minillm_model::encoding::Encoding;
 use minillm_model::error::Error as ModelError;
 use minillm_model::parameters::{self, ParameterVisitor};
+use minillm_model::tokenizer::Tokenizer;
 
 pub use self::options::{Options, Target};
 use crate::error::{Error, Result};
+use crate::target_tokenizer;
 use crate::verify::{Comparison, compare};
 
 /// The name that transformers, GitHub and the hub show.
@@ -39,8 +41,16 @@ pub struct Exported {
     pub model: PathBuf,
     /// Its size in bytes.
     pub bytes: u64,
-    /// What was read back, compared with the source.
+    /// What was read back, compared with the source; texts by the rules of the program that will read it.
     pub comparison: Comparison,
+    /// What that program will do differently, for the user.
+    pub warnings: Vec<String>,
+}
+
+/// What was read back and what was found.
+struct Proof {
+    comparison: Comparison,
+    warnings: Vec<String>,
 }
 
 /// Writes `source`, reads it back on `device` and compares.
@@ -113,10 +123,10 @@ impl Job<'_> {
         let out = &self.options.out;
         durable::create_directory(&durable::System, durable::parent(out)).map_err(write_error)?;
         let temporary = TemporaryPath::beside(out);
-        let comparison = self.write_gguf(&temporary.path)?;
+        let Proof { comparison, warnings } = self.write_gguf(&temporary.path)?;
         let bytes = size(&temporary.path)?;
         durable::rename(&durable::System, &temporary.path, out).map_err(write_error)?;
-        Ok(Exported { model: out.clone(), bytes, comparison })
+        Ok(Exported { model: out.clone(), bytes, comparison, warnings })
     }
 
     /// A directory with the model, a card, and for GGUF a Modelfile.
@@ -125,12 +135,12 @@ impl Job<'_> {
         durable::create_directory(&durable::System, durable::parent(&options.out)).map_err(write_error)?;
         let temporary = TemporaryPath::beside(&options.out);
         fs::create_dir(&temporary.path).map_err(write_error)?;
-        let (model, comparison) = match options.target {
+        let (model, Proof { comparison, warnings }) = match options.target {
             Target::Gguf => {
                 let file = gguf::file_name(&options.name, &self.config, options.encoding);
-                let comparison = self.write_gguf(&temporary.path.join(&file))?;
+                let proof = self.write_gguf(&temporary.path.join(&file))?;
                 fs::write(temporary.path.join(MODELFILE), card::modelfile(source, &file)).map_err(write_error)?;
-                (options.out.join(file), comparison)
+                (options.out.join(file), proof)
             }
             Target::Hf => (options.out.clone(), self.write_directory(&temporary.path)?),
         };
@@ -142,7 +152,7 @@ impl Job<'_> {
             fs::remove_dir(&options.out).map_err(write_error)?; // it is empty
         }
         durable::rename(&durable::System, &temporary.path, &options.out).map_err(write_error)?;
-        Ok(Exported { model, bytes, comparison })
+        Ok(Exported { model, bytes, comparison, warnings })
     }
 
     fn contents(&self) -> Contents<'_> {
@@ -158,14 +168,24 @@ impl Job<'_> {
         Ok(tensors)
     }
 
-    fn write_gguf(&self, path: &Path) -> Result<Comparison> {
+    fn write_gguf(&self, path: &Path) -> Result<Proof> {
         let encoding = self.options.encoding;
         gguf::save(path, &self.options.name, &self.contents(), self.tensors()?, encoding)?;
-        self.prove(&gguf::load(path, self.device)?, |name, tensor| gguf::write::encoding_of(name, tensor, encoding))
+        let written = gguf::load(path, self.device)?;
+        let mut comparison = self.prove(&written, |name, tensor| gguf::write::encoding_of(name, tensor, encoding))?;
+        let Some(tokenizer) = &self.source.tokenizer else { return Ok(Proof { comparison, warnings: Vec::new() }) };
+        let findings = target_tokenizer::compare_with_file(tokenizer, self.config.vocab_size, path)?;
+        (comparison.texts_equal, comparison.texts) = (Some(findings.equal), findings.texts);
+        Ok(Proof { comparison, warnings: findings.warnings })
     }
 
-    fn write_directory(&self, directory: &Path) -> Result<Comparison> {
+    fn write_directory(&self, directory: &Path) -> Result<Proof> {
         let encoding = self.options.encoding;
+        let tokenizer = self.source.tokenizer.as_ref();
+        if let Some(problem) = tokenizer.and_then(|tokenizer| tokenizer.encoding_problem()) {
+            let hint = "convert the model's original files, which have a tokenizer.json".to_owned();
+            return Err(Error::Request { problem: format!("no tokenizer.json can be written: {problem}"), hint });
+        }
         checkpoint::save_contents(&durable::System, directory, &self.contents(), encoding)?;
         let tensors = Naming::written(&self.config).to_foreign(self.tensors()?);
         match self.options.largest_shard {
@@ -173,7 +193,9 @@ impl Job<'_> {
             None => safetensors::write(&durable::System, &directory.join(WEIGHTS_FILE), &tensors, encoding)?,
         }
         drop(tensors);
-        self.prove(&checkpoint::load(directory, self.device)?, |_, _| encoding)
+        let comparison = self.prove(&checkpoint::load(directory, self.device)?, |_, _| encoding)?;
+        let warning = tokenizer.and_then(|tokenizer| tokenizer.json_problem(comparison.has_equal_texts()));
+        Ok(Proof { comparison, warnings: warning.into_iter().collect() })
     }
 
     /// Compares what was read back with the source: weight by weight, then in what they say.
@@ -188,14 +210,18 @@ impl Job<'_> {
             }
         }
         let comparison = compare(self.source, written, self.device)?;
-        let is_good = match self.options.encoding {
+        let has_good_numbers = match self.options.encoding {
             // The same weights on the same device: the same bits.
-            Encoding::F32 => comparison.is_equal(0.0),
-            _ => {
-                comparison.relative <= LARGEST_ROUNDING && comparison.texts_equal.is_none_or(|n| n == comparison.texts)
-            }
+            Encoding::F32 => comparison.is_equal_but_for_texts(0.0),
+            _ => comparison.relative <= LARGEST_ROUNDING,
         };
-        if is_good { Ok(comparison) } else { differ(format!("what was written computes something else: {comparison}")) }
+        // What llama.cpp's rules make of a text, tokenizer.json can say only nearly.
+        let may_differ = self.source.tokenizer.as_ref().is_some_and(Tokenizer::follows_llama_cpp);
+        if has_good_numbers && (may_differ || comparison.has_equal_texts()) {
+            Ok(comparison)
+        } else {
+            differ(format!("what was written computes something else: {comparison}"))
+        }
     }
 }
 

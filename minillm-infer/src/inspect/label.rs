@@ -4,17 +4,14 @@ use std::fmt::Write as _;
 
 use minillm_model::tokenizer::Tokenizer;
 
-/// What a token spells, with signs for spaces (`␣`), tabs (`⇥`) and ends of lines (`↵`). Other characters without a shape of
-/// their own and bytes that are no UTF-8 by themselves are escaped: `\u{200b}`, `\xC3`. A special token spells nothing and
-/// has its name; without a tokenizer, and beyond its vocabulary, there is only the number: `#12`.
+/// A token's text, with signs for spaces (`␣`), tabs (`⇥`) and ends of lines (`↵`). Other characters without a shape of
+/// their own and bytes that are no UTF-8 by themselves are escaped: `\u{200b}`, `\xC3`. A special token has no text but a
+/// name; without a tokenizer, and for ids without a token, there is only the number: `#12`.
 pub fn label(tokenizer: Option<&Tokenizer>, id: u32) -> String {
-    let Some((tokenizer, bytes)) = tokenizer.and_then(|tokenizer| Some((tokenizer, tokenizer.spelling(id).ok()?)))
-    else {
-        return format!("#{id}");
-    };
-    match tokenizer.name(id) {
-        Some(name) if bytes.is_empty() => visible(name.as_bytes()),
-        _ => visible(bytes),
+    let Some(tokenizer) = tokenizer.filter(|tokenizer| tokenizer.has_token(id)) else { return format!("#{id}") };
+    match (tokenizer.token_bytes(id), tokenizer.name(id)) {
+        ([], Some(name)) => visible(name.as_bytes()),
+        (bytes, _) => visible(bytes),
     }
 }
 

@@ -127,20 +127,7 @@ fn load_directory(directory: &Path, device: &Device) -> Result<Checkpoint> {
         let path = directory.join(GENERATION_CONFIG_FILE);
         end_ids = hf_config::generation_end_ids(&path, &text)?.unwrap_or(end_ids);
     }
-    let tokenizer = load_tokenizer(directory)?;
-    if let Some(tokenizer) = &tokenizer
-        && tokenizer.vocab_size() > config.vocab_size
-    {
-        return Err(Error::InvalidFile {
-            path: directory.join(TOKENIZER_FILE),
-            problem: format!(
-                "has {} tokens, but `vocab_size` in {CONFIG_FILE} is {}",
-                tokenizer.vocab_size(),
-                config.vocab_size
-            ),
-            hint: "the tokenizer must be the one that the model was trained with".to_owned(),
-        });
-    }
+    let tokenizer = directory_tokenizer(directory, config.vocab_size)?;
     let tokenizer_config = read_optional(&directory.join(TOKENIZER_CONFIG_FILE))?;
     let chat_template = match read_optional(&directory.join(CHAT_TEMPLATE_FILE))? {
         Some(template) => Some(template),
@@ -176,8 +163,20 @@ pub fn load_tokenizer(path: &Path) -> Result<Option<Tokenizer>> {
     if path.is_file() {
         return gguf::load_tokenizer(path);
     }
-    let file = path.join(TOKENIZER_FILE);
-    if file.exists() { read_tokenizer(&file).map(Some) } else { Ok(None) }
+    let rows = read_config(path).map_or(usize::MAX, |config| config.vocab_size);
+    directory_tokenizer(path, rows)
+}
+
+/// The tokenizer of a directory, of whose model the embedding has so many rows. A text that needs a token without a row is an
+/// error; the model itself is whole without it.
+fn directory_tokenizer(directory: &Path, rows: usize) -> Result<Option<Tokenizer>> {
+    let file = directory.join(TOKENIZER_FILE);
+    if file.exists()
+        && let Some(error) = FileKind::of(&file).refuse(&file)
+    {
+        return Err(error);
+    }
+    Ok(Tokenizer::from_directory(directory)?.map(|tokenizer| tokenizer.for_rows(rows)))
 }
 
 /// Reads a `tokenizer.json`. What is something else, such as a pointer of Git LFS, is named as that.

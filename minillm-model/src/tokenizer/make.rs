@@ -115,7 +115,7 @@ fn begin_with_end_of_text(inner: &mut Inner) -> Result<()> {
 /// The words of a text to learn from.
 fn words(cutter: &Sequence, text: &str) -> tokenizers::Result<Vec<String>> {
     let mut words = Vec::new();
-    // Where a text spells out the special token there is nothing to learn: it will be that token.
+    // Where the special token is written out there is nothing to learn: it will be that token.
     for part in text.split(END_OF_TEXT) {
         let mut cut = PreTokenizedString::from(part);
         cutter.pre_tokenize(&mut cut)?;
@@ -132,7 +132,7 @@ fn words(cutter: &Sequence, text: &str) -> tokenizers::Result<Vec<String>> {
 }
 
 /// Every match of `pattern` is a word by itself.
-fn split(pattern: &str) -> Result<PreTokenizerWrapper> {
+pub(super) fn split(pattern: &str) -> Result<PreTokenizerWrapper> {
     let pattern = SplitPattern::Regex(pattern.to_owned());
     let split = Split::new(pattern, SplitDelimiterBehavior::Isolated, false).map_err(failed)?;
     Ok(PreTokenizerWrapper::Split(split))

@@ -5,14 +5,19 @@
 //! bytes and merges the most frequent neighbours, so that every text can be written. Its words are cut by exactly Qwen2's
 //! pattern, because llama.cpp and Ollama must know the pattern to cut alike. Any other `tokenizer.json` can be read.
 //!
-//! Text to ids is the work of Hugging Face's `tokenizers` library. Ids to text needs no library: every token spells some
-//! bytes, and a text is these bytes one after the other.
+//! Text to ids is the work of Hugging Face's `tokenizers` library, except where a GGUF file of another program asks for
+//! llama.cpp's rules ([`llama_cpp`]). Ids to text needs no library: every token has some bytes, and a text is these bytes
+//! one after the other.
 
+mod added_tokens;
 mod check;
+mod directory;
+pub mod llama_cpp;
 mod make;
-mod spelling;
+mod prompt_prefix;
 #[cfg(test)]
 mod tests;
+mod token_bytes;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -27,10 +32,12 @@ use sha2::{Digest, Sha256};
 use tokenizers::{ModelWrapper, PostProcessorWrapper, Tokenizer as Inner};
 
 use self::check::LARGEST_FILE_BYTES;
+use self::llama_cpp::LlamaCpp;
 use self::make::character_tokenizer;
 pub use self::make::{LLAMA3_PATTERN, QWEN2_PATTERN};
-pub(crate) use self::spelling::byte_symbols;
-use self::spelling::{Spelling, spell};
+use self::prompt_prefix::prompt_prefix;
+pub(crate) use self::token_bytes::byte_symbols;
+use self::token_bytes::{TokenBytes, token_bytes};
 use crate::error::{Error, Result};
 
 /// Stands between texts: the model reads it before the first token of a text and writes it after the last.
@@ -50,14 +57,30 @@ pub struct Tokenizer {
     /// The file as it was read, those parts included.
     json: Arc<str>,
     /// By id.
-    spellings: Arc<[Spelling]>,
+    token_bytes: Arc<[TokenBytes]>,
     /// Whether a text loses the space that its first token begins with, as in Llama's `▁Once`.
     drops_first_space: bool,
-    /// The sorted vocabulary, if this is a character tokenizer of ours: a character's place is its id.
-    characters: Option<Arc<[char]>>,
+    encoder: Encoder,
+    /// How many rows the model's embedding has, if that is fewer than there are tokens.
+    rows: Option<usize>,
+    /// What the files say and is not followed.
+    warnings: Arc<[String]>,
     end_of_text: Option<u32>,
     /// What stands before a text that is a prompt: Llama's `<s>`, and the end of another text for tokenizers of ours.
     prompt_prefix: Arc<[u32]>,
+}
+
+/// How a text becomes ids.
+#[derive(Clone)]
+enum Encoder {
+    /// As the library does it.
+    Library,
+    /// A character tokenizer of ours, with its sorted vocabulary: a character's place is its id.
+    Characters(Arc<[char]>),
+    /// As llama.cpp does it.
+    LlamaCpp(Arc<LlamaCpp>),
+    /// Not at all, for this reason: ids can be read, texts cannot.
+    None(Arc<str>),
 }
 
 impl fmt::Debug for Tokenizer {
@@ -100,21 +123,26 @@ impl Tokenizer {
         let words = (file["model"]["type"] == "WordLevel").then(|| file.clone());
         let not_a_tokenizer = |problem| format!("is not a tokenizer: {problem}");
         // From what was checked: in the text a part may stand twice.
-        let mut inner: Inner = contain(|| Ok(serde_json::from_value(file)?)).map_err(not_a_tokenizer)?;
+        let mut inner: Inner = catch_panic(|| Ok(serde_json::from_value(file)?)).map_err(not_a_tokenizer)?;
         check_added_tokens(&added_tokens, &inner)?;
         drop_what_changes_texts(&mut inner).map_err(not_a_tokenizer)?;
-        let (spellings, drops_first_space) = contain(|| Ok(spell(&inner)?)).map_err(not_a_tokenizer)?;
-        let prompt_prefix = template_prefix(&post_processor);
-        if let Some(id) = prompt_prefix.iter().find(|id| !matches!(spellings.get(**id as usize), Some(Some(_)))) {
+        let (token_bytes, drops_first_space) = catch_panic(|| Ok(token_bytes(&inner)?)).map_err(not_a_tokenizer)?;
+        let prompt_prefix = prompt_prefix(&post_processor);
+        if let Some(id) = prompt_prefix.iter().find(|id| !matches!(token_bytes.get(**id as usize), Some(Some(_)))) {
             return Err(format!("has a `post_processor` that begins a text with the id {id}, which no token has"));
         }
         Ok(Self {
-            characters: words.and_then(|file| characters_of(&inner, &file)).map(Arc::from),
+            encoder: match words.and_then(|file| characters_of(&inner, &file)) {
+                Some(characters) => Encoder::Characters(characters.into()),
+                None => Encoder::Library,
+            },
+            rows: None,
+            warnings: Arc::default(),
             end_of_text: END_OF_TEXT_NAMES.iter().find_map(|name| special_token(&inner, name)),
             prompt_prefix: prompt_prefix.into(),
             inner: Arc::new(inner),
             json: json.into(),
-            spellings: spellings.into(),
+            token_bytes: token_bytes.into(),
             drops_first_space,
         })
     }
@@ -146,9 +174,75 @@ impl Tokenizer {
         format!("{{\n{}\n}}\n", lines.collect::<Vec<_>>().join(",\n"))
     }
 
-    /// How many tokens there are: one more than the largest id.
+    /// The same tokens, with llama.cpp's way from text to ids.
+    pub(crate) fn with_rules(self, rules: LlamaCpp) -> Self {
+        Self { encoder: Encoder::LlamaCpp(rules.into()), ..self }
+    }
+
+    /// The same tokens without a way from text to ids; `problem` says why.
+    pub(crate) fn without_encoder(self, problem: &str) -> Self {
+        Self { encoder: Encoder::None(problem.into()), ..self }
+    }
+
+    /// The same tokenizer with warnings for the user.
+    pub(crate) fn with_warnings(self, warnings: Vec<String>) -> Self {
+        Self { warnings: warnings.into(), ..self }
+    }
+
+    /// For a model whose embedding has `rows` rows: a text that needs a token without a row is an error, any other is not.
+    #[must_use]
+    pub fn for_rows(self, rows: usize) -> Self {
+        if rows >= self.token_bytes.len() {
+            return self;
+        }
+        let end_of_text = self.end_of_text.filter(|id| (*id as usize) < rows);
+        Self { rows: Some(rows), end_of_text, ..self }
+    }
+
+    /// Why no text can be encoded, if that is so.
+    pub fn encoding_problem(&self) -> Option<&str> {
+        if let Encoder::None(problem) = &self.encoder { Some(problem) } else { None }
+    }
+
+    /// Whether texts are encoded by llama.cpp's rules, which [`Tokenizer::to_json`] can say only nearly: of two merges one
+    /// comes first there, even if their tokens have the same score.
+    pub fn follows_llama_cpp(&self) -> bool {
+        self.rules().is_some()
+    }
+
+    /// llama.cpp's rules, if texts are encoded by them.
+    pub(crate) fn rules(&self) -> Option<&LlamaCpp> {
+        if let Encoder::LlamaCpp(rules) = &self.encoder { Some(rules) } else { None }
+    }
+
+    /// A warning if [`Tokenizer::to_json`] is not all that is to be said of texts: where texts have been seen to differ, or
+    /// several tokens have the same score.
+    pub fn json_problem(&self, has_equal_texts: bool) -> Option<String> {
+        let has_equal_scores = self.rules()?.has_equal_scores();
+        (has_equal_scores || !has_equal_texts).then(|| {
+            let cause =
+                if has_equal_scores { "gives several tokens the same score" } else { "orders merges by tokens" };
+            format!(
+                "`tokenizer.ggml.scores` {cause}, which tokenizer.json cannot say: some texts get other ids from it"
+            )
+        })
+    }
+
+    /// The names of the tokens that are found in a text before anything else.
+    pub fn added_tokens(&self) -> Vec<String> {
+        let mut tokens: Vec<_> = self.inner.get_added_tokens_decoder().into_iter().collect();
+        tokens.sort_by_key(|(id, _)| *id);
+        tokens.into_iter().map(|(_, token)| token.content).collect()
+    }
+
+    /// What the files say of the tokenizer and is not followed, for the user.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// How many ids [`Tokenizer::encode`] gives at most: one more than the largest.
     pub fn vocab_size(&self) -> usize {
-        self.spellings.len()
+        self.rows.unwrap_or(self.token_bytes.len())
     }
 
     /// The token between texts, if the tokenizer has one.
@@ -158,7 +252,7 @@ impl Tokenizer {
 
     /// Whether each character is a token, wherever a text is cut: a character tokenizer made here.
     pub fn is_character_level(&self) -> bool {
-        self.characters.is_some()
+        matches!(self.encoder, Encoder::Characters(_))
     }
 
     /// Token ids of `text`, with nothing added. As everywhere with this file format, a special token that the text spells
@@ -166,16 +260,38 @@ impl Tokenizer {
     ///
     /// The library needs some 50 bytes for a byte of text: give long texts in pieces.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
-        if let Some(characters) = &self.characters {
-            return self.encode_characters(characters, text);
-        }
-        let encoding = contain(|| self.inner.encode_fast(text, false)).map_err(failed)?;
-        Ok(encoding.get_ids().to_vec())
+        let ids = match &self.encoder {
+            Encoder::Library => {
+                let encoding = catch_panic(|| self.inner.encode_fast(text, false)).map_err(failed)?;
+                encoding.get_ids().to_vec()
+            }
+            Encoder::Characters(characters) => self.encode_characters(characters, text)?,
+            Encoder::LlamaCpp(rules) => rules.tokenize(text).map_err(failed)?,
+            Encoder::None(problem) => {
+                let hint = "give token ids, or use a model whose tokenizer is known".to_owned();
+                return Err(Error::Tokenizer { problem: problem.to_string(), hint });
+            }
+        };
+        self.check_rows(&ids)?;
+        Ok(ids)
+    }
+
+    fn check_rows(&self, ids: &[u32]) -> Result<()> {
+        let Some(rows) = self.rows else { return Ok(()) };
+        let Some(&id) = ids.iter().find(|id| **id as usize >= rows) else { return Ok(()) };
+        Err(Error::Tokenizer {
+            problem: format!(
+                "the text needs the token `{}`, whose id {id} is past the model's vocabulary of {rows}",
+                self.name(id).unwrap_or_default()
+            ),
+            hint: "leave it out of the text: the model was trained without it".to_owned(),
+        })
     }
 
     /// Token ids of `text` as a prompt: as [`Tokenizer::encode`], behind what the file's template puts first (Llama's `<s>`;
     /// [`END_OF_TEXT`] in tokenizers made here). That is how the model was trained to see a text begin.
     pub fn encode_prompt(&self, text: &str) -> Result<Vec<u32>> {
+        self.check_rows(&self.prompt_prefix)?;
         Ok([&self.prompt_prefix[..], &self.encode(text)?].concat())
     }
 
@@ -200,33 +316,25 @@ impl Tokenizer {
         Ok(ids)
     }
 
-    /// The text of `ids`. Special tokens are left out; bytes that are no UTF-8 become U+FFFD. An id that no token has is
-    /// an error.
-    pub fn decode(&self, ids: &[u32]) -> Result<String> {
-        let mut bytes = Vec::new();
-        for &id in ids {
-            bytes.extend_from_slice(self.spelling(id)?);
-        }
+    /// The text of `ids`. Special tokens and ids without a token are left out; bytes that are no UTF-8 become U+FFFD.
+    pub fn decode(&self, ids: &[u32]) -> String {
+        let bytes: Vec<u8> = ids.iter().flat_map(|&id| self.token_bytes(id)).copied().collect();
         let bytes = if self.drops_first_space { bytes.strip_prefix(b" ").unwrap_or(&bytes) } else { &bytes };
-        Ok(String::from_utf8_lossy(bytes).into_owned())
+        String::from_utf8_lossy(bytes).into_owned()
     }
 
-    /// The bytes that a token adds to a text: none if it is special, and not always whole characters.
-    pub fn spelling(&self, id: u32) -> Result<&[u8]> {
-        match self.spellings.get(id as usize) {
-            Some(Some(bytes)) => Ok(bytes),
-            Some(None) => Err(Error::Tokenizer {
-                problem: format!("no token has the id {id}"),
-                hint: "the vocabulary has gaps; use ids of its tokens".to_owned(),
-            }),
-            None => Err(Error::Tokenizer {
-                problem: format!("token id {id} is past the vocabulary of {}", self.vocab_size()),
-                hint: "ids count from 0".to_owned(),
-            }),
-        }
+    /// The bytes that a token adds to a text, not always whole characters: none if it is special, or if no token has the id,
+    /// as with the rows that make a vocabulary's size a round number.
+    pub fn token_bytes(&self, id: u32) -> &[u8] {
+        self.token_bytes.get(id as usize).and_then(Option::as_deref).unwrap_or_default()
     }
 
-    /// What the file calls a token, special ones too: `<|endoftext|>`. In a byte-level file it is not what the token spells.
+    /// Whether there is a token with this id.
+    pub fn has_token(&self, id: u32) -> bool {
+        self.token_bytes.get(id as usize).is_some_and(Option::is_some)
+    }
+
+    /// What the file calls a token, special ones too: `<|endoftext|>`. In a byte-level file it is not the token's text.
     pub fn name(&self, id: u32) -> Option<String> {
         self.inner.id_to_token(id)
     }
@@ -262,22 +370,6 @@ fn check_added_tokens(tokens: &Value, inner: &Inner) -> Result<(), String> {
     Ok(())
 }
 
-/// What a template puts before a text: `<s>` in `[<s>, text, </s>]`.
-fn template_prefix(processor: &Value) -> Vec<u32> {
-    match processor["type"].as_str() {
-        Some("Sequence") => {
-            processor["processors"].as_array().into_iter().flatten().flat_map(template_prefix).collect()
-        }
-        Some("TemplateProcessing") => {
-            let pieces = processor["single"].as_array().into_iter().flatten();
-            let names = pieces.map_while(|piece| piece["SpecialToken"]["id"].as_str());
-            let ids = names.filter_map(|name| processor["special_tokens"][name]["ids"].as_array()).flatten();
-            ids.filter_map(|id| id.as_u64().and_then(|id| u32::try_from(id).ok())).collect()
-        }
-        _ => Vec::new(),
-    }
-}
-
 fn drop_what_changes_texts(inner: &mut Inner) -> Result<(), String> {
     inner.with_truncation(None).map_err(|error| error.to_string())?;
     inner.with_padding(None);
@@ -298,7 +390,7 @@ fn special_token(inner: &Inner, name: &str) -> Option<u32> {
 
 /// Turns the library's panics into errors: on a malformed file they are the file's fault, not ours. (What the panic says
 /// still goes to stderr.)
-fn contain<T>(work: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, String> {
+fn catch_panic<T>(work: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, String> {
     match catch_unwind(AssertUnwindSafe(work)) {
         Ok(result) => result.map_err(|error| error.to_string()),
         Err(_) => Err("its parts contradict each other".to_owned()),

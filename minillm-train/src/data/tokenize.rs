@@ -37,13 +37,25 @@ pub fn read_tokenizer(path: &Path) -> Result<Tokenizer> {
         return Ok(checkpoint::read_tokenizer(path)?);
     }
     let (model, _) = checkpoint::locate::model_dir(path)?;
-    let tokenizer = checkpoint::load_tokenizer(&model)?;
-    tokenizer.ok_or_else(|| Error::Config {
-        origin: "configuration".to_owned(),
-        field: "tokenizer.path".to_owned(),
-        problem: format!("is `{}`, a model without a tokenizer", path.display()),
-        hint: "put the model's tokenizer.json there, or name another file".to_owned(),
-    })
+    let Some(tokenizer) = checkpoint::load_tokenizer(&model)? else {
+        return Err(Error::Config {
+            origin: "configuration".to_owned(),
+            field: "tokenizer.path".to_owned(),
+            problem: format!("is `{}`, a model without a tokenizer", path.display()),
+            hint: "put the model's tokenizer.json there, or name another file".to_owned(),
+        });
+    };
+    for warning in tokenizer.warnings() {
+        tracing::warn!("{warning}");
+    }
+    if !tokenizer.follows_llama_cpp() {
+        return Ok(tokenizer);
+    }
+    // A checkpoint keeps its tokenizer as tokenizer.json: the run sees the text as those will who read that file.
+    if let Some(problem) = tokenizer.json_problem(true) {
+        tracing::warn!("{problem}");
+    }
+    Ok(Tokenizer::from_json(&tokenizer.to_json())?)
 }
 
 impl<'a> Preparation<'a> {
@@ -269,7 +281,7 @@ impl Writers<'_> {
         if writer.is_empty()
             && let Some(&first) = ids.first()
         {
-            writer.set_first_token_bytes(bytes_of_first(self.tokenizer, first, &chunk.text)?);
+            writer.set_first_token_bytes(bytes_of_first(self.tokenizer, first, &chunk.text));
         }
         writer.push(ids, chunk.text.len())?;
         if chunk.ends_document { writer.end_document(end_of_text) } else { Ok(()) }
@@ -277,9 +289,9 @@ impl Writers<'_> {
 }
 
 /// UTF-8 bytes of `text` that its first token stands for.
-fn bytes_of_first(tokenizer: &Tokenizer, first: u32, text: &str) -> Result<usize> {
-    let decoded = tokenizer.decode(&[first])?;
+fn bytes_of_first(tokenizer: &Tokenizer, first: u32, text: &str) -> usize {
+    let decoded = tokenizer.decode(&[first]);
     // A byte-level token that is only a part of a character decodes to a replacement character. How large a part is not
     // worth knowing: calling it one byte is at most two off, once in a whole text.
-    Ok(if text.starts_with(&decoded) { decoded.len() } else { 1 })
+    if text.starts_with(&decoded) { decoded.len() } else { 1 }
 }

@@ -92,7 +92,7 @@ pub(super) fn sizes() -> Vec<Case> {
         ("vocabulary-negative", "/vocab_size", json!(-12), "`vocab_size` is -12, not a whole number"),
         ("vocabulary-absurd", "/vocab_size", json!(1_u64 << 60), "`vocab_size` is 1152921504606846976"),
         ("vocabulary-over-2-to-64", "/vocab_size", json!(1e20), "`vocab_size` is 1e+20, not a whole number"),
-        ("vocabulary-below-the-tokens", "/vocab_size", json!(9), "tokenizer.json`: has 10 tokens, but `vocab_size`"),
+        ("vocabulary-below-the-tokens", "/vocab_size", json!(9), "model.safetensors` does not hold"),
         ("vocabulary-above-the-rows", "/vocab_size", json!(13), "model.safetensors` does not hold"),
         ("width-0", "/hidden_size", json!(0), "`hidden_size` is 0"),
         ("width-fraction", "/hidden_size", json!(4.5), "`hidden_size` is 4.5"),

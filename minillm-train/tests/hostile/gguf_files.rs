@@ -341,9 +341,7 @@ pub(super) fn vocabularies() -> Vec<Case> {
         case(Gguf, "scores-too-few", "`tokenizer.ggml.scores` does not have", {
             assembled("tokenizer.ggml.scores", GgufValue::Floats(vec![0.0]))
         }),
-        case(Gguf, "scores-nan", "`tokenizer.ggml.scores` does not have", {
-            assembled("tokenizer.ggml.scores", GgufValue::Floats(vec![f32::NAN; 12]))
-        }),
+        case(Gguf, "scores-nan", SOUND, { assembled("tokenizer.ggml.scores", GgufValue::Floats(vec![f32::NAN; 12])) }),
         case(Gguf, "begin-past-the-vocabulary", "`tokenizer.ggml.bos_token_id` is 4294967295", {
             assembled("tokenizer.ggml.bos_token_id", GgufValue::Int(4_294_967_295))
         }),
@@ -356,11 +354,10 @@ pub(super) fn vocabularies() -> Vec<Case> {
         case(Gguf, "end-past-the-vocabulary", SOUND, {
             gguf_set("tokenizer.ggml.eos_token_id", GgufValue::Int(4_000_000_000))
         }),
-        case(Gguf, "unknown-model", "`tokenizer.ggml.model` is `bert`", {
-            assembled("tokenizer.ggml.model", GgufValue::Text("bert".to_owned()))
-        }),
-        case(Gguf, "no-cutter", "`tokenizer.ggml.pre` is `default`, which is not supported", {
-            assembled("tokenizer.ggml.model", GgufValue::Text("gpt2".to_owned()))
+        case(Gguf, "unknown-model", SOUND, { assembled("tokenizer.ggml.model", GgufValue::Text("bert".to_owned())) }),
+        case(Gguf, "no-cutter", SOUND, move |sound| {
+            let known = byte_level(&["n d"])(sound);
+            text("tokenizer.ggml.pre", "new")(&known)
         }),
         case(Gguf, "no-merges", "`tokenizer.ggml.merges` is missing", {
             gguf_edit(|keys, _| {

@@ -139,7 +139,8 @@ impl Loader {
             Self::ConfigJson => checkpoint::load(&model, &device).map(drop),
             Self::TokenizerJson => Tokenizer::from_file(&file).and_then(|read| {
                 let ids = read.encode_prompt("and a \u{e9}")?;
-                read.decode(&ids).and_then(|_| checkpoint::load(&model, &device)).map(drop)
+                read.decode(&ids);
+                checkpoint::load(&model, &device).map(drop)
             }),
             Self::Tokens => {
                 let tokens = TokenFile::open(&file, &IDENTITY, VOCABULARY)

@@ -65,12 +65,7 @@ pub(super) fn files() -> Vec<Case> {
         case(TokenizerJson, "id-over-32-bits", "is not a tokenizer", set("/model/vocab/a", json!(1_u64 << 32))),
         case(TokenizerJson, "id-negative", "is not a tokenizer", set("/model/vocab/a", json!(-1))),
         case(TokenizerJson, "two-tokens-with-one-id", "two tokens have the id 4", set("/model/vocab/n", json!(4))),
-        case(
-            TokenizerJson,
-            "more-tokens-than-the-model",
-            "has 13 tokens, but `vocab_size`",
-            set("/model/vocab/x", json!(12)),
-        ),
+        case(TokenizerJson, "more-tokens-than-the-model", SOUND, set("/model/vocab/x", json!(12))),
         case(TokenizerJson, "merge-makes-no-token", no_token, merge(json!(["a", "a"]))),
         case(TokenizerJson, "merge-of-what-is-no-token", no_token, merge(json!(["x", "y"]))),
         case(TokenizerJson, "merge-longer-than-any-token", no_token, merge(json!(["▁and", "▁and"]))),

@@ -54,6 +54,7 @@ use crate::encoding::Encoding;
 use crate::error::{Error, Result};
 use crate::stats;
 use crate::tokenizer::Tokenizer;
+use crate::tokenizer::llama_cpp::LlamaCpp;
 
 /// Reads the model in the file at `path` onto `device`.
 pub fn load(path: &Path, device: &Device) -> Result<Checkpoint> {
@@ -85,6 +86,12 @@ pub fn load_tokenizer(path: &Path) -> Result<Option<Tokenizer>> {
     let (keys, tensors) = read::open(path)?;
     let (_, config) = config::read(&keys, &tensors)?;
     vocabulary::read(&keys, config.vocab_size)
+}
+
+/// llama.cpp's way from text to ids for the vocabulary in the file at `path`, or why it is not known.
+pub fn llama_cpp(path: &Path) -> Result<std::result::Result<LlamaCpp, String>> {
+    let (keys, _) = read::open(path)?;
+    vocabulary::llama_cpp(&keys)
 }
 
 /// Writes a model to the file `path`, as `name`. What llama.cpp cannot compute is an error that names the switch.

@@ -5,7 +5,7 @@
 //!
 //! | tokenizer | `tokenizer.ggml.model` | `tokenizer.ggml.pre` |
 //! |---|---|---|
-//! | byte-level BPE cut by a pattern that llama.cpp knows | `gpt2` | `qwen2` (ours), `llama-bpe`, `gpt-2` |
+//! | byte-level BPE cut by a pattern that llama.cpp knows | `gpt2` | `qwen2` (ours), `llama-bpe`, `gpt-2`, ... |
 //! | SentencePiece as in Llama 2 | `llama` | |
 //! | one token per character | `gpt2`, with merges that make each character of its bytes | `qwen2` (any would do) |
 //! | the same without a token for the end of a text | `rwkv`: the longest token that fits, which is the next character | |
@@ -14,6 +14,8 @@
 //! cannot put a token before a text.) The file `tokenizer.json` itself is stored beside them under
 //! `tokenizer.huggingface.json`, a key of the format's specification, so that it comes back as it was.
 
+mod differences;
+mod pre;
 mod read;
 #[cfg(test)]
 mod tests;
@@ -21,10 +23,11 @@ mod write;
 
 use serde_json::Value as Json;
 
-pub use self::read::{begin_id, chat_template, end_ids, read};
+pub use self::differences::differences;
+pub use self::read::{begin_id, chat_template, end_ids, llama_cpp, read};
 pub use self::write::keys;
 use crate::error::{Error, Result};
-use crate::tokenizer::{LLAMA3_PATTERN, QWEN2_PATTERN};
+use crate::tokenizer::llama_cpp::{SPACE, token_type};
 
 const MODEL: &str = "tokenizer.ggml.model";
 const PRE: &str = "tokenizer.ggml.pre";
@@ -35,6 +38,7 @@ const MERGES: &str = "tokenizer.ggml.merges";
 const BOS: &str = "tokenizer.ggml.bos_token_id";
 const EOS: &str = "tokenizer.ggml.eos_token_id";
 const EOT: &str = "tokenizer.ggml.eot_token_id";
+const EOM: &str = "tokenizer.ggml.eom_token_id";
 const ADD_BOS: &str = "tokenizer.ggml.add_bos_token";
 const ADD_SPACE: &str = "tokenizer.ggml.add_space_prefix";
 const JSON: &str = "tokenizer.huggingface.json";
@@ -42,18 +46,6 @@ const CHAT_TEMPLATE: &str = "tokenizer.chat_template";
 
 /// Readers refuse longer texts.
 const LONGEST_JSON_BYTES: usize = 16 << 20;
-/// SentencePiece's space.
-const SPACE: &str = "\u{2581}";
-
-/// What a token is to llama.cpp.
-mod token_type {
-    pub const NORMAL: i64 = 1;
-    pub const UNKNOWN: i64 = 2;
-    pub const CONTROL: i64 = 3;
-    pub const USER_DEFINED: i64 = 4;
-    pub const UNUSED: i64 = 5;
-    pub const BYTE: i64 = 6;
-}
 
 /// The kinds of tokenizers that GGUF can say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,54 +104,57 @@ fn splits_characters(file: &Json) -> bool {
 
 fn byte_level(file: &Json) -> Result<Kind> {
     let cutter = &file["pre_tokenizer"];
-    let steps = cutter["pretokenizers"].as_array();
-    let pre = match steps.map(Vec::as_slice) {
-        None if cutter["type"] == "ByteLevel" && cutter["use_regex"] != false => "gpt-2",
-        Some([split, bytes])
-            if split["type"] == "Split"
-                && split["behavior"] == "Isolated"
-                && split["invert"] != true
-                && bytes["type"] == "ByteLevel"
-                && bytes["use_regex"] == false =>
-        {
-            match split["pattern"]["Regex"].as_str() {
-                Some(QWEN2_PATTERN) => "qwen2",
-                Some(LLAMA3_PATTERN) => "llama-bpe",
-                _ => return Err(cannot("pre_tokenizer", "cuts words by a pattern that llama.cpp has no name for")),
-            }
-        }
-        _ => return Err(cannot("pre_tokenizer", "is none that llama.cpp has a name for")),
+    let Some(patterns) = pre::patterns(cutter) else {
+        return Err(cannot("pre_tokenizer", "is none that llama.cpp has a name for"));
     };
     let adds_space = |step: &Json| step["add_prefix_space"] == true;
-    if adds_space(cutter) || steps.is_some_and(|steps| steps.iter().any(adds_space)) {
+    if adds_space(cutter) || cutter["pretokenizers"].as_array().is_some_and(|steps| steps.iter().any(adds_space)) {
         return Err(cannot("pre_tokenizer", "adds a space before a text"));
     }
     // Qwen2's own files compose characters first (NFC), and everyone exports them so.
     if !file["normalizer"].is_null() && file["normalizer"]["type"] != "NFC" {
         return Err(cannot("normalizer", "changes the text"));
     }
-    // llama.cpp takes a whole word for its token, merges or not, exactly where it is Llama 3's.
-    if (file["model"]["ignore_merges"] == true) != (pre == "llama-bpe") {
-        return Err(cannot("model.ignore_merges", &format!("is not what llama.cpp does for `{pre}`")));
+    // llama.cpp takes a whole word for its token, merges or not, exactly where the name says so.
+    let ignores_merges = file["model"]["ignore_merges"] == true;
+    match (pre::name(&patterns, ignores_merges), pre::name(&patterns, !ignores_merges)) {
+        (Some(pre), _) => Ok(Kind::ByteLevel { pre }),
+        (None, Some(other)) => Err(cannot("model.ignore_merges", &format!("is not what llama.cpp does for `{other}`"))),
+        (None, None) => Err(cannot("pre_tokenizer", "cuts words by a pattern that llama.cpp has no name for")),
     }
-    Ok(Kind::ByteLevel { pre })
+}
+
+/// The steps of the normalizer, if it has any.
+fn sentence_piece_steps(file: &Json) -> &[Json] {
+    let normalizer = &file["normalizer"];
+    match normalizer["normalizers"].as_array() {
+        Some(steps) => steps,
+        None if normalizer.is_null() => &[],
+        None => std::slice::from_ref(normalizer),
+    }
 }
 
 fn sentence_piece(file: &Json) -> Result<Kind> {
-    let normalizer = &file["normalizer"];
-    let single = std::slice::from_ref(normalizer);
-    let steps = normalizer["normalizers"].as_array().map_or(single, Vec::as_slice);
     let replaces =
         |step: &Json| step["type"] == "Replace" && step["pattern"]["String"] == " " && step["content"] == SPACE;
     let prepends = |step: &Json| step["type"] == "Prepend" && step["prepend"] == SPACE;
     let cutter = &file["pre_tokenizer"];
-    let adds_space = match steps {
-        [prepend, replace] if prepends(prepend) && replaces(replace) && cutter.is_null() => true,
-        [replace] if replaces(replace) && cutter.is_null() => false,
-        [none] if none.is_null() && cutter["type"] == "Metaspace" && cutter["split"] == false => {
-            cutter["prepend_scheme"] != "never"
+    let adds_space = match sentence_piece_steps(file) {
+        [prepend, replace] if prepends(prepend) && replaces(replace) => true,
+        [replace] if replaces(replace) => false,
+        [] if cutter["type"] == "Metaspace" => {
+            if cutter["split"] != false {
+                return Err(cannot("pre_tokenizer", "is Metaspace with `split`, and llama.cpp does not cut at spaces"));
+            }
+            if cutter["replacement"] != SPACE {
+                return Err(cannot("pre_tokenizer", "is Metaspace with a `replacement` of its own"));
+            }
+            return Ok(Kind::SentencePiece { adds_space: cutter["prepend_scheme"] != "never" });
         }
         _ => return Err(cannot("normalizer", "is not SentencePiece's")),
     };
+    if !cutter.is_null() {
+        return Err(cannot("pre_tokenizer", "cuts words, and llama.cpp does not"));
+    }
     Ok(Kind::SentencePiece { adds_space })
 }

@@ -1,16 +1,17 @@
 //! From `tokenizer.json` to GGUF's keys.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use serde_json::Value as Json;
 
 use super::super::write::KeyList;
 use super::super::{Texts, Value};
 use super::{
-    ADD_BOS, ADD_SPACE, BOS, CHAT_TEMPLATE, EOS, EOT, JSON, Kind, LONGEST_JSON_BYTES, MERGES, MODEL, PRE, SCORES,
+    ADD_BOS, ADD_SPACE, BOS, CHAT_TEMPLATE, EOM, EOS, EOT, JSON, Kind, LONGEST_JSON_BYTES, MERGES, MODEL, PRE, SCORES,
     TOKENS, TYPES, cannot, kind, token_type,
 };
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::tokenizer::llama_cpp::LlamaCpp;
 use crate::tokenizer::{Tokenizer, byte_symbols};
 
 /// The keys of a tokenizer, for a model of `vocab_size` tokens whose texts stand between `begin_id` and one of `end_ids`.
@@ -22,12 +23,17 @@ pub fn keys(
     end_ids: &[u32],
     chat_template: Option<&str>,
 ) -> Result<KeyList> {
-    let bounds = [(BOS, begin_id), (EOS, end_ids.first().copied()), (EOT, end_ids.get(1).copied())];
+    let end = |index: usize| end_ids.get(index).copied();
+    let bounds = [(BOS, begin_id), (EOS, end(0)), (EOT, end(1)), (EOM, end(2))];
     let bounds = bounds.into_iter().filter_map(|(key, id)| Some((key.to_owned(), Value::Int(id?.into()))));
     let Some(tokenizer) = tokenizer else {
         let none = (MODEL.to_owned(), Value::Text("no_vocab".to_owned()));
         return Ok([none].into_iter().chain(bounds).collect());
     };
+    if let Some(problem) = tokenizer.encoding_problem() {
+        let hint = "convert the model's original files with a name that is known".to_owned();
+        return Err(Error::Tokenizer { problem: problem.to_owned(), hint });
+    }
     let text = tokenizer.to_json();
     let file: Json = serde_json::from_str(&text).unwrap_or_default(); // parsed before, when the tokenizer was read
     let kind = kind(&file)?;
@@ -40,7 +46,8 @@ pub fn keys(
         }
         Kind::SentencePiece { adds_space } => {
             keys.push((PRE, Value::Text("default".to_owned())));
-            keys.push((SCORES, Value::Floats(scores(&file, &tokens))));
+            let known = tokenizer.rules().and_then(LlamaCpp::scores).filter(|scores| scores.len() == tokens.len());
+            keys.push((SCORES, Value::Floats(known.unwrap_or_else(|| scores(&file, &tokens)))));
             keys.push((ADD_SPACE, Value::Bool(adds_space)));
         }
         Kind::Characters { has_end: true } => {
@@ -63,7 +70,8 @@ pub fn keys(
     }
     keys.push((ADD_BOS, Value::Bool(!prefix.is_empty())));
     keys.extend(chat_template.map(|template| (CHAT_TEMPLATE, Value::Text(template.to_owned()))));
-    if text.len() <= LONGEST_JSON_BYTES {
+    // Where the scores say more than tokenizer.json, they alone are to be read.
+    if text.len() <= LONGEST_JSON_BYTES && !tokenizer.follows_llama_cpp() {
         keys.push((JSON, Value::Text(text)));
     }
     Ok(keys.into_iter().map(|(key, value)| (key.to_owned(), value)).chain(bounds).collect())
@@ -95,8 +103,14 @@ pub(super) fn tokens(file: &Json, kind: Kind, vocab_size: usize) -> (Texts, Vec<
         set(&token["id"], content, if token["special"] == true { special } else { token_type::USER_DEFINED });
     }
     let (mut texts, mut kinds) = (Texts::default(), Vec::new());
+    let taken: HashSet<String> = tokens.iter().flatten().map(|(text, _)| text.clone()).collect();
     for (id, token) in tokens.into_iter().enumerate() {
-        let (text, kind) = token.unwrap_or_else(|| (format!("[PAD{id}]"), token_type::UNUSED));
+        // llama.cpp wants a name for each row, and no name twice.
+        let unused = || {
+            let name = format!("[PAD{id}]");
+            (if taken.contains(&name) { format!("[UNUSED{id}]") } else { name }, token_type::UNUSED)
+        };
+        let (text, kind) = token.unwrap_or_else(unused);
         texts.push(&text);
         kinds.push(kind);
     }

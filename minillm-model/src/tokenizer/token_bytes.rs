@@ -1,44 +1,44 @@
-//! What each token spells, found out by asking the file's decoder.
+//! The bytes that each token stands for in a text, found out by asking the file's decoder.
 
 use tokenizers::{Decoder, DecoderWrapper, Tokenizer as Inner};
 
 use super::LARGEST_VOCABULARY;
 
-/// All tokens together; those of the largest vocabularies spell a few million bytes.
+/// All tokens together; those of the largest vocabularies have a few million bytes.
 const MOST_BYTES: usize = 64 << 20;
 
 /// The bytes of a token; `None` for an id that no token has.
-pub(super) type Spelling = Option<Box<[u8]>>;
+pub(super) type TokenBytes = Option<Box<[u8]>>;
 
 /// The bytes of each token, and whether a text loses its first space.
-pub(super) fn spell(inner: &Inner) -> Result<(Vec<Spelling>, bool), String> {
+pub(super) fn token_bytes(inner: &Inner) -> Result<(Vec<TokenBytes>, bool), String> {
     let mut tokens: Vec<_> = inner.get_vocab(true).into_iter().map(|(content, id)| (id, content)).collect();
     tokens.sort_unstable();
     let Some(&(largest, _)) = tokens.last() else { return Err("it has no tokens".to_owned()) };
     if largest >= LARGEST_VOCABULARY {
         return Err(format!("a token has the id {largest}, and no vocabulary is that large"));
     }
-    let speller = Speller::new(inner);
-    let mut spellings = vec![None; largest as usize + 1];
+    let decoder = TokenDecoder::new(inner);
+    let mut all = vec![None; largest as usize + 1];
     let (mut drops_first_space, mut total) = (None, 0);
     for (id, content) in tokens {
-        let bytes = speller.spell(id, &content);
+        let bytes = decoder.token_bytes(id, &content);
         total += bytes.len();
         if total > MOST_BYTES {
-            return Err(format!("its tokens spell more than {MOST_BYTES} bytes"));
+            return Err(format!("its tokens have more than {MOST_BYTES} bytes"));
         }
         if drops_first_space.is_none() && bytes.starts_with(b" ") {
-            drops_first_space = Some(speller.drops_space(&content));
+            drops_first_space = Some(decoder.drops_space(&content));
         }
-        if spellings[id as usize].replace(bytes.into_boxed_slice()).is_some() {
+        if all[id as usize].replace(bytes.into_boxed_slice()).is_some() {
             return Err(format!("two tokens have the id {id}"));
         }
     }
-    Ok((spellings, drops_first_space.unwrap_or(false)))
+    Ok((all, drops_first_space.unwrap_or(false)))
 }
 
-/// Finds out what tokens spell by asking the file's decoder.
-struct Speller<'a> {
+/// Decodes single tokens by asking the file's decoder.
+struct TokenDecoder<'a> {
     inner: &'a Inner,
     is_byte_level: bool,
     falls_back_to_bytes: bool,
@@ -46,7 +46,7 @@ struct Speller<'a> {
     bytes: Vec<Option<u8>>,
 }
 
-impl<'a> Speller<'a> {
+impl<'a> TokenDecoder<'a> {
     fn new(inner: &'a Inner) -> Self {
         let decoders = match inner.get_decoder() {
             Some(DecoderWrapper::Sequence(sequence)) => sequence.get_decoders(),
@@ -61,7 +61,7 @@ impl<'a> Speller<'a> {
         }
     }
 
-    fn spell(&self, id: u32, content: &str) -> Vec<u8> {
+    fn token_bytes(&self, id: u32, content: &str) -> Vec<u8> {
         let added = self.inner.get_added_vocabulary();
         if added.is_special_token(content) {
             Vec::new()
@@ -85,7 +85,7 @@ impl<'a> Speller<'a> {
         all.strip_prefix(&one)?.strip_suffix(two.strip_prefix(&one)?).map(str::to_owned)
     }
 
-    /// Whether `token`, which spells a space first, does not at the beginning of a text.
+    /// Whether `token`, which begins with a space, loses it at the beginning of a text.
     fn drops_space(&self, token: &str) -> bool {
         !self.is_byte_level && self.decode(&[token]).is_some_and(|text| !text.starts_with(' '))
     }
