@@ -569,8 +569,15 @@ fn ggufs_scaling_is_read_as_llama_cpp_reads_it() {
     assert_eq!(file.scaling(&original), Some(RopeScaling::yarn(2.0, 6)));
     let betas =
         with(&[("llama.rope.scaling.yarn_beta_fast", Float(16.0)), ("llama.rope.scaling.yarn_beta_slow", Float(2.0))]);
-    let Some(RopeScaling::Yarn { beta_fast, beta_slow, .. }) = file.scaling(&betas) else { panic!("no YaRN") };
-    assert_eq!([beta_fast, beta_slow], [16.0, 2.0]);
+    let expected = RopeScaling::Yarn {
+        factor: 2.0,
+        original_max_position_embeddings: 12,
+        attention_factor: None,
+        beta_fast: 16.0,
+        beta_slow: 2.0,
+        truncate: true,
+    };
+    assert_eq!(file.scaling(&betas), Some(expected));
     let usual = with(&[
         ("llama.rope.scaling.attn_factor", Float(1.0)),
         ("llama.rope.scaling.yarn_ext_factor", Float(1.0)),

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | nothing, where `model.` or `transformer.` is usual | a model without its output matrix (`LlamaModel`, `GPT2Model`), as in embedding models |
 //! | `_orig_mod.` | `torch.compile`, also within the name |
-//! | `module.` | `DataParallel`, `DistributedDataParallel`, DeepSpeed |
+//! | `module.` | `DataParallel`, `DistributedDataParallel`, `DeepSpeed` |
 //! | `_fsdp_wrapped_module.`, `_checkpoint_wrapped_module.`, `_forward_module.` | FSDP, activation checkpointing, Lightning |
 //! | anything | a class of one's own that has the model as a field |
 //!

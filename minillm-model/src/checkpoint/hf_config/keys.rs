@@ -230,6 +230,9 @@ const CHANGING: &[(&str, &[f64])] = &[
     ("use_post_norm", &[]),
 ];
 
+/// Keys with a rule of their own in [`check`].
+const SPECIAL: &[&str] = &["quantization_config", "is_causal", "position_embedding_type", "use_qk_norm", "qk_norm"];
+
 /// Whether a value leaves a model as it is: nothing, no, or one of these numbers.
 pub(super) fn means_nothing(value: &Value, numbers: &[f64]) -> bool {
     match value {
@@ -267,21 +270,18 @@ pub(super) fn check(fields: &Fields, model_type: &str) -> Result<Vec<String>> {
             }
             // What the queries' and keys' norm is called elsewhere.
             "use_qk_norm" | "qk_norm" => means_nothing(value, &[]) || model_type == "qwen3",
-            _ => match numbers {
-                Some(numbers) => means_nothing(value, numbers),
-                None => {
-                    let is_known = key.starts_with('_')
-                        || [READ, own, HARMLESS].iter().any(|list| list.contains(&key))
-                        || means_nothing(value, &[]);
-                    if !is_known || is_window_of_llama(fields, model_type, key) {
-                        unknown.push(key.to_owned());
-                    }
-                    true
-                }
-            },
+            _ => numbers.is_none_or(|numbers| means_nothing(value, numbers)),
         };
         if !is_usual {
             return refuse(key, value);
+        }
+        let is_known = numbers.is_some()
+            || key.starts_with('_')
+            || SPECIAL.contains(&key)
+            || [READ, own, HARMLESS].iter().any(|list| list.contains(&key))
+            || means_nothing(value, &[]);
+        if !is_known || is_window_of_llama(fields, model_type, key) {
+            unknown.push(key.to_owned());
         }
     }
     Ok(unknown)
