@@ -6,6 +6,7 @@ use burn::tensor::Device;
 use minillm_infer::device;
 use minillm_infer::error::Result;
 use minillm_model::checkpoint::{self, Checkpoint};
+use minillm_model::tokenizer::Tokenizer;
 
 /// Which model, and what to compute on.
 #[derive(Debug, clap::Args)]
@@ -78,7 +79,7 @@ impl DeviceArgs {
 pub fn load(path: &Path, device: &Device) -> Result<Checkpoint> {
     let (directory, warnings) = checkpoint::locate::model_dir(path)?;
     let checkpoint = checkpoint::load(&directory, device)?;
-    let of_tokenizer = checkpoint.tokenizer.iter().flat_map(|tokenizer| tokenizer.warnings());
+    let of_tokenizer = checkpoint.tokenizer.iter().flat_map(Tokenizer::warnings);
     for warning in warnings.iter().chain(&checkpoint.warnings).chain(of_tokenizer) {
         tracing::warn!("{warning}");
     }

@@ -182,7 +182,7 @@ impl Job<'_> {
     fn write_directory(&self, directory: &Path) -> Result<Proof> {
         let encoding = self.options.encoding;
         let tokenizer = self.source.tokenizer.as_ref();
-        if let Some(problem) = tokenizer.and_then(|tokenizer| tokenizer.encoding_problem()) {
+        if let Some(problem) = tokenizer.and_then(Tokenizer::encoding_problem) {
             let hint = "convert the model's original files, which have a tokenizer.json".to_owned();
             return Err(Error::Request { problem: format!("no tokenizer.json can be written: {problem}"), hint });
         }

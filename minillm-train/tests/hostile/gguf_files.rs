@@ -341,7 +341,7 @@ pub(super) fn vocabularies() -> Vec<Case> {
         case(Gguf, "scores-too-few", "`tokenizer.ggml.scores` does not have", {
             assembled("tokenizer.ggml.scores", GgufValue::Floats(vec![0.0]))
         }),
-        case(Gguf, "scores-nan", SOUND, { assembled("tokenizer.ggml.scores", GgufValue::Floats(vec![f32::NAN; 12])) }),
+        case(Gguf, "scores-nan", SOUND, assembled("tokenizer.ggml.scores", GgufValue::Floats(vec![f32::NAN; 12]))),
         case(Gguf, "begin-past-the-vocabulary", "`tokenizer.ggml.bos_token_id` is 4294967295", {
             assembled("tokenizer.ggml.bos_token_id", GgufValue::Int(4_294_967_295))
         }),
@@ -354,7 +354,7 @@ pub(super) fn vocabularies() -> Vec<Case> {
         case(Gguf, "end-past-the-vocabulary", SOUND, {
             gguf_set("tokenizer.ggml.eos_token_id", GgufValue::Int(4_000_000_000))
         }),
-        case(Gguf, "unknown-model", SOUND, { assembled("tokenizer.ggml.model", GgufValue::Text("bert".to_owned())) }),
+        case(Gguf, "unknown-model", SOUND, assembled("tokenizer.ggml.model", GgufValue::Text("bert".to_owned()))),
         case(Gguf, "no-cutter", SOUND, move |sound| {
             let known = byte_level(&["n d"])(sound);
             text("tokenizer.ggml.pre", "new")(&known)
