@@ -40,9 +40,9 @@ fn modules_do_not_depend_on_each_other_in_a_circle() {
         let mut uses: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
         for (path, text) in sources(name) {
             let module = path.iter().next().unwrap().to_string_lossy().trim_end_matches(".rs").to_owned();
-            let used = text.lines().filter_map(|line| line.trim_start().strip_prefix("use crate::"));
-            let used = used.map(|path| path.split([':', ';']).next().unwrap().to_owned());
-            uses.entry(module).or_default().extend(used);
+            let paths = text.lines().filter_map(|line| line.trim_start().strip_prefix("use crate::"));
+            let others = paths.map(|path| path.split([':', ';']).next().unwrap().to_owned());
+            uses.entry(module).or_default().extend(others);
         }
         let edges = uses.values().map(BTreeSet::len).sum::<usize>();
         assert!(uses.len() > 10 && edges > 10, "{name}: read {edges} uses of {} modules", uses.len());
