@@ -16,7 +16,7 @@
 //! GPU.
 //!
 //! On a CPU backend it takes half a second. On GPU backends nearly all of the time goes into CubeCL's search for the best
-//! kernel of each matrix product, which is done anew in every process.
+//! kernel of each matrix product, whose result is kept for the next process (`docs/devices.md`).
 //!
 //! What it does not see: kernels of other sizes than those it runs, products in 16 bits (`train.precision`), Muon, and
 //! faults that come and go.
