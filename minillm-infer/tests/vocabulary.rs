@@ -11,7 +11,7 @@ use minillm_infer::export::{Exported, Options, Target, export};
 use minillm_infer::generate::{Tokens, text};
 use minillm_infer::sampling::Sampling;
 use minillm_model::checkpoint::durable::System;
-use minillm_model::checkpoint::encoding::Encoding;
+use minillm_model::encoding::Encoding;
 use minillm_model::checkpoint::{self, Checkpoint};
 use minillm_model::config::ModelOptions;
 use minillm_model::decoder::LanguageModel;
