@@ -107,6 +107,16 @@ fn cross_entropy(bencher: Bencher, form: &str) {
     });
 }
 
+/// All rows through a layer's matrix, which lies as in training: three products.
+#[divan::bench(args = FORMS)]
+fn product(bencher: Bencher, form: &str) {
+    let device = device().autodiff();
+    let mut linear = Linear::new(D, 1024, false, &device);
+    linear.weight = burn::module::Param::from_tensor(random([D, 1024], &device));
+    linear.kernels = kernels(form);
+    both_ways(bencher, random([B, T, D], &self::device()), |x| linear.forward(x));
+}
+
 /// One row through a matrix that lies as in generation; readable is Burn's product.
 #[divan::bench(args = FORMS)]
 fn one_row(bencher: Bencher, form: &str) {
