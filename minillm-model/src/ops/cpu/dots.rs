@@ -1,9 +1,8 @@
 //! Rows times the lines of a matrix that lies output after output, as files have it: every result is the dot product of two runs
-//! of memory. One row takes as long as the matrix takes to be read; with more, what was read is used for several at once.
+//! of memory. One row takes as long as the matrix takes to be read, three lines at a time, because a core that follows one line
+//! only leaves the memory idle; with more rows, what was read is used for several at once.
 
 use pulp::{Arch, Simd, WithSimd};
-
-use super::math::{dot, vectorised};
 
 /// Rows and lines in a tile: its 12 sums, a vector of each line and one of a row fill the 16 registers of AVX2.
 const ROWS: usize = 4;
@@ -12,15 +11,7 @@ const LINES: usize = 3;
 /// # Shapes
 /// - `x`: rows of `input`, `lines`: `[lines, input]` -> `out`: rows of `lines`
 pub fn dots(x: &[f32], lines: &[f32], input: usize, out: &mut [f32]) {
-    if x.len() == input {
-        vectorised!({
-            for (out, line) in out.iter_mut().zip(lines.chunks_exact(input)) {
-                *out = dot(x, line);
-            }
-        });
-    } else {
-        Arch::new().dispatch(Tiles { x, lines, input, out });
-    }
+    Arch::new().dispatch(Tiles { x, lines, input, out });
 }
 
 struct Tiles<'a> {
