@@ -9,9 +9,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use burn::tensor::Device;
 use minillm_infer::export::{Options, Target, export};
 use minillm_model::checkpoint::{self, durable};
-use minillm_model::encoding::Encoding;
 use minillm_model::config::ModelOptions;
 use minillm_model::decoder::LanguageModel;
+use minillm_model::encoding::Encoding;
 use minillm_model::tokenizer::Tokenizer;
 use minillm_model::{init, stats};
 

@@ -55,7 +55,7 @@ pub enum Error {
         /// Tensors of another shape, as `name: file [..], model [..]`.
         wrong_shape: Vec<String>,
         /// What to do, as far as the names tell.
-        hint: String,
+        hint: &'static str,
     },
 
     /// Weights or logits that are no numbers any more.
@@ -88,10 +88,8 @@ impl Error {
             Self::Io { source, .. } => io_hint(source),
             Self::NotFinite { .. } => "the training went out of bounds: lower `optimizer.learning_rate`",
             Self::Device(_) => "see the log above for its reason; try another `--device`",
-            Self::TensorMismatch { hint, .. }
-            | Self::InvalidConfig { hint, .. }
-            | Self::InvalidFile { hint, .. }
-            | Self::Tokenizer { hint, .. } => hint,
+            Self::TensorMismatch { hint, .. } => hint,
+            Self::InvalidConfig { hint, .. } | Self::InvalidFile { hint, .. } | Self::Tokenizer { hint, .. } => hint,
         };
         (!hint.is_empty()).then_some(hint)
     }

@@ -88,16 +88,16 @@ fn names_under_wrappers_are_the_same_model() {
                 format!("{base}{name}")
             }
         });
-        let bare = renamed(&tensors, |name| name.strip_prefix("model.").unwrap_or(name).to_owned());
-        let mut spellings = vec![whole.clone(), bare.clone()];
+        let shortened = renamed(&tensors, |name| name.strip_prefix("model.").unwrap_or(name).to_owned());
+        let mut spellings = vec![whole.clone(), shortened.clone()];
         for prefix in
             ["_orig_mod.", "module.", "module._orig_mod.", "_orig_mod.module.", "_forward_module.", "net.", "a.b."]
         {
             spellings.push(renamed(&whole, |name| format!("{prefix}{name}")));
-            spellings.push(renamed(&bare, |name| format!("{prefix}{name}")));
+            spellings.push(renamed(&shortened, |name| format!("{prefix}{name}")));
         }
         spellings.push(renamed(&whole, |name| name.replace(".1.", ".1._checkpoint_wrapped_module.")));
-        spellings.push(renamed(&bare, |name| name.replace("mlp.", "mlp._orig_mod.")));
+        spellings.push(renamed(&shortened, |name| name.replace("mlp.", "mlp._orig_mod.")));
         for spelling in spellings {
             let name = spelling.keys().next().unwrap().clone();
             let folder = directory(&config, &spelling);

@@ -144,7 +144,7 @@ fn check(files: &TensorFiles, naming: Naming, config: &ModelConfig, mappings: &[
     }
     let path = files.path_of(unexpected.keys().next().copied().unwrap_or_default());
     let unexpected: Vec<_> = unexpected.into_keys().map(str::to_owned).collect();
-    let hint = hint(naming, config, &missing, &unexpected).to_owned();
+    let hint = hint(naming, config, &missing, &unexpected);
     Err(Error::TensorMismatch { path, missing, unexpected, wrong_shape, hint })
 }
 

@@ -180,12 +180,7 @@ fn circle(graph: &Graph) -> Option<Vec<String>> {
     graph.keys().find_map(|start| search(graph, start, &mut Vec::new(), &mut done))
 }
 
-fn search(
-    graph: &Graph,
-    module: &str,
-    way: &mut Vec<String>,
-    done: &mut BTreeSet<String>,
-) -> Option<Vec<String>> {
+fn search(graph: &Graph, module: &str, way: &mut Vec<String>, done: &mut BTreeSet<String>) -> Option<Vec<String>> {
     if let Some(first) = way.iter().position(|earlier| earlier == module) {
         return Some(way[first..].to_vec());
     }

@@ -40,7 +40,7 @@ impl StateFile {
             return Ok(());
         }
         let unexpected = tensors.into_keys().collect();
-        let hint = "the optimiser's state must be that of the model beside it; use another checkpoint".to_owned();
+        let hint = "the optimiser's state must be that of the model beside it; use another checkpoint";
         Err(ModelError::TensorMismatch { path: path.to_owned(), missing, unexpected, wrong_shape, hint }.into())
     }
 }

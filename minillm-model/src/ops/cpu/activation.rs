@@ -7,7 +7,7 @@
 //! ```
 
 use super::math::{sigmoid, vectorised};
-use super::share::{self, PIECE};
+use super::parallel::{self, PIECE};
 use crate::ops::activation::Activation;
 
 /// sqrt(2 / pi)
@@ -52,7 +52,7 @@ fn positive(z: f32) -> f32 {
 #[inline(always)]
 fn each(a: &[f32], b: &[f32], value: impl Fn(f32, f32) -> f32 + Copy + Sync + Send) -> Vec<f32> {
     let mut out = vec![0.0; a.len()];
-    share::for_each(out.chunks_mut(PIECE).zip(a.chunks(PIECE).zip(b.chunks(PIECE))).collect(), |(out, (a, b))| {
+    parallel::for_each(out.chunks_mut(PIECE).zip(a.chunks(PIECE).zip(b.chunks(PIECE))).collect(), |(out, (a, b))| {
         vectorised!({
             for (out, (a, b)) in out.iter_mut().zip(a.iter().zip(b)) {
                 *out = value(*a, *b);

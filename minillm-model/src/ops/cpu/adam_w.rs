@@ -1,7 +1,7 @@
 //! One step of `AdamW` in one pass over memory: four numbers read and three written for each parameter.
 
 use super::math::{sum_of, vectorised};
-use super::share::{self, PIECE};
+use super::parallel::{self, PIECE};
 use crate::ops::AdamWStep;
 
 /// Moves `weight` and the running means of its gradient and of the gradient's square, all flat and of one length.
@@ -16,7 +16,7 @@ pub fn adam_w(weight: &mut [f32], grad: &[f32], mean: &mut [f32], square: &mut [
 
     let state = mean.chunks_mut(PIECE).zip(square.chunks_mut(PIECE));
     let pieces = weight.chunks_mut(PIECE).zip(grad.chunks(PIECE)).zip(state).collect();
-    share::for_each(pieces, |((weight, grad), (mean, square))| {
+    parallel::for_each(pieces, |((weight, grad), (mean, square))| {
         vectorised!({
             let numbers = weight.iter_mut().zip(grad).zip(mean.iter_mut().zip(square.iter_mut()));
             for ((weight, grad), (mean, square)) in numbers {
@@ -31,6 +31,7 @@ pub fn adam_w(weight: &mut [f32], grad: &[f32], mean: &mut [f32], square: &mut [
 
 /// The sum of the squares.
 pub fn sum_of_squares(values: &[f32]) -> f32 {
-    let parts = share::map(values.chunks(PIECE).collect(), |values| vectorised!(sum_of(values, values, |a, b| a * b)));
+    let parts =
+        parallel::map(values.chunks(PIECE).collect(), |values| vectorised!(sum_of(values, values, |a, b| a * b)));
     parts.into_iter().sum()
 }

@@ -13,8 +13,8 @@
 use std::ops::Range;
 
 use super::math::{dot, exp, exponentials, largest, vectorised};
+use super::parallel;
 use super::product::{Matrix, Store, product};
-use super::share;
 use super::view::{Heads, by_group};
 
 /// Queries in a block: enough rows for an efficient matrix product, few enough that a block's scores stay in the cache.
@@ -71,7 +71,7 @@ pub fn forward(query: Heads, key: Heads, value: Heads, window: Option<usize>) ->
     let shares = if h * t * extent.s * e >= WORTH_SHARING { h } else { 1 };
     let heads_per_share = h / shares;
     let tasks = by_group(&mut out, [b, h, t, e], shares).into_iter().zip(logsumexp.chunks_mut(heads_per_share * t));
-    share::for_each(tasks.enumerate().collect(), |(task, (mut out, logsumexp))| {
+    parallel::for_each(tasks.enumerate().collect(), |(task, (mut out, logsumexp))| {
         let (b, first) = (task / shares, task % shares * heads_per_share);
         for (head, (out, logsumexp)) in (first..).zip(out.chunks_mut(t).zip(logsumexp.chunks_mut(t))) {
             let kv = head / extent.g;
@@ -183,7 +183,7 @@ pub fn backward(saved: SavedForBackward, window: Option<usize>) -> [Vec<f32>; 3]
     let dkeys = by_group(&mut dkey, [b, k, s, e], k);
     let dvalues = by_group(&mut dvalue, [b, k, s, e], k);
     let tasks = dqueries.into_iter().zip(dkeys.into_iter().zip(dvalues)).enumerate().collect();
-    share::for_each(tasks, |(task, (mut dquery, (dkey, dvalue)))| {
+    parallel::for_each(tasks, |(task, (mut dquery, (dkey, dvalue)))| {
         let at = (task / k, task % k);
         let mut sums = KeyValueGradients { key: vec![0.0; s * e], value: vec![0.0; s * e] };
         for (g, dquery) in dquery.chunks_mut(t).enumerate() {

@@ -9,8 +9,8 @@
 //! ```
 
 use super::math::{exponentials, largest, vectorised};
+use super::parallel::{self, PIECE};
 use super::product::{Matrix, Store, product};
-use super::share::{self, PIECE};
 
 /// Logits held at once, in numbers: 8 MiB a thread.
 const CHUNK: usize = 2 * 1024 * 1024;
@@ -64,7 +64,7 @@ pub fn cross_entropy(
 
 /// `gradient` times `factor`.
 pub fn scale(gradient: &mut [f32], factor: f32) {
-    share::for_each(gradient.chunks_mut(PIECE).collect(), |piece| {
+    parallel::for_each(gradient.chunks_mut(PIECE).collect(), |piece| {
         vectorised!(for number in piece {
             *number *= factor;
         });
@@ -73,9 +73,9 @@ pub fn scale(gradient: &mut [f32], factor: f32) {
 
 /// The summed loss of some rows, whose logits become the gradients with respect to them if wanted.
 fn losses_and_gradients(logits: &mut [f32], targets: &[i32], v: usize, with_gradients: bool) -> f64 {
-    let rows = share::rows_per_piece(v);
+    let rows = parallel::rows_per_piece(v);
     let pieces = logits.chunks_mut(rows * v).zip(targets.chunks(rows)).collect();
-    let losses = share::map(pieces, |(logits, targets)| {
+    let losses = parallel::map(pieces, |(logits, targets)| {
         let mut loss = 0.0;
         vectorised!({
             for (logits, &target) in logits.chunks_exact_mut(v).zip(targets) {

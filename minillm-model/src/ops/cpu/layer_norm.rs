@@ -6,15 +6,15 @@
 //! ```
 
 use super::math::{dot, sum_of, vectorised};
-use super::share;
+use super::parallel;
 
 /// # Shapes
 /// - `x`: rows of D, `weight` and `bias`: `[D]` -> as `x`
 pub fn forward(x: &[f32], weight: &[f32], bias: &[f32], eps: f32) -> Vec<f32> {
     let d = weight.len();
     let mut y = vec![0.0; x.len()];
-    let piece = share::rows_per_piece(d) * d;
-    share::for_each(x.chunks(piece).zip(y.chunks_mut(piece)).collect(), |(x, y)| {
+    let piece = parallel::rows_per_piece(d) * d;
+    parallel::for_each(x.chunks(piece).zip(y.chunks_mut(piece)).collect(), |(x, y)| {
         vectorised!({
             for (x, y) in x.chunks_exact(d).zip(y.chunks_exact_mut(d)) {
                 normalise(x, y, eps);
@@ -32,9 +32,9 @@ pub fn forward(x: &[f32], weight: &[f32], bias: &[f32], eps: f32) -> Vec<f32> {
 pub fn backward(x: &[f32], weight: &[f32], grad: &[f32], eps: f32) -> (Vec<f32>, Vec<f32>, Vec<f32>) {
     let d = weight.len();
     let mut dx = vec![0.0; x.len()];
-    let piece = share::rows_per_piece(d) * d;
+    let piece = parallel::rows_per_piece(d) * d;
     let pieces = x.chunks(piece).zip(grad.chunks(piece)).zip(dx.chunks_mut(piece)).collect();
-    let parts = share::map(pieces, |((x, grad), dx)| {
+    let parts = parallel::map(pieces, |((x, grad), dx)| {
         let [mut dweight, mut dbias, mut weighted, mut normalised] = [(); 4].map(|()| vec![0.0; d]);
         vectorised!({
             for ((x, grad), dx) in x.chunks_exact(d).zip(grad.chunks_exact(d)).zip(dx.chunks_exact_mut(d)) {

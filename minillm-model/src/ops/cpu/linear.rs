@@ -2,10 +2,10 @@
 
 use std::ops::Range;
 
-use super::dots::dots;
+use super::dot_products::dot_products;
 use super::math::vectorised;
+use super::parallel;
 use super::product::{Matrix, Store, product};
-use super::share;
 use crate::encoding::Q8_0_BLOCK;
 use crate::ops::generation::QuantizedMatrix;
 
@@ -16,7 +16,7 @@ pub fn forward(x: &[f32], weight: Matrix) -> Vec<f32> {
     let rows = x.len() / input;
     if let Some(lines) = weight.columns() {
         return in_pieces([rows, input, output], |outputs, out| {
-            dots(x, &lines[outputs.start * input..outputs.end * input], input, out);
+            dot_products(x, &lines[outputs.start * input..outputs.end * input], input, out);
         });
     }
     let mut out = vec![0.0; rows * output];
@@ -45,7 +45,7 @@ pub fn quantized(x: &[f32], matrix: &QuantizedMatrix) -> Vec<f32> {
         let quants = &quants[outputs.start * input..outputs.end * input];
         let scales = &scales[outputs.start * blocks..outputs.end * blocks];
         if rows > 1 {
-            return dots(x, &in_f32(quants, scales), *input, out);
+            return dot_products(x, &in_f32(quants, scales), *input, out);
         }
         vectorised!({
             let lines = quants.chunks_exact(*input).zip(scales.chunks_exact(blocks));
@@ -91,16 +91,16 @@ fn in_pieces([rows, input, output]: [usize; 3], compute: impl Fn(Range<usize>, &
     let mut out = vec![0.0; rows * output];
     let pieces = (0..output).step_by(columns).map(|start| start..(start + columns).min(output));
     if rows == 1 {
-        share::for_each(pieces.zip(out.chunks_mut(columns)).collect(), |(outputs, out)| compute(outputs, out));
+        parallel::for_each(pieces.zip(out.chunks_mut(columns)).collect(), |(outputs, out)| compute(outputs, out));
         return out;
     }
-    let parts = share::map(pieces.collect(), |outputs: Range<usize>| {
+    let parts = parallel::map(pieces.collect(), |outputs: Range<usize>| {
         let mut part = vec![0.0; rows * outputs.len()];
         compute(outputs, &mut part);
         part
     });
-    let rows_per_piece = share::rows_per_piece(output);
-    share::for_each(out.chunks_mut(rows_per_piece * output).enumerate().collect(), |(piece, out)| {
+    let rows_per_piece = parallel::rows_per_piece(output);
+    parallel::for_each(out.chunks_mut(rows_per_piece * output).enumerate().collect(), |(piece, out)| {
         for (row, out) in (piece * rows_per_piece..).zip(out.chunks_exact_mut(output)) {
             for (out, part) in out.chunks_mut(columns).zip(&parts) {
                 out.copy_from_slice(&part[row * out.len()..][..out.len()]);
@@ -110,13 +110,13 @@ fn in_pieces([rows, input, output]: [usize; 3], compute: impl Fn(Range<usize>, &
     out
 }
 
-/// Outputs in a piece of the work on a matrix that lies output after output.
+/// Outputs in a piece of the work on a matrix stored output after output.
 fn outputs_per_piece(rows: usize, input: usize, output: usize) -> usize {
     /// Pieces for each thread, so that one that is held up leaves work to the others.
     const PIECES: usize = 8;
     /// Numbers of a matrix that are worth another thread: 64 KiB, about as long to read as to hand over.
     const WORTH_SHARING: usize = 16 * 1024;
-    /// Whole steps of these, as [`dots`] takes them.
+    /// Whole steps of these, as [`dot_products`] takes them.
     const STEP: usize = 48;
     /// Numbers of a matrix that stay in a core's second-level cache while rows pass: 256 KiB.
     const CACHED: usize = 64 * 1024;

@@ -1,6 +1,6 @@
 //! Matrix products on slices, by the `gemm` crate, whose kernels Burn's own CPU backend uses.
 
-/// A matrix that lies in a slice: row r, column c is `data[r * row_stride + c * column_stride]`.
+/// A matrix in a slice: row r, column c is `data[r * row_stride + c * column_stride]`.
 #[derive(Clone, Copy, Debug)]
 pub struct Matrix<'a> {
     data: &'a [f32],

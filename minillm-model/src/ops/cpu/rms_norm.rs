@@ -6,15 +6,15 @@
 //! ```
 
 use super::math::{dot, vectorised};
-use super::share;
+use super::parallel;
 
 /// # Shapes
 /// - `x`: rows of D, `weight`: `[D]` -> as `x`
 pub fn forward(x: &[f32], weight: &[f32], eps: f32) -> Vec<f32> {
     let d = weight.len();
     let mut y = vec![0.0; x.len()];
-    let piece = share::rows_per_piece(d) * d;
-    share::for_each(x.chunks(piece).zip(y.chunks_mut(piece)).collect(), |(x, y)| {
+    let piece = parallel::rows_per_piece(d) * d;
+    parallel::for_each(x.chunks(piece).zip(y.chunks_mut(piece)).collect(), |(x, y)| {
         vectorised!({
             for (x, y) in x.chunks_exact(d).zip(y.chunks_exact_mut(d)) {
                 let scale = scale(x, eps);
@@ -32,9 +32,9 @@ pub fn forward(x: &[f32], weight: &[f32], eps: f32) -> Vec<f32> {
 pub fn backward(x: &[f32], weight: &[f32], grad: &[f32], eps: f32) -> (Vec<f32>, Vec<f32>) {
     let d = weight.len();
     let mut dx = vec![0.0; x.len()];
-    let piece = share::rows_per_piece(d) * d;
+    let piece = parallel::rows_per_piece(d) * d;
     let pieces = x.chunks(piece).zip(grad.chunks(piece)).zip(dx.chunks_mut(piece)).collect();
-    let parts = share::map(pieces, |((x, grad), dx)| {
+    let parts = parallel::map(pieces, |((x, grad), dx)| {
         let mut dweight = vec![0.0; d];
         let mut weighted = vec![0.0; d];
         vectorised!({

@@ -5,7 +5,7 @@
 //! ```
 
 use super::math::vectorised;
-use super::share;
+use super::parallel;
 use super::view::{Heads, tokens_per_piece};
 use crate::ops::rotary::Direction;
 
@@ -18,7 +18,7 @@ pub fn rotate(x: Heads, cos: &[f32], sin: &[f32], direction: Direction) -> Vec<f
     let turn = if direction == Direction::Forward { 1.0 } else { -1.0 };
     let mut out = vec![0.0; b * t * heads * e];
     let tokens = tokens_per_piece(heads, e);
-    share::for_each(out.chunks_mut(tokens * heads * e).enumerate().collect(), |(piece, out)| {
+    parallel::for_each(out.chunks_mut(tokens * heads * e).enumerate().collect(), |(piece, out)| {
         vectorised!({
             for (index, out) in out.chunks_exact_mut(e).enumerate() {
                 let (token, head) = (piece * tokens + index / heads, index % heads);

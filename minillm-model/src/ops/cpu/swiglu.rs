@@ -6,13 +6,13 @@
 //! ```
 
 use super::math::{sigmoid, vectorised};
-use super::share::{self, PIECE};
+use super::parallel::{self, PIECE};
 
 /// # Shapes
 /// - `gate`, `up` -> the same
 pub fn forward(gate: &[f32], up: &[f32]) -> Vec<f32> {
     let mut out = vec![0.0; gate.len()];
-    share::for_each(
+    parallel::for_each(
         out.chunks_mut(PIECE).zip(gate.chunks(PIECE).zip(up.chunks(PIECE))).collect(),
         |(out, (gate, up))| {
             vectorised!({
@@ -31,7 +31,7 @@ pub fn backward(gate: &[f32], up: &[f32], grad: &[f32]) -> (Vec<f32>, Vec<f32>) 
     let (mut dgate, mut dup) = (vec![0.0; gate.len()], vec![0.0; gate.len()]);
     let inputs = gate.chunks(PIECE).zip(up.chunks(PIECE)).zip(grad.chunks(PIECE));
     let outputs = dgate.chunks_mut(PIECE).zip(dup.chunks_mut(PIECE));
-    share::for_each(inputs.zip(outputs).collect(), |(((gate, up), grad), (dgate, dup))| {
+    parallel::for_each(inputs.zip(outputs).collect(), |(((gate, up), grad), (dgate, dup))| {
         vectorised!({
             for (((gate, up), grad), (dgate, dup)) in
                 gate.iter().zip(up).zip(grad).zip(dgate.iter_mut().zip(dup.iter_mut()))

@@ -28,7 +28,7 @@ impl<'a> Heads<'a> {
 
 /// The vectors of a tensor stored as `[B, T, heads, E]`, in that order, cut into pieces of whole tokens.
 pub fn tokens_per_piece(heads: usize, e: usize) -> usize {
-    super::share::rows_per_piece(heads * e)
+    super::parallel::rows_per_piece(heads * e)
 }
 
 /// The vectors of `out`, stored as `[B, T, heads, E]`, sorted by `(b, group)`: of each, its heads' vectors,

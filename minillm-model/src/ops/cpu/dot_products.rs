@@ -1,4 +1,4 @@
-//! Rows times the lines of a matrix that lies output after output, as files have it: every result is the dot product of two runs
+//! Rows times the lines of a matrix stored output after output, as files have it: every result is the dot product of two runs
 //! of memory. One row takes as long as the matrix takes to be read, three lines at a time, because a core that follows one line
 //! only leaves the memory idle; with more rows, what was read is used for several at once.
 
@@ -10,7 +10,7 @@ const LINES: usize = 3;
 
 /// # Shapes
 /// - `x`: rows of `input`, `lines`: `[lines, input]` -> `out`: rows of `lines`
-pub fn dots(x: &[f32], lines: &[f32], input: usize, out: &mut [f32]) {
+pub fn dot_products(x: &[f32], lines: &[f32], input: usize, out: &mut [f32]) {
     Arch::new().dispatch(Tiles { x, lines, input, out });
 }
 
