@@ -28,13 +28,13 @@ fn readable(bencher: Bencher, name: &str) {
 
 #[divan::bench(args = names())]
 fn fast(bencher: Bencher, name: &str) {
-    time(bencher, name, |device| ComputeOptions::fastest(device));
+    time(bencher, name, ComputeOptions::fastest);
 }
 
 fn time(bencher: Bencher, name: &str, compute: fn(&burn::tensor::Device) -> ComputeOptions) {
     let device = device::open("auto").expect("a device").device;
     let cases = cases::all();
     let prepare = cases.iter().find(|case| case.name == name).and_then(|case| case.bench.as_ref());
-    let prepared = prepare.expect("a case to time")(&Place::new(&device, compute(&device))).expect("inputs");
+    let prepared = prepare.expect("a case to time")(&Place::new(&device, compute(&device)));
     bencher.bench_local(|| prepared.run());
 }

@@ -36,13 +36,13 @@ pub const WINDOWED: [Sizes; 4] = [
 ];
 
 /// Heads are brought forward as the layer does it: the vectors of a head do not follow one another in memory.
-pub fn attention(Sizes(b, h, k, t, s, e, window): Sizes, place: &Place) -> Result<Prepared, String> {
+pub fn attention(Sizes(b, h, k, t, s, e, window): Sizes, place: &Place) -> Prepared {
     let (device, context) = (place.device.clone(), ForwardContext::at(place.compute, None, window, Dropout::off()));
     let query = leaf([b, t, h, e], "query", &device);
     let [key, value] = ["key", "value"].map(|name| leaf([b, s, k, e], name, &device));
     let leaves = vec![to("query", &query), to("key", &key), to("value", &value)];
-    Ok(Prepared::new(leaves, move || {
+    Prepared::new(leaves, move || {
         let [query, key, value] = [&query, &key, &value].map(|x| x.clone().swap_dims(1, 2)); // [B, heads, T or S, E]
         attend(query, key, value, window, &Dropout::off(), &context)
-    }))
+    })
 }

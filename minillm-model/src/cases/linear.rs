@@ -18,7 +18,7 @@ pub const SIZES: [(usize, usize, usize); 7] =
     [(1, 1, 1), (3, 7, 5), (8, 33, 65), (1, 256, 700), (2, 260, 130), (13, 40, 200), (70, 96, 301)];
 
 /// `x`: `[B 2, T, input]` -> output, with a bias
-pub fn linear((t, input, output): (usize, usize, usize), place: &Place) -> Result<Prepared, String> {
+pub fn linear((t, input, output): (usize, usize, usize), place: &Place) -> Prepared {
     let (device, context) = (place.device.clone(), ForwardContext::new(place.compute));
     let x = leaf([2, t, input], "x", &device);
     let mut linear = Linear::new(input, output, true, &device);
@@ -26,11 +26,11 @@ pub fn linear((t, input, output): (usize, usize, usize), place: &Place) -> Resul
     linear.weight = Param::from_tensor(random([input, output], "weight", &device));
     let leaves = vec![to("x", &x), to("weight", &linear.weight.val()), to("bias", &bias.val())];
     linear.bias = Some(bias);
-    Ok(Prepared::new(leaves, move || linear.forward(x.clone(), &context)))
+    Prepared::new(leaves, move || linear.forward(x.clone(), &context))
 }
 
 /// `x`: `[1, rows, input]` -> output, with the matrix as generation stores it, and as a tied embedding is.
-pub fn few_rows((rows, input, output): (usize, usize, usize), place: &Place) -> Result<Prepared, String> {
+pub fn few_rows((rows, input, output): (usize, usize, usize), place: &Place) -> Prepared {
     let Place { plain, compute, .. } = place.clone();
     let context = ForwardContext::new(compute);
     let x = random([1, rows, input], "x", &plain);
@@ -40,27 +40,27 @@ pub fn few_rows((rows, input, output): (usize, usize, usize), place: &Place) -> 
         linear.weight = Param::from_tensor(output_major(linear.weight.val()));
     }
     let embedding = random([output, input], "embedding", &plain);
-    Ok(Prepared::forward_only(move || {
+    Prepared::forward_only(move || {
         vec![
             ("value", linear.forward(x.clone(), &context).reshape([-1])),
             ("value with a tied matrix", tied_head(x.clone(), embedding.clone(), None, &context).reshape([-1])),
         ]
-    }))
+    })
 }
 
 /// `x`: `[1, rows, input]` -> output. The readable form multiplies with the rounded matrix.
-pub fn in_8_bits((rows, input, output): (usize, usize, usize), place: &Place) -> Result<Prepared, String> {
+pub fn in_8_bits((rows, input, output): (usize, usize, usize), place: &Place) -> Prepared {
     let Place { plain, compute, .. } = place.clone();
     let context = ForwardContext::new(compute);
     let x = random([1, rows, input], "x", &plain);
     let weight = values(output * input, "weight"); // [output, input]
     let mut linear = Linear::new(input, output, false, &plain);
     if compute.decode_matvec {
-        let matrix = QuantizedMatrix::new(&weight, input).ok_or("the input is not whole blocks")?;
+        let matrix = QuantizedMatrix::new(&weight, input).expect("an input of whole blocks");
         linear.quantized = Some(Arc::new(matrix));
     } else {
         let rounded = TensorData::new(Encoding::Q8_0.round(&weight), [output, input]);
         linear.weight = Param::from_tensor(Tensor::<2>::from_data(rounded, &plain).transpose());
     }
-    Ok(Prepared::forward_only(move || vec![("value", linear.forward(x.clone(), &context).reshape([-1]))]))
+    Prepared::forward_only(move || vec![("value", linear.forward(x.clone(), &context).reshape([-1]))])
 }

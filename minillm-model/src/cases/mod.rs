@@ -46,7 +46,7 @@ impl Place {
 }
 
 /// Makes inputs and parameters of one size.
-pub type Prepare = Box<dyn Fn(&Place) -> Result<Prepared, String>>;
+pub type Prepare = Box<dyn Fn(&Place) -> Prepared>;
 
 /// One operation: a row of the table.
 pub struct Case {
@@ -68,7 +68,7 @@ impl Case {
     fn new<S: Copy + Debug + 'static>(
         name: &'static str,
         has_fast: fn(&ComputeOptions) -> bool,
-        prepare: fn(S, &Place) -> Result<Prepared, String>,
+        prepare: fn(S, &Place) -> Prepared,
         stored: S,
         sizes: &[S],
     ) -> Self {
@@ -77,7 +77,7 @@ impl Case {
         Self { name, has_fast, for_generation: false, stored: at(stored), sizes, bench: None }
     }
 
-    fn timed<S: Copy + 'static>(self, prepare: fn(S, &Place) -> Result<Prepared, String>, size: S) -> Self {
+    fn timed<S: Copy + 'static>(self, prepare: fn(S, &Place) -> Prepared, size: S) -> Self {
         Self { bench: Some(Box::new(move |place| prepare(size, place))), ..self }
     }
 

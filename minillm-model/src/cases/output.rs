@@ -13,12 +13,9 @@ use crate::ops::AdamWStep;
 use crate::ops::adam_w::{adam_w as fused, readable, sum_of_squares};
 
 /// `hidden`: `[B 2, T, D]`, V tokens, one of ten positions not scored; the output matrix is the embedding if `tied`
-pub fn cross_entropy(
-    (tied, t, d, v): (bool, usize, usize, usize),
-    Place { device, compute, .. }: &Place,
-) -> Result<Prepared, String> {
+pub fn cross_entropy((tied, t, d, v): (bool, usize, usize, usize), Place { device, compute, .. }: &Place) -> Prepared {
     let config = ModelConfig { tie_word_embeddings: tied, ..sized(Preset::Llama, d, 8, v) };
-    let mut model = LanguageModel::new(&config, device).map_err(|error| error.to_string())?.with_compute(*compute);
+    let mut model = LanguageModel::new(&config, device).expect("a sound configuration").with_compute(*compute);
     let output = match &mut model.lm_head {
         Some(head) => &mut head.weight,               // [D, V]
         None => &mut model.model.embed_tokens.weight, // [V, D]
@@ -30,7 +27,7 @@ pub fn cross_entropy(
     let targets: Vec<i32> = few.iter().copied().cycle().take(2 * t).collect();
     let targets = ids(&targets, 2, device);
     let leaves = vec![to("hidden", &hidden), to("output", &output)];
-    Ok(Prepared::new(leaves, move || model.summed_loss(hidden.clone(), targets.clone())))
+    Prepared::new(leaves, move || model.summed_loss(hidden.clone(), targets.clone()))
 }
 
 /// How the optimiser moves a parameter; `time` is the step.
@@ -45,11 +42,11 @@ const STEP: AdamWStep = AdamWStep {
 };
 
 /// Three steps of one parameter of `n` numbers, each with a gradient of its own, and the sum of squares that clipping needs.
-pub fn adam_w(n: usize, Place { plain, compute, .. }: &Place) -> Result<Prepared, String> {
+pub fn adam_w(n: usize, Place { plain, compute, .. }: &Place) -> Prepared {
     let weight = random([n], "weight", plain);
     let gradients = ["first", "second", "third"].map(|name| random([n], &format!("{name} gradient"), plain));
     let is_fast = compute.adam_w;
-    Ok(Prepared::forward_only(move || {
+    Prepared::forward_only(move || {
         let rule = if is_fast { fused } else { readable };
         let (mut weight, mut mean, mut square) = (weight.clone(), weight.zeros_like(), weight.zeros_like());
         for (index, gradient) in gradients.iter().enumerate() {
@@ -64,5 +61,5 @@ pub fn adam_w(n: usize, Place { plain, compute, .. }: &Place) -> Result<Prepared
             ("running mean of squares", square),
             ("sum of squares", squares),
         ]
-    }))
+    })
 }

@@ -40,7 +40,7 @@ pub trait AttentionBackward: Backend {
 
     /// Gradients of query, key and value, from that of the output.
     fn attention_backward(saved: SavedForBackward<Self>, grad: FloatTensor<Self>) -> [FloatTensor<Self>; 3] {
-        portable::attention::backward::<Self>(saved, grad)
+        portable::attention::backward::<Self>(saved, &grad)
     }
 }
 
@@ -48,8 +48,6 @@ pub trait AttentionBackward: Backend {
 impl AttentionOp for burn::backend::Cube {}
 #[cfg(feature = "cube")]
 impl AttentionBackward for burn::backend::Cube {}
-#[cfg(feature = "cube")]
-impl<B: burn::backend::fusion::FusionBackend> AttentionBackward for burn::backend::fusion::Fusion<B> {}
 
 impl<B: AttentionOp + AttentionBackward, C: CheckpointStrategy> AttentionOp for Autodiff<B, C> {
     fn causal_attention(

@@ -31,8 +31,8 @@ pub fn record<B: Backend, C: CheckpointStrategy, S: Clone + Send + Debug + 'stat
     train: impl FnOnce([FloatTensor<B>; N]) -> (FloatTensor<B>, S),
     backward: BackwardFn<B, S, N>,
 ) -> Tracked<B, C> {
-    let nodes = parents.each_ref().map(|parent| parent.node());
-    let parents = parents.map(|parent| parent.into_primitive());
+    let nodes = parents.each_ref().map(Tracked::<B, C>::node);
+    let parents = parents.map(Tracked::<B, C>::into_primitive);
     let step = Recorded { backward }.prepare::<C>(nodes).compute_bound();
     match step.stateful() {
         OpsKind::Tracked(prep) => {

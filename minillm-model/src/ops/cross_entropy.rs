@@ -54,8 +54,6 @@ pub trait CrossEntropyBackward: Backend {
 impl CrossEntropyOp for burn::backend::Cube {}
 #[cfg(feature = "cube")]
 impl CrossEntropyBackward for burn::backend::Cube {}
-#[cfg(feature = "cube")]
-impl<B: burn::backend::fusion::FusionBackend> CrossEntropyBackward for burn::backend::fusion::Fusion<B> {}
 
 impl<B: CrossEntropyOp + CrossEntropyBackward, C: CheckpointStrategy> CrossEntropyOp for Autodiff<B, C> {
     fn cross_entropy(

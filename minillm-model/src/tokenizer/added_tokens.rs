@@ -145,7 +145,9 @@ fn add(tokenizer: &Value, wanted: Vec<Wanted>) -> (Option<Value>, Vec<String>) {
         if let Some(&place) = places.get(&content) {
             let known = &mut added[place];
             if replaces && FLAGS.iter().any(|flag| known[flag] != token[flag]) {
-                FLAGS.iter().for_each(|flag| known[flag] = token[flag].clone());
+                for flag in FLAGS {
+                    known[flag] = token[flag].clone();
+                }
                 is_changed = true;
             }
             continue;

@@ -241,7 +241,6 @@ fn a_circle_is_found_and_named() {
     ]);
     let graph = &crates[&Vec::new()];
     assert_eq!(circle(graph), Some(vec!["a".to_owned(), "b".to_owned(), "c".to_owned()]));
-    assert_eq!(circle(graph, &|from, to| from == "c" && to == "a"), None);
     assert!(!graph.contains_key("d"), "{graph:?}");
     let said = describe("made-up", graph, &["a".to_owned(), "b".to_owned(), "c".to_owned()]);
     assert!(said.contains("made-up: b -> c    (b::inner: crate::c::Item)"), "{said}");

@@ -144,21 +144,21 @@ mod tests {
 
     use super::*;
 
-    fn warning(options: ModelOptions) -> Option<String> {
+    fn warning(options: &ModelOptions) -> Option<String> {
         only_read_here(&options.resolve(64, 32))
     }
 
     #[test]
     fn a_model_that_no_other_program_reads_is_named_with_its_field() {
         for preset in [Preset::Llama, Preset::Qwen3, Preset::Gpt2] {
-            assert_eq!(warning(ModelOptions { preset, ..ModelOptions::default() }), None);
+            assert_eq!(warning(&ModelOptions { preset, ..ModelOptions::default() }), None);
         }
         let llama = ModelOptions { preset: Preset::Llama, ..ModelOptions::default() };
-        let text = warning(ModelOptions { mlp: Some(minillm_model::config::Mlp::Relu2), ..llama.clone() }).unwrap();
+        let text = warning(&ModelOptions { mlp: Some(minillm_model::config::Mlp::Relu2), ..llama.clone() }).unwrap();
         assert!(text.contains("LlamaForCausalLM") && text.ends_with("has another `model.mlp`"), "{text}");
         // nanoGPT's bias = False: an export adds zeros.
         let bare = ModelOptions { preset: Preset::Gpt2, mlp_bias: Some(false), ..ModelOptions::default() };
-        let text = warning(bare).unwrap();
+        let text = warning(&bare).unwrap();
         assert!(text.contains("`model.mlp_bias`; `minillm-infer export --to hf` makes it a GPT2LMHeadModel"), "{text}");
     }
 }

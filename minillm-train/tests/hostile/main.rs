@@ -4,7 +4,7 @@
 //! `MINILLM_SEEDS=DIR cargo test --release -p minillm-train --test hostile` also writes the sound files and the crafted
 //! ones to `DIR/LOADER/`, where the fuzzers start from (`fuzz/run.sh`).
 
-#![allow(clippy::unwrap_used, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs)]
 #![allow(unsafe_code)] // the allocator below, which only counts
 
 mod configs;

@@ -40,7 +40,7 @@ impl AttentionBackward for LibTorch {
     fn attention_backward(saved: SavedForBackward<Self>, grad: FloatTensor<Self>) -> [FloatTensor<Self>; 3] {
         let [query, key, value] = saved.qkv.each_ref().map(|tensor| &tensor.tensor);
         if !is_native(query, key, saved.window) {
-            return portable::attention::backward::<Self>(saved, grad);
+            return portable::attention::backward::<Self>(saved, &grad);
         }
         let groups = key.size()[1];
         let (dquery, dkey, dvalue) = Tensor::internal_scaled_dot_product_flash_attention_for_cpu_backward(

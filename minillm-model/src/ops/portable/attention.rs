@@ -133,7 +133,7 @@ pub struct SavedForBackward<B: Backend> {
 }
 
 /// Gradients of query, key and value, from that of the output.
-pub fn backward<B: Backend>(saved: SavedForBackward<B>, grad: FloatTensor<B>) -> [FloatTensor<B>; 3] {
+pub fn backward<B: Backend>(saved: SavedForBackward<B>, grad: &FloatTensor<B>) -> [FloatTensor<B>; 3] {
     let SavedForBackward { qkv: [query, key, value], out, logsumexp, window } = saved;
     let extent = Extent::new::<B>(&query, &key, window);
     let along = B::float_sum_dim(B::float_mul(out, grad.clone()), 3); // [B, H, T, 1]
@@ -143,7 +143,7 @@ pub fn backward<B: Backend>(saved: SavedForBackward<B>, grad: FloatTensor<B>) ->
     for block in extent.blocks() {
         let (queries, keys) = &block;
         let [q, grad, logsumexp, along] =
-            [&query, &grad, &logsumexp, &along].map(|tensor| narrow::<B>(tensor, 2, queries));
+            [&query, grad, &logsumexp, &along].map(|tensor| narrow::<B>(tensor, 2, queries));
         let [k, v] = [&key, &value].map(|tensor| narrow::<B>(tensor, 2, keys));
         let weights = B::float_exp(B::float_sub(extent.scores::<B>(q.clone(), k.clone(), &block), logsumexp));
         let grad = extent.stacked::<B>(grad); // [B, K, G n, E]

@@ -62,7 +62,7 @@ fn chunks<B: Backend>(hidden: &FloatTensor<B>, matrix: &FloatTensor<B>) -> impl 
 }
 
 fn sum<B: Backend>(mut parts: impl Iterator<Item = FloatTensor<B>>) -> FloatTensor<B> {
-    let first = parts.next().unwrap_or_else(|| unreachable!("a batch has rows"));
+    let first = parts.next().expect("a batch has rows");
     parts.fold(first, |sum, part| B::float_add(sum, part))
 }
 

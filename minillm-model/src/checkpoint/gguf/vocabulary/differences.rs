@@ -32,11 +32,14 @@ pub fn differences(tokenizer: &Tokenizer, rows: usize) -> Vec<String> {
     found
 }
 
+/// Whether a token is of some kind.
+type Condition<'a> = dyn Fn(&Json) -> bool + 'a;
+
 fn added_tokens(file: &Json, rows: usize) -> Vec<String> {
     let is_changed = !file["normalizer"].is_null();
     let past = format!("it has no row among the model's {rows}, and llama.cpp will not know it");
     let flag = |flag: &'static str| move |token: &Json| token[flag] == true;
-    let kinds: [(&str, &dyn Fn(&Json) -> bool, &str); 5] = [
+    let kinds: [(&str, &Condition, &str); 5] = [
         ("lstrip", &flag("lstrip"), "llama.cpp keeps the white space before it"),
         ("rstrip", &flag("rstrip"), "llama.cpp keeps the white space after it"),
         ("single_word", &flag("single_word"), "llama.cpp finds it within words, too"),

@@ -114,16 +114,16 @@ fn foreign(tokenizer: &Tokenizer, changes: &[(&str, Option<Value>)]) -> Result<T
     through_a_file(&keys, vocab_size).map(Option::unwrap)
 }
 
-fn name(name: &str) -> Option<Value> {
-    Some(Value::Text(name.to_owned()))
+fn name(name: &str) -> Value {
+    Value::Text(name.to_owned())
 }
 
 #[test]
 fn an_unknown_rule_keeps_texts_out_and_ids_not() {
     for (tokenizer, key, value, part) in [
-        (bpe(), PRE, name("deepseek-llm"), "`tokenizer.ggml.pre` is `deepseek-llm`"),
+        (bpe(), PRE, Some(name("deepseek-llm")), "`tokenizer.ggml.pre` is `deepseek-llm`"),
         (bpe(), PRE, None, "`tokenizer.ggml.pre` is `default`"),
-        (sentence_piece(), super::MODEL, name("t5"), "`tokenizer.ggml.model` is `t5`"),
+        (sentence_piece(), super::MODEL, Some(name("t5")), "`tokenizer.ggml.model` is `t5`"),
         (
             sentence_piece(),
             super::SCORES,
@@ -146,16 +146,16 @@ fn names_of_one_pattern_are_one() {
     let tokenizer = bpe();
     let text = "it's 12345 \u{4f60}\u{597d}, caf\u{e9}\n\n\tend  ";
     for alias in ["deepseek-r1-qwen", "megrez", "stablelm2", "kormo"] {
-        let read = foreign(&tokenizer, &[(PRE, name(alias))]).unwrap();
+        let read = foreign(&tokenizer, &[(PRE, Some(name(alias)))]).unwrap();
         assert_eq!(read.encode(text).unwrap(), tokenizer.encode(text).unwrap(), "{alias}");
     }
     // Digits are words of their own in SmolLM, and not in GPT-2.
-    let fox = |pre| foreign(&tokenizer, &[(PRE, name(pre))]).unwrap();
+    let fox = |pre| foreign(&tokenizer, &[(PRE, Some(name(pre)))]).unwrap();
     assert_eq!(fox("smollm").encode(" 12").unwrap().len(), 3);
     assert_eq!(fox("smollm").encode(" 12").unwrap(), fox("starcoder").encode(" 12").unwrap());
     // Llama 3's begin with a token of their own, the others with none, unless the file says so.
     let begins = |pre: &str| {
-        let changes = [(PRE, name(pre)), (super::ADD_BOS, None)];
+        let changes = [(PRE, Some(name(pre))), (super::ADD_BOS, None)];
         foreign(&tokenizer, &changes).unwrap().prompt_prefix().len()
     };
     assert_eq!([begins("llama-bpe"), begins("pixtral"), begins("dbrx"), begins("qwen2")], [1, 1, 0, 0]);
