@@ -8,12 +8,13 @@ use std::collections::BTreeMap;
 use std::f64::consts::{LN_2, TAU};
 use std::fmt::Write as _;
 
-use minillm_model::config::{ModelConfig, Norm, Position};
+use minillm_model::config::{ModelConfig, Position};
 use minillm_model::layers::rope_table::frequencies;
 use serde::Serialize;
 
 use super::internals::{Internals, Prediction};
 use super::summary::Summary;
+use crate::describe;
 use crate::html::chart::{LineChart, Point, Scale, Series};
 use crate::html::{Page, escape, table};
 use crate::number::count;
@@ -120,7 +121,7 @@ fn data(data: &Data) -> String {
 fn head(name: &str, summary: &Summary, t: usize, left_out: usize) -> String {
     let config = &summary.config;
     let (h, k) = (config.num_attention_heads, config.num_key_value_heads);
-    let norm = if config.norm == Norm::LayerNorm { "LayerNorm" } else { "RMSNorm" };
+    let norm = describe::norm(config);
     let position = match config.position {
         Position::Learned => "learned positions",
         Position::Rope => "rotary positions",

@@ -94,7 +94,7 @@ impl Mlp {
     }
 }
 
-/// [`RmsNorm`].
+/// [`RmsNorm`] in the form that `context` asks for.
 ///
 /// # Shapes
 /// - `x`: `[.., D]` -> the same
@@ -102,7 +102,7 @@ pub fn rms_norm_forward<const N: usize>(norm: &RmsNorm, x: Tensor<N>, context: &
     if context.compute.norm { ops::rms_norm::rms_norm(x, norm.weight.val(), norm.eps) } else { norm.forward(x) }
 }
 
-/// [`LayerNorm`].
+/// [`LayerNorm`] in the form that `context` asks for.
 ///
 /// # Shapes
 /// - `x`: `[.., D]` -> the same
@@ -114,7 +114,7 @@ pub fn layer_norm_forward<const N: usize>(norm: &LayerNorm, x: Tensor<N>, contex
     ops::layer_norm::layer_norm(x, norm.weight.val(), bias, norm.eps)
 }
 
-/// [`Rotation`].
+/// [`Rotation`] in the form that `context` asks for.
 ///
 /// # Shapes
 /// - `x`: `[B, heads, T, E]` -> the same
@@ -126,7 +126,7 @@ pub fn rotate(rotation: &Rotation, x: Tensor<4>, context: &ForwardContext) -> Te
     }
 }
 
-/// [`Swiglu`].
+/// [`Swiglu`] in the form that `context` asks for.
 ///
 /// # Shapes
 /// - `x`: `[B, T, D]` -> the same
@@ -139,7 +139,7 @@ pub fn swiglu_forward(mlp: &Swiglu, x: Tensor<3>, context: &ForwardContext) -> T
     mlp.down_proj.forward(ops::swiglu::swiglu(gate, up), context) // [B, T, D]
 }
 
-/// [`GeluMlp`].
+/// [`GeluMlp`] in the form that `context` asks for.
 ///
 /// # Shapes
 /// - `x`: `[B, T, D]` -> the same
@@ -153,7 +153,7 @@ pub fn gelu_mlp_forward(mlp: &GeluMlp, x: Tensor<3>, context: &ForwardContext) -
     mlp.down_proj.forward(ops::activation::activation(up, kind), context) // [B, T, D]
 }
 
-/// Attention's core: every query's mix of the values.
+/// Attention's core in the form that `context` asks for: every query's mix of the values.
 ///
 /// # Shapes
 /// - `query`: `[B, H, T, E]`, `key` and `value`: `[B, K, S, E]` -> `[B, H, T, E]`

@@ -150,14 +150,14 @@ impl TrainConfig {
     }
 }
 
-/// Which rule moves the matrices of the blocks; everything else is always `AdamW`'s.
+/// The optimiser: which rule moves the parameters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OptimizerKind {
     /// `AdamW` (arXiv:1711.05101).
     #[default]
     AdamW,
-    /// Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon), scaled so that `AdamW`'s learning rates fit
+    /// For the matrices of the blocks Muon, for everything else `AdamW` (Jordan et al. 2024, kellerjordan.github.io/posts/muon), scaled so that `AdamW`'s learning rates fit
     /// (arXiv:2502.16982).
     Muon,
 }

@@ -27,7 +27,8 @@ impl ParameterRule {
             (OptimizerKind::Muon, &[rows, columns]) if is_between_hidden_states(name) => {
                 Self::Muon(Muon::new(config, [rows, columns]))
             }
-            _ => Self::AdamW(AdamW::new(config, shape)),
+            // Muon is for matrices between hidden states; AdamW has the rest.
+            (OptimizerKind::AdamW | OptimizerKind::Muon, _) => Self::AdamW(AdamW::new(config, shape)),
         }
     }
 

@@ -21,7 +21,7 @@
 
 use minillm_infer::device::DeviceInfo;
 use minillm_infer::memory::resident_memory_bytes;
-use minillm_model::config::{Mlp, ModelConfig};
+use minillm_model::config::{Mlp, ModelConfig, Norm};
 use minillm_model::loss::LARGEST_CHUNK;
 use minillm_model::ops::ComputeOptions;
 use minillm_model::{parameters, stats};
@@ -137,8 +137,10 @@ fn memory_training(trainable: &Trainable, model: &ModelConfig, config: &RunConfi
     let (trained, blocks) = trained_numbers(trainable, model);
     let (trained, blocks) = (F32 * trained, F32 * blocks);
     // Muon keeps one number for each of the blocks' matrices; what vectors they have beside those is too little to count.
-    let with_muon = config.optimizer.kind == OptimizerKind::Muon;
-    let moments = if with_muon { 2 * trained - blocks } else { 2 * trained };
+    let moments = match config.optimizer.kind {
+        OptimizerKind::AdamW => 2 * trained,
+        OptimizerKind::Muon => 2 * trained - blocks,
+    };
     // The sum over earlier micro-batches stays beside the gradients of this one.
     let earlier = if rows < train.batch_size { trained } else { 0 };
 
@@ -170,7 +172,7 @@ fn memory_training(trainable: &Trainable, model: &ModelConfig, config: &RunConfi
     ];
     if let Some(process) = setup.process {
         let share = match (train.recompute, setup.compute.attention) {
-            _ if with_muon => HELD_IN_MANY_SIZES,
+            _ if config.optimizer.kind == OptimizerKind::Muon => HELD_IN_MANY_SIZES,
             (true, false) => HELD_IN_MANY_SIZES,
             (true, true) => HELD_RECOMPUTING,
             (false, _) => HELD,
@@ -196,7 +198,10 @@ fn trained_numbers(trainable: &Trainable, model: &ModelConfig) -> (usize, usize)
 
 /// Numbers that a norm keeps of a token.
 fn norm_per_token(model: &ModelConfig, compute: ComputeOptions) -> usize {
-    if compute.norm { 2 * model.hidden_size } else { 3 * model.hidden_size }
+    match model.norm {
+        Norm::LayerNorm | Norm::RmsNorm if compute.norm => 2 * model.hidden_size,
+        Norm::LayerNorm | Norm::RmsNorm => 3 * model.hidden_size,
+    }
 }
 
 /// Numbers that a block keeps of a token, by the table above.
@@ -245,7 +250,7 @@ fn loss_numbers(model: &ModelConfig, compute: ComputeOptions, tokens: usize, wor
 
 #[cfg(test)]
 mod tests {
-    use minillm_model::config::{ModelOptions, Norm};
+    use minillm_model::config::ModelOptions;
 
     use super::*;
 
