@@ -66,6 +66,7 @@ pub(super) struct Splitter {
 }
 
 impl Splitter {
+    /// Nothing has been given yet.
     pub fn new(cuts: Cuts) -> Self {
         Self {
             cuts,

@@ -43,7 +43,8 @@ pub trait AdamWOp: Backend {
     fn sum_of_squares(x: FloatTensor<Self>) -> FloatTensor<Self>;
 }
 
-/// One step of `AdamW` as its paper has it (Loshchilov & Hutter 2019, arXiv:1711.05101), one tensor operation after the other.
+/// One step of `AdamW` as its paper has it (Loshchilov & Hutter 2019, arXiv:1711.05101), one tensor operation after the other: the
+/// readable form. Its numbers are rounded to f32 before anything is computed from them, as Burn's `AdamW` does.
 ///
 /// # Shapes
 /// - all of one length; weight, mean and square come back
@@ -54,15 +55,18 @@ pub fn readable(
     square: Tensor<1>,
     step: AdamWStep,
 ) -> [Tensor<1>; 3] {
+    let AdamWStep { learning_rate, .. } = step;
+    let [beta1, beta2, epsilon, decay] =
+        [step.beta1, step.beta2, step.epsilon, step.weight_decay].map(|number| number as f32);
     let grad = grad * step.grad_factor;
-    let mean = mean * step.beta1 + grad.clone() * (1.0 - step.beta1);
-    let square = square * step.beta2 + grad.square() * (1.0 - step.beta2);
+    let mean = mean * beta1 + grad.clone() * (1.0 - beta1);
+    let square = square * beta2 + grad.square() * (1.0 - beta2);
     // Both start at zero; dividing by the share of real gradients in them takes that out.
-    let unbiased_mean = mean.clone() / (1.0 - step.beta1.powi(step.time as i32));
-    let unbiased_square = square.clone() / (1.0 - step.beta2.powi(step.time as i32));
-    let direction = unbiased_mean / (unbiased_square.sqrt() + step.epsilon);
-    let decayed = weight * (1.0 - step.learning_rate * step.weight_decay);
-    [decayed - direction * step.learning_rate, mean, square]
+    let corrected_mean = mean.clone() / (1.0 - beta1.powi(step.time as i32));
+    let corrected_square = square.clone() / (1.0 - beta2.powi(step.time as i32));
+    let direction = corrected_mean / (corrected_square.sqrt() + epsilon);
+    let weight = weight * (1.0 - learning_rate * f64::from(decay)) - direction * learning_rate;
+    [weight, mean, square]
 }
 
 /// One step of the rule in [`AdamWStep`]; tensors without autodiff.

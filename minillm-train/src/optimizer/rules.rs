@@ -97,6 +97,9 @@ struct Moments {
     square: Tensor<1>,
 }
 
+/// The readable or the fast form of the rule.
+type Form = fn(Tensor<1>, Tensor<1>, Tensor<1>, Tensor<1>, AdamWStep) -> [Tensor<1>; 3];
+
 impl AdamW {
     fn new(config: &OptimizerConfig, shape: &[usize]) -> Self {
         Self {
@@ -109,27 +112,26 @@ impl AdamW {
         }
     }
 
-    /// The readable form. Its numbers are rounded to f32 before anything is computed from them, as Burn's `AdamW` does.
+    /// The readable form.
     fn update(self, weight: Tensor<1>, gradient: Tensor<1>, learning_rate: f64) -> (Tensor<1>, Self) {
-        let [beta1, beta2, epsilon, decay] =
-            [self.beta1, self.beta2, self.epsilon, self.weight_decay].map(|number| number as f32);
-        let new_mean = gradient.clone() * (1.0 - beta1);
-        let new_square = gradient.square() * (1.0 - beta2);
-        let (time, mean, square) = match self.moments {
-            Some(old) => (old.time + 1, old.mean * beta1 + new_mean, old.square * beta2 + new_square),
-            None => (1, new_mean, new_square),
-        };
-        let corrected_mean = mean.clone() / (1.0 - beta1.powi(time as i32));
-        let corrected_square = square.clone() / (1.0 - beta2.powi(time as i32));
-        let direction = corrected_mean / (corrected_square.sqrt() + epsilon);
-        let weight = weight * (1.0 - learning_rate * f64::from(decay)) - direction * learning_rate;
-        (weight, Self { moments: Some(Moments { time, mean, square }), ..self })
+        self.step(ops::adam_w::readable, weight, gradient, 1.0, learning_rate)
     }
 
     /// The fast form: one pass over everything, in place if the caller holds the only handle on it. The gradient is multiplied
     /// by `grad_factor` first.
     pub(super) fn update_in_place(
         self,
+        weight: Tensor<1>,
+        gradient: Tensor<1>,
+        grad_factor: f64,
+        learning_rate: f64,
+    ) -> (Tensor<1>, Self) {
+        self.step(ops::adam_w::adam_w, weight, gradient, grad_factor, learning_rate)
+    }
+
+    fn step(
+        self,
+        form: Form,
         weight: Tensor<1>,
         gradient: Tensor<1>,
         grad_factor: f64,
@@ -142,7 +144,7 @@ impl AdamW {
         let Self { beta1, beta2, epsilon, weight_decay, .. } = self;
         let time = time + 1;
         let step = AdamWStep { time, learning_rate, beta1, beta2, epsilon, weight_decay, grad_factor };
-        let [weight, mean, square] = ops::adam_w::adam_w(weight, gradient, mean, square, step);
+        let [weight, mean, square] = form(weight, gradient, mean, square, step);
         (weight, Self { moments: Some(Moments { time, mean, square }), ..self })
     }
 
