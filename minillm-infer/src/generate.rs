@@ -322,16 +322,10 @@ pub(crate) fn check_prompt(config: &ModelConfig, ids: &[u32]) -> Result<()> {
         let problem = format!("the prompt has {} tokens, but the model's context is {context}", ids.len());
         return request(problem, "shorten the prompt");
     }
-    check_ids(config, ids)
-}
-
-/// Refuses ids that the model has no row for.
-pub(crate) fn check_ids(config: &ModelConfig, ids: &[u32]) -> Result<()> {
-    let Some(id) = ids.iter().find(|&&id| id as usize >= config.vocab_size) else { return Ok(()) };
-    Err(Error::Request {
-        problem: format!("token id {id} is past the vocabulary of {}", config.vocab_size),
-        hint: "ids count from 0".to_owned(),
-    })
+    if let Some(id) = ids.iter().find(|&&id| id as usize >= config.vocab_size) {
+        return request(format!("token id {id} is past the vocabulary of {}", config.vocab_size), "ids count from 0");
+    }
+    Ok(())
 }
 
 pub(crate) fn ids_tensor(ids: &[u32], device: &Device) -> Tensor<2, Int> {

@@ -50,11 +50,6 @@ impl KvCache {
         self.capacity
     }
 
-    /// How many positions are still free.
-    pub fn remaining(&self) -> usize {
-        self.capacity - self.len()
-    }
-
     /// The memory it holds, full or not.
     pub fn bytes(&self) -> usize {
         let numbers = |tensor: &Tensor<4>| tensor.dims().iter().product::<usize>();
@@ -82,7 +77,7 @@ impl LayerCache {
         self.len == 0
     }
 
-    /// Adds T positions and returns all S of them. The caller sees that there is room: [`KvCache::remaining`].
+    /// Adds T positions and returns all S of them. The caller sees that there is room: [`KvCache::capacity`].
     ///
     /// # Panics
     /// If there is none.

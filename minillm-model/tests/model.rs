@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+use std::panic::AssertUnwindSafe;
+
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use minillm_model::checkpoint::durable::System;
@@ -360,4 +362,16 @@ fn rotary_angles_can_be_changed_after_training() {
         assert!(!seen.contains(&logits), "{scaling:?} changes nothing");
         seen.push(logits);
     }
+}
+
+/// More tokens than there is room for end in a sentence about the cache, not in the backend's about a slice.
+#[test]
+fn a_full_cache_says_so() {
+    let model = LanguageModel::new(&base(), &device()).unwrap();
+    let mut cache = KvCache::new(&base(), 1, 3, &device());
+    let _ = model.forward(ids([1, 2]), Some(&mut cache));
+    let panic =
+        std::panic::catch_unwind(AssertUnwindSafe(|| model.forward(ids([1, 2]), Some(&mut cache)))).unwrap_err();
+    let message = panic.downcast_ref::<String>().unwrap();
+    assert_eq!(message, "the cache has room for 3 positions, of which 2 are filled; 2 more do not fit");
 }

@@ -4,10 +4,9 @@
 //! driver's version it does not.
 
 use minillm_infer::device::{DeviceInfo, DeviceLimits};
+use minillm_infer::number::megabytes;
 use minillm_model::ops::Precision;
 use serde_json::{Value, json};
-
-use super::memory::megabytes;
 
 /// A device in numbers and words.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,7 +45,7 @@ impl Described {
             ("computes in", self.precisions.join(", ")),
         ];
         let DeviceLimits { compiles_for, largest_buffer_bytes, memory_bytes, atomic_add } = &self.limits;
-        let size = |bytes: u64| format!("{:.0} MB", megabytes(bytes));
+        let size = |bytes: u64| megabytes(bytes as usize);
         lines.extend(compiles_for.iter().map(|target| ("compiles for", target.clone())));
         lines.extend(largest_buffer_bytes.map(|bytes| ("largest buffer", size(bytes))));
         lines.extend(memory_bytes.map(|bytes| ("memory", size(bytes))));

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use minillm_infer::device::DeviceInfo;
 use minillm_infer::memory::resident_memory_bytes;
+use minillm_infer::number::megabytes;
 use minillm_model::config::ModelConfig;
 use minillm_model::ops::ComputeOptions;
 
@@ -56,11 +57,11 @@ pub fn judge(found: &DeviceInfo, growth: Growth, failed: Option<String>) -> Outc
     let problem = match (failed, worst) {
         (Some(failed), _) => Some(format!("gave nothing: {failed}")),
         (None, Some((name, bytes))) if bytes > ALLOWED_BYTES => Some(format!(
-            "{name} grew by {:.1} MB from step {} to step {} (allowed {:.1} MB)",
-            megabytes(bytes),
+            "{name} grew by {} from step {} to step {} (allowed {})",
+            megabytes(bytes as usize),
             STEPS[0],
             STEPS[1],
-            megabytes(ALLOWED_BYTES)
+            megabytes(ALLOWED_BYTES as usize)
         )),
         _ => None,
     };
@@ -78,9 +79,4 @@ pub fn judge(found: &DeviceInfo, growth: Growth, failed: Option<String>) -> Outc
         parts: Vec::new(),
         seconds: 0.0,
     }
-}
-
-/// For readers.
-pub fn megabytes(bytes: u64) -> f64 {
-    bytes as f64 / 1e6
 }

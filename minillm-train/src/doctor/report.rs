@@ -2,11 +2,12 @@
 
 use std::fmt::Write;
 
+use minillm_infer::number::megabytes;
 use serde_json::{Map, Value, json};
 
 use super::check::{ALLOWED_BYTES, Finding, Form, Group, Outcome};
 use super::limits::Described;
-use super::memory::{Growth, STEPS, megabytes};
+use super::memory::{Growth, STEPS};
 use crate::error::Error;
 
 /// All that doctor found out about a device.
@@ -139,10 +140,10 @@ fn outcome_to_json(outcome: &Outcome) -> Value {
 impl Growth {
     fn in_words(&self) -> String {
         let span = format!("from step {} to step {}", STEPS[0], STEPS[1]);
-        let grown = |[before, after]: [u64; 2]| format!("grew by {:.1} MB", megabytes(after.saturating_sub(before)));
+        let grown = |[before, after]: [u64; 2]| format!("grew by {}", megabytes(after.saturating_sub(before) as usize));
         let on_device = self.on_device.map(|pair| format!(", on the device {}", grown(pair))).unwrap_or_default();
         match self.resident {
-            Some(pair) => format!("{} {span}{on_device} (allowed {:.1} MB)", grown(pair), megabytes(ALLOWED_BYTES)),
+            Some(pair) => format!("{} {span}{on_device} (allowed {})", grown(pair), megabytes(ALLOWED_BYTES as usize)),
             None => format!("of the process not known on this system{on_device}"),
         }
     }
