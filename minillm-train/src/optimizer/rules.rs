@@ -138,8 +138,9 @@ impl AdamW {
         learning_rate: f64,
     ) -> (Tensor<1>, Self) {
         let Moments { time, mean, square } = self.moments.unwrap_or_else(|| {
-            let zeros = || gradient.zeros_like();
-            Moments { time: 0, mean: zeros(), square: zeros() }
+            // Adding to -0.0 changes nothing, not even the sign of a zero: the first means are the gradient's own, as Burn's are.
+            let nothing = || gradient.full_like(-0.0);
+            Moments { time: 0, mean: nothing(), square: nothing() }
         });
         let Self { beta1, beta2, epsilon, weight_decay, .. } = self;
         let time = time + 1;
