@@ -46,7 +46,7 @@ impl Workers {
         I: IntoIterator<Item = T, IntoIter: Send>,
     {
         let items = items.into_iter();
-        if self.pools.is_empty() || items.size_hint() == (1, Some(1)) {
+        if self.pools.is_empty() || matches!(items.size_hint(), (_, Some(0 | 1))) {
             return items.map(task).collect();
         }
         let mut items = items.enumerate();
