@@ -21,7 +21,7 @@ pub struct DecodeStream<'a> {
 }
 
 impl<'a> DecodeStream<'a> {
-    /// At the beginning of a text.
+    /// A stream that starts at the beginning of a text.
     pub fn new(tokenizer: &'a Tokenizer) -> Self {
         Self { tokenizer, pending: Vec::new(), is_at_start: true }
     }

@@ -1,12 +1,12 @@
 //! The switches in which models differ, in words.
 
-use minillm_model::config::{Mlp, ModelConfig, Norm, Position};
+use minillm_model::config::{MlpKind, ModelConfig, NormKind, Position};
 
 /// `RMSNorm` or `LayerNorm`.
 pub fn norm(config: &ModelConfig) -> &'static str {
     match config.norm {
-        Norm::LayerNorm => "LayerNorm",
-        Norm::RmsNorm => "RMSNorm",
+        NormKind::LayerNorm => "LayerNorm",
+        NormKind::RmsNorm => "RMSNorm",
     }
 }
 
@@ -21,7 +21,7 @@ pub fn positions(config: &ModelConfig) -> &'static str {
 
 /// The activation of the MLP.
 pub fn mlp(config: &ModelConfig) -> String {
-    if config.mlp == Mlp::Swiglu { "SwiGLU".to_owned() } else { format!("{:?}", config.mlp) }
+    if config.mlp == MlpKind::Swiglu { "SwiGLU".to_owned() } else { format!("{:?}", config.mlp) }
 }
 
 /// 8 heads, or 8 heads over 2 for keys and values.

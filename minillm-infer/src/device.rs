@@ -58,7 +58,7 @@ pub struct DeviceInfo {
     pub is_gpu: bool,
     /// A graphics driver that computes on the CPU (llvmpipe, WARP).
     pub is_software: bool,
-    /// To compute on.
+    /// The device that models and tensors are made on.
     pub device: Device,
 }
 
@@ -228,5 +228,16 @@ mod tests {
             assert!(list().iter().any(|other| other.name == found.name));
         }
         assert!(compiled().contains(&"flex"), "the tests compare every backend with flex");
+    }
+
+    /// A device that `ComputeOptions` does not know runs the layers' own lines: right, but slow without a word.
+    #[test]
+    fn every_device_has_fast_forms() {
+        use minillm_model::ops::ComputeOptions;
+        for found in list() {
+            assert_ne!(ComputeOptions::fastest(&found.device), ComputeOptions::READABLE, "{}", found.name);
+            let training = found.device.clone().autodiff();
+            assert_ne!(ComputeOptions::fastest(&training), ComputeOptions::READABLE, "{}, training", found.name);
+        }
     }
 }

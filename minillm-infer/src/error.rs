@@ -18,7 +18,7 @@ pub enum Error {
     /// A device that does not exist, or whose backend is not in this program.
     #[error("device `{name}` {problem}")]
     Device {
-        /// As it was asked for.
+        /// The name that was asked for.
         name: String,
         /// What is wrong with it, continuing the name.
         problem: String,
@@ -56,7 +56,7 @@ pub enum Error {
     /// Two models that should be one.
     #[error("{problem}")]
     Differ {
-        /// In what.
+        /// The difference that was found.
         problem: String,
     },
 

@@ -30,7 +30,7 @@ pub enum FinishReason {
     EndOfText,
     /// One of the caller's stop texts appeared.
     StopText,
-    /// As many tokens as asked for.
+    /// The requested number of tokens was generated.
     Length,
 }
 
@@ -52,7 +52,6 @@ const PREFILL_CHUNK: usize = 512;
 /// An iterator of generated token ids. The end-of-text token is the last one it gives, if it comes.
 pub struct Tokens<'a> {
     model: &'a LanguageModel,
-    device: Device,
     cache: KvCache,
     sampler: Sampler,
     /// Prompt and generated tokens.
@@ -97,22 +96,15 @@ impl Rates {
 
 impl<'a> Tokens<'a> {
     /// Starts after `prompt`. Fails if it is empty, longer than the context, or names an id past the vocabulary.
-    pub fn new(
-        model: &'a LanguageModel,
-        config: &ModelConfig,
-        device: &Device,
-        prompt: &[u32],
-        max_new_tokens: usize,
-        sampling: &Sampling,
-    ) -> Result<Self> {
+    pub fn new(model: &'a LanguageModel, prompt: &[u32], max_new_tokens: usize, sampling: &Sampling) -> Result<Self> {
+        let config = model.config();
         check_prompt(config, prompt)?;
         sampling.validate()?;
         let context = config.context();
         let capacity = context.min(prompt.len().saturating_add(max_new_tokens));
         Ok(Self {
             model,
-            device: device.clone(),
-            cache: KvCache::new(config, 1, capacity, device),
+            cache: KvCache::new(config, 1, capacity, &model.device()),
             sampler: sampling.sampler(),
             ids: prompt.to_vec(),
             first: 0,
@@ -148,7 +140,7 @@ impl<'a> Tokens<'a> {
         self.finished
     }
 
-    /// How fast it was so far.
+    /// The speed so far.
     pub fn rates(&self) -> Rates {
         self.rates
     }
@@ -176,7 +168,7 @@ impl<'a> Tokens<'a> {
         let new = &self.ids[self.first + self.cache.len()..];
         let mut last = None;
         for ids in new.chunks(PREFILL_CHUNK) {
-            let ids = ids_tensor(ids, &self.device); // [1, T]
+            let ids = ids_tensor(ids, &self.model.device()); // [1, T]
             let hidden = self.model.hidden_states(ids, Some(&mut self.cache), Dropout::default()); // [1, T, D]
             let [_, t, _] = hidden.dims();
             last = Some(hidden.narrow(1, t - 1, 1)); // [1, 1, D]: only the last position matters
@@ -226,7 +218,7 @@ pub struct Generated {
     pub finish_reason: FinishReason,
     /// Whether the context was full and the beginning was forgotten.
     pub has_forgotten: bool,
-    /// How fast it was.
+    /// The speed of the whole generation.
     pub rates: Rates,
 }
 
@@ -294,9 +286,9 @@ fn empty_prompt() -> Error {
 }
 
 /// The logits of every position of `ids`, without a cache: `[T, V]` in a row-major vector.
-pub fn logits(model: &LanguageModel, config: &ModelConfig, device: &Device, ids: &[u32]) -> Result<Vec<f32>> {
-    check_prompt(config, ids)?;
-    let logits = read(model.forward(ids_tensor(ids, device), None))?;
+pub fn logits(model: &LanguageModel, ids: &[u32]) -> Result<Vec<f32>> {
+    check_prompt(model.config(), ids)?;
+    let logits = read(model.forward(ids_tensor(ids, &model.device()), None))?;
     if logits.iter().all(|logit| logit.is_finite()) {
         Ok(logits)
     } else {

@@ -3,7 +3,7 @@
 //! Bits per byte compares models with different tokenizers: nats per token falls when tokens get shorter, the
 //! information in a byte of text does not.
 
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{Int, Tensor, TensorData};
 use minillm_model::config::ModelConfig;
 use minillm_model::decoder::LanguageModel;
 use minillm_model::error::Error as ModelError;
@@ -54,9 +54,10 @@ pub struct Window<'a> {
 }
 
 /// Summed nats of the scored targets of a window.
-pub fn window_nats(model: &LanguageModel, device: &Device, window: Window) -> Result<f64> {
+pub fn window_nats(model: &LanguageModel, window: Window) -> Result<f64> {
+    let device = model.device();
     let shape = [window.rows, window.inputs.len() / window.rows];
-    let tensor = |ids: &[i32]| Tensor::<2, Int>::from_data(TensorData::new(ids.to_vec(), shape), device);
+    let tensor = |ids: &[i32]| Tensor::<2, Int>::from_data(TensorData::new(ids.to_vec(), shape), &device);
     let hidden = model.hidden_states(tensor(window.inputs), None, Dropout::default()); // [B, T, D]
     let nats = model.summed_loss(hidden, tensor(window.targets)).try_into_vec_as::<f64>();
     Ok(nats.map_err(|error| ModelError::Device(error.to_string()))?.iter().sum())
@@ -141,7 +142,7 @@ impl EncodedText {
 
 /// Scores all ids of `text` but the first, each once: of a window that begins before the one before it ends, only the tokens
 /// behind that end. They are predicted from `context - stride` tokens or more, as in Hugging Face's guide to perplexity.
-pub fn score(model: &LanguageModel, device: &Device, text: &EncodedText, windows: Windows) -> Result<Score> {
+pub fn score(model: &LanguageModel, text: &EncodedText, windows: Windows) -> Result<Score> {
     let EncodedText { ids, bytes } = text;
     if ids.len() < 2 {
         return Err(Error::Request {
@@ -149,7 +150,7 @@ pub fn score(model: &LanguageModel, device: &Device, text: &EncodedText, windows
             hint: "give a longer text".to_owned(),
         });
     }
-    let vocabulary = model.model.embed_tokens.weight.lazy_shape()[0];
+    let vocabulary = model.config().vocab_size;
     if let Some(id) = ids.iter().find(|&&id| id as usize >= vocabulary) {
         return Err(Error::Request {
             problem: format!("the text has token id {id}, past the model's vocabulary of {vocabulary}"),
@@ -165,7 +166,7 @@ pub fn score(model: &LanguageModel, device: &Device, text: &EncodedText, windows
         let mut targets: Vec<i32> = ids[start + 1..=end].iter().map(|&id| id as i32).collect();
         debug_assert!(!targets.contains(&IGNORED));
         targets[..scored - start].fill(IGNORED);
-        nats += window_nats(model, device, Window { inputs: &inputs, targets: &targets, rows: 1 })?;
+        nats += window_nats(model, Window { inputs: &inputs, targets: &targets, rows: 1 })?;
         scored = end;
         if end == last {
             break;

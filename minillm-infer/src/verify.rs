@@ -1,6 +1,5 @@
 //! Whether two models are one: same logits, same greedy tokens, same tokenizer.
 
-use burn::tensor::Device;
 use minillm_model::checkpoint::Checkpoint;
 
 use crate::error::{Error, Result};
@@ -24,20 +23,20 @@ pub(crate) const TEXTS: [&str; 8] = [
     "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
 ];
 
-/// How far apart two models are.
+/// The differences between two models.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Comparison {
     /// The largest difference of two logits over the fixed prompt.
     pub largest: f32,
     /// The root mean square of the differences, as a share of the logits' own spread at a position.
     pub relative: f64,
-    /// The first so many greedy tokens are the same.
+    /// How many greedy tokens are the same before the first that differs.
     pub greedy_equal: usize,
-    /// Of so many.
+    /// How many greedy tokens were compared.
     pub greedy: usize,
-    /// Texts whose ids are the same, if both have a tokenizer.
+    /// How many texts have the same ids, if both have a tokenizer.
     pub texts_equal: Option<usize>,
-    /// Of so many.
+    /// How many texts were compared.
     pub texts: usize,
 }
 
@@ -76,23 +75,24 @@ pub fn fixed_prompt(vocab_size: usize, context: usize) -> Vec<u32> {
     (0..PROMPT_TOKENS.min(context.div_ceil(2))).map(|i| ((7 * i * i + 3 * i + 1) % vocab_size) as u32).collect()
 }
 
-/// Compares two models on `device`. Another vocabulary is an error: there is nothing to compare then.
-pub fn compare(a: &Checkpoint, b: &Checkpoint, device: &Device) -> Result<Comparison> {
-    let vocab_size = a.config.vocab_size;
-    if vocab_size != b.config.vocab_size {
+/// Compares two models on the same device. Another vocabulary is an error: there is nothing to compare then.
+pub fn compare(a: &Checkpoint, b: &Checkpoint) -> Result<Comparison> {
+    let (config_a, config_b) = (a.model.config(), b.model.config());
+    let vocab_size = config_a.vocab_size;
+    if vocab_size != config_b.vocab_size {
         return Err(Error::Differ {
-            problem: format!("the vocabularies have {vocab_size} and {} tokens", b.config.vocab_size),
+            problem: format!("the vocabularies have {vocab_size} and {} tokens", config_b.vocab_size),
         });
     }
-    let context = a.config.context().min(b.config.context());
+    let context = config_a.context().min(config_b.context());
     let prompt = fixed_prompt(vocab_size, context);
     let count = GREEDY_TOKENS.min(context - prompt.len());
     // One model after the other: on a CPU, a model that lies as in training is copied for this.
     let says = |checkpoint: &Checkpoint| -> Result<(Vec<f32>, Vec<u32>)> {
-        let (model, config) = (checkpoint.model.clone().for_generation(), &checkpoint.config);
-        let logits = logits(&model, config, device, &prompt)?;
+        let model = checkpoint.model.clone().for_generation();
+        let logits = logits(&model, &prompt)?;
         let sampling = Sampling { temperature: 0.0, ..Sampling::default() };
-        let greedy = Tokens::new(&model, config, device, &prompt, count, &sampling)?.collect::<Result<_>>()?;
+        let greedy = Tokens::new(&model, &prompt, count, &sampling)?.collect::<Result<_>>()?;
         Ok((logits, greedy))
     };
     let ((ours, greedy_a), (theirs, greedy_b)) = (says(a)?, says(b)?);

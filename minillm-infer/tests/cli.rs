@@ -21,8 +21,8 @@ fn model() -> TempDir {
     let options = ModelOptions { hidden_size: Some(16), num_hidden_layers: Some(1), ..ModelOptions::default() };
     let config = options.resolve(tokenizer.vocab_size(), 16);
     let device = device::open("flex").unwrap().device;
-    let model = init::initialize(LanguageModel::new(&config, &device).unwrap(), &config, 1);
-    checkpoint::save(&System, folder.path(), &config, &model, &tokenizer).unwrap();
+    let model = init::initialize(LanguageModel::new(&config, &device).unwrap(), 1);
+    checkpoint::save(&System, folder.path(), &model, &tokenizer).unwrap();
     folder
 }
 

@@ -45,7 +45,7 @@ fn options(target: Target, out: PathBuf, encoding: Encoding) -> Options {
 }
 
 fn written(source: &Checkpoint, options: &Options) -> Checkpoint {
-    load(&export(source, options, &Device::flex()).unwrap().model)
+    load(&export(source, options).unwrap().model)
 }
 
 #[test]
@@ -57,7 +57,7 @@ fn gguf_and_back_is_the_same_model() {
         let source = load(&path);
         let gguf = options(Target::Gguf, folder.path().join(format!("{name}.gguf")), Encoding::F32);
         if let Some((_, switch)) = NOT_IN_GGUF.iter().find(|(model, _)| *model == name) {
-            let error = export(&source, &gguf, &Device::flex()).unwrap_err();
+            let error = export(&source, &gguf).unwrap_err();
             assert!(error.to_string().starts_with(&format!("`{switch}` = ")), "{name}: {error}");
             assert!(error.hint().unwrap().contains("--to hf"), "{name}");
             assert!(!gguf.out.exists());
@@ -68,9 +68,12 @@ fn gguf_and_back_is_the_same_model() {
         let again = written(&middle, &options(Target::Hf, folder.path().join(&name), Encoding::F32));
         assert_eq!(weights::collect(&again.model).unwrap(), weights::collect(&source.model).unwrap(), "{name}");
         // What GGUF has no key for is what does not change the computation.
-        let expected =
-            minillm_model::config::ModelConfig { initializer_range: 0.02, dropout: 0.0, ..source.config.clone() };
-        assert_eq!(again.config, expected, "{name}");
+        let expected = minillm_model::config::ModelConfig {
+            initializer_range: 0.02,
+            dropout: 0.0,
+            ..source.model.config().clone()
+        };
+        assert_eq!(again.model.config(), &expected, "{name}");
         assert_eq!((again.begin_id, &again.end_ids), (source.begin_id, &source.end_ids), "{name}");
     }
     assert_eq!(refused, NOT_IN_GGUF.len());
@@ -90,7 +93,7 @@ fn every_encoding_rounds_and_no_more() {
                     continue;
                 }
                 let out = folder.path().join(format!("{name}-{}-{target:?}", encoding.name()));
-                let exported = export(&source, &options(target, out, encoding), &Device::flex()).unwrap();
+                let exported = export(&source, &options(target, out, encoding)).unwrap();
                 let relative = exported.comparison.relative;
                 assert!(relative <= bound, "{name} {encoding:?} {target:?}: {relative}");
                 // Rounded once, it is exact.
@@ -109,7 +112,7 @@ fn weights_are_cut_into_files() {
     let source = load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/models/gpt2_inner"));
     let mut options = options(Target::Hf, folder.path().join("cut"), Encoding::Bf16);
     options.largest_shard = Some(4000);
-    let cut = export(&source, &options, &Device::flex()).unwrap();
+    let cut = export(&source, &options).unwrap();
     let names: Vec<_> =
         fs_err::read_dir(&cut.model).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
     let shards = names.iter().filter(|name| name.starts_with("model-0000")).count();
@@ -125,8 +128,8 @@ fn model_with(tokenizer: &Tokenizer, preset: Preset, folder: &Path) -> Checkpoin
     let options = ModelOptions { preset, hidden_size: Some(32), num_hidden_layers: Some(1), ..ModelOptions::default() };
     let config = options.resolve(tokenizer.vocab_size(), 64);
     let device = Device::flex();
-    let model = init::initialize(LanguageModel::new(&config, &device).unwrap(), &config, 3);
-    checkpoint::save(&System, folder, &config, &model, tokenizer).unwrap();
+    let model = init::initialize(LanguageModel::new(&config, &device).unwrap(), 3);
+    checkpoint::save(&System, folder, &model, tokenizer).unwrap();
     load(folder)
 }
 
@@ -169,16 +172,16 @@ fn a_gpt2_without_biases_gets_zeros() {
     let tokenizer = Tokenizer::char_level(&"abc \n".chars().collect(), false).unwrap();
     let source = model_with(&tokenizer, Preset::Gpt2, folder.path());
     let bare = {
-        let mut config = source.config.clone();
+        let mut config = source.model.config().clone();
         (config.attention_bias, config.mlp_bias) = (minillm_model::config::AttentionBias::None, false);
         let device = Device::flex();
-        let model = init::initialize(LanguageModel::new(&config, &device).unwrap(), &config, 4);
-        Checkpoint { config, model, ..source }
+        let model = init::initialize(LanguageModel::new(&config, &device).unwrap(), 4);
+        Checkpoint { model, ..source }
     };
     for (target, out) in [(Target::Hf, "hf"), (Target::Gguf, "model.gguf")] {
         let read = written(&bare, &options(target, folder.path().join(out), Encoding::F32));
-        assert!(read.config.mlp_bias);
-        assert!(compare(&bare, &read, &Device::flex()).unwrap().is_equal(0.0));
+        assert!(read.model.config().mlp_bias);
+        assert!(compare(&bare, &read).unwrap().is_equal(0.0));
     }
 }
 
@@ -198,7 +201,7 @@ fn a_trained_model_tells_its_story_from_every_form() {
     let again = written(&gguf, &options(Target::Hf, temporary.path().join("b"), Encoding::F32));
     for form in [&source, &gguf, &again] {
         let greedy = Sampling { temperature: 0.0, ..Sampling::default() };
-        let tokens = Tokens::new(&form.model, &form.config, &Device::flex(), &[1], published.len(), &greedy).unwrap();
+        let tokens = Tokens::new(&form.model, &[1], published.len(), &greedy).unwrap();
         assert_eq!(tokens.map(Result::unwrap).collect::<Vec<_>>(), published, "{}", form.path.display());
     }
     let file = |directory: &Path| fs_err::read(directory.join("model.safetensors")).unwrap();
@@ -254,14 +257,15 @@ fn the_command_exports_verifies_and_refuses() {
 #[test]
 fn a_mixture_is_for_us_alone() {
     let folder = tempfile::tempdir().unwrap();
-    let mut config = load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/models/llama_biases")).config;
-    config.mlp = minillm_model::config::Mlp::Relu2;
+    let mut config =
+        load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/models/llama_biases")).model.config().clone();
+    config.mlp = minillm_model::config::MlpKind::Relu2;
     let device = Device::flex();
-    let model = init::initialize(LanguageModel::new(&config, &device).unwrap(), &config, 5);
+    let model = init::initialize(LanguageModel::new(&config, &device).unwrap(), 5);
     let tokenizer = Tokenizer::char_level(&"abc".chars().collect(), false).unwrap();
     let source = folder.path().join("source");
     fs_err::create_dir(&source).unwrap();
-    checkpoint::save(&System, &source, &config, &model, &tokenizer).unwrap();
+    checkpoint::save(&System, &source, &model, &tokenizer).unwrap();
     let (source, out) = (source.to_str().unwrap(), folder.path().join("out"));
     let output = run(&["export", source, "--to", "hf", "--out", out.to_str().unwrap()]);
     let message = String::from_utf8_lossy(&output.stderr);
@@ -277,7 +281,7 @@ fn what_an_encoding_cannot_hold_is_refused() {
     let embedding = source.model.model.embed_tokens.weight.val();
     source.model.model.embed_tokens.weight = burn::module::Param::from_tensor(embedding * 1e6);
     let options = options(Target::Hf, folder.path().join("out"), Encoding::F16);
-    let error = export(&source, &options, &Device::flex()).unwrap_err();
+    let error = export(&source, &options).unwrap_err();
     assert!(error.to_string().contains("`model.embed_tokens.weight` holds"), "{error}");
     assert!(!options.out.exists());
 }

@@ -43,9 +43,9 @@ fn the_proof_holds_one_tensor_at_a_time() {
     let options = ModelOptions { hidden_size: Some(256), num_hidden_layers: Some(12), ..ModelOptions::default() };
     let tokenizer = Tokenizer::char_level(&"abc".chars().collect(), false).unwrap();
     let (config, device) = (options.resolve(tokenizer.vocab_size(), 32), Device::flex());
-    let model = init::initialize(LanguageModel::new(&config, &device).unwrap(), &config, 1);
+    let model = init::initialize(LanguageModel::new(&config, &device).unwrap(), 1);
     let folder = tempfile::tempdir().unwrap();
-    checkpoint::save(&durable::System, folder.path(), &config, &model, &tokenizer).unwrap();
+    checkpoint::save(&durable::System, folder.path(), &model, &tokenizer).unwrap();
     drop(model);
     let source = checkpoint::load(folder.path(), &device).unwrap();
     let size = 4 * stats::parameters(&config).total();
@@ -55,7 +55,7 @@ fn the_proof_holds_one_tensor_at_a_time() {
         let options = Options { target, out, encoding: Encoding::F32, name: "a".to_owned(), largest_shard: None };
         let before = HELD.load(Ordering::Relaxed);
         MOST.store(before, Ordering::Relaxed);
-        export(&source, &options, &device).unwrap();
+        export(&source, &options).unwrap();
         let most = MOST.load(Ordering::Relaxed) - before;
         assert!(most < size * 9 / 4, "{target:?}: {most} bytes beside a model of {size}");
     }

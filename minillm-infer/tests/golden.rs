@@ -83,15 +83,15 @@ impl Golden {
     }
 
     /// The largest difference of one pass of `model` from transformers.
-    fn whole(&self, model: &LanguageModel, device: &Device) -> f64 {
-        largest_difference(model.forward(self.input(device), None), &self.logits)
+    fn whole(&self, model: &LanguageModel) -> f64 {
+        largest_difference(model.forward(self.input(&model.device()), None), &self.logits)
     }
 
     /// The same, one token at a time.
-    fn stepwise(&self, model: &LanguageModel, config: &ModelConfig, device: &Device) -> f64 {
-        let [b, t] = self.shape;
-        let mut cache = KvCache::new(config, b, t, device);
-        let step = |at| model.forward(self.input(device).narrow(1, at, 1), Some(&mut cache));
+    fn stepwise(&self, model: &LanguageModel) -> f64 {
+        let ([b, t], device) = (self.shape, model.device());
+        let mut cache = KvCache::new(model.config(), b, t, &device);
+        let step = |at| model.forward(self.input(&device).narrow(1, at, 1), Some(&mut cache));
         let logits = Tensor::cat((0..t).map(step).collect(), 1);
         largest_difference(logits, self.stepwise.as_ref().unwrap_or(&self.logits))
     }
@@ -114,9 +114,9 @@ fn every_family_and_feature_gives_transformers_logits() {
             let loaded = checkpoint::load(&path, &device).unwrap();
             let golden = Golden::read(&path);
             let model = name(&path);
-            let whole = golden.whole(&loaded.model, &device);
+            let whole = golden.whole(&loaded.model);
             assert!(whole < TOLERANCE, "{device_name}, {model}: {whole:e}");
-            let stepwise = golden.stepwise(&loaded.model, &loaded.config, &device);
+            let stepwise = golden.stepwise(&loaded.model);
             assert!(stepwise < TOLERANCE, "{device_name}, {model}, token by token: {stepwise:e}");
             println!("{device_name:<10} {model:<24} {whole:.1e}, token by token {stepwise:.1e}");
         }
@@ -124,13 +124,13 @@ fn every_family_and_feature_gives_transformers_logits() {
 }
 
 /// The model with one feature less: another config, and the weights that it still has a place for.
-fn without(loaded: &Checkpoint, config: &ModelConfig, keep: impl Fn(&str) -> bool, device: &Device) -> LanguageModel {
+fn without(loaded: &Checkpoint, config: &ModelConfig, keep: impl Fn(&str) -> bool) -> LanguageModel {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.safetensors");
     let tensors: HostTensors =
         weights::collect(&loaded.model).unwrap().into_iter().filter(|(name, _)| keep(name)).collect();
     weights::write(&System, &path, &tensors).unwrap();
-    weights::load_from(&safetensors::open(&path).unwrap(), Naming::Llama, config, device).unwrap()
+    weights::load_from(&safetensors::open(&path).unwrap(), Naming::Llama, config, &loaded.model.device()).unwrap()
 }
 
 /// The names of a model's features, each with the config that lacks it.
@@ -164,7 +164,7 @@ fn a_feature_left_out_is_noticed() {
     for path in models() {
         let loaded = checkpoint::load(&path, &device).unwrap();
         let golden = Golden::read(&path);
-        for (feature, config) in features(&loaded.config) {
+        for (feature, config) in features(loaded.model.config()) {
             let is_bias = |tensor: &str| tensor.rsplit('.').next() == Some("bias");
             let keep = |tensor: &str| match feature {
                 "attention bias" => !(tensor.contains("self_attn") && is_bias(tensor)),
@@ -172,7 +172,7 @@ fn a_feature_left_out_is_noticed() {
                 "q/k norm" => !tensor.contains("q_norm") && !tensor.contains("k_norm"),
                 _ => true,
             };
-            let difference = golden.whole(&without(&loaded, &config, keep, &device), &device);
+            let difference = golden.whole(&without(&loaded, &config, keep));
             let model = name(&path);
             assert!(difference > NOTICED, "{model} without {feature}: {difference:e}");
             *seen.entry(feature).or_default() += 1;
@@ -194,7 +194,7 @@ fn a_trained_model_tells_its_published_story() {
     let greedy = Sampling { temperature: 0.0, ..Sampling::default() };
     for (name, device) in devices() {
         let loaded = checkpoint::load(&folder.join("hf"), &device).unwrap();
-        let tokens = Tokens::new(&loaded.model, &loaded.config, &device, &[1], published.len(), &greedy).unwrap();
+        let tokens = Tokens::new(&loaded.model, &[1], published.len(), &greedy).unwrap();
         let generated: Vec<u32> = tokens.map(Result::unwrap).collect();
         assert_eq!(generated, published, "{name}, with the cache");
 
@@ -203,7 +203,7 @@ fn a_trained_model_tells_its_published_story() {
         let length = input.len();
         let input = Tensor::<2, Int>::from_data(TensorData::new(input, [1, length]), &device);
         let logits = loaded.model.forward(input, None).try_into_vec_as::<f32>().unwrap();
-        let likeliest = logits.chunks(loaded.config.vocab_size).map(minillm_infer::sampling::argmax);
+        let likeliest = logits.chunks(loaded.model.config().vocab_size).map(minillm_infer::sampling::argmax);
         let generated: Vec<u32> = likeliest.take(published.len()).collect();
         assert_eq!(generated, published, "{name}, without the cache");
     }

@@ -30,8 +30,8 @@ fn some_ids(config: &ModelConfig) -> Vec<u32> {
     (0..config.context().min(40) as u32).map(|i| (7 * i * i + 3 * i + 1) % config.vocab_size as u32).collect()
 }
 
-fn look(loaded: &Checkpoint, device: &Device, ids: &[u32]) -> Internals {
-    Internals::new(&loaded.model, &loaded.config, loaded.tokenizer.as_ref(), device, ids).unwrap()
+fn look(loaded: &Checkpoint, ids: &[u32]) -> Internals {
+    Internals::new(&loaded.model, loaded.tokenizer.as_ref(), ids).unwrap()
 }
 
 #[test]
@@ -40,9 +40,9 @@ fn attention_is_shared_out_among_what_may_be_seen() {
     let mut windowed_rows = 0;
     for path in models() {
         let loaded = checkpoint::load(&path, &device).unwrap();
-        let config = &loaded.config;
+        let config = loaded.model.config();
         let ids = some_ids(config);
-        let internals = look(&loaded, &device, &ids);
+        let internals = look(&loaded, &ids);
         assert_eq!(internals.attention.len(), config.num_hidden_layers);
         for (block, heads) in internals.attention.iter().enumerate() {
             assert_eq!(heads.len(), config.num_attention_heads);
@@ -69,10 +69,10 @@ fn earlier_tokens_do_not_see_later_ones() {
     let device = Device::flex();
     for path in models() {
         let loaded = checkpoint::load(&path, &device).unwrap();
-        let mut ids = some_ids(&loaded.config);
-        ids.truncate(loaded.config.max_position_embeddings); // beyond, dynamic scaling changes all angles with the length
+        let mut ids = some_ids(loaded.model.config());
+        ids.truncate(loaded.model.config().max_position_embeddings); // beyond, dynamic scaling changes all angles with the length
         let half = ids.len() / 2;
-        let (whole, part) = (look(&loaded, &device, &ids), look(&loaded, &device, &ids[..half]));
+        let (whole, part) = (look(&loaded, &ids), look(&loaded, &ids[..half]));
         let near = |a: f32, b: f32| f64::from((a - b).abs()) < TOLERANCE * f64::from(b.abs().max(1.0));
         for (whole, part) in whole.norms.iter().zip(&part.norms) {
             assert!(whole.iter().zip(part).all(|(a, b)| near(*a, *b)), "{}", path.display());
@@ -90,11 +90,11 @@ fn the_last_row_of_the_lens_is_the_models_own_prediction() {
     let device = Device::flex();
     for path in models() {
         let loaded = checkpoint::load(&path, &device).unwrap();
-        let ids = some_ids(&loaded.config);
-        let internals = look(&loaded, &device, &ids);
-        assert_eq!(internals.logit_lens.len(), loaded.config.num_hidden_layers + 1);
-        let logits = logits(&loaded.model, &loaded.config, &device, &ids).unwrap();
-        for (at, row) in logits.chunks(loaded.config.vocab_size).enumerate() {
+        let ids = some_ids(loaded.model.config());
+        let internals = look(&loaded, &ids);
+        assert_eq!(internals.logit_lens.len(), loaded.model.config().num_hidden_layers + 1);
+        let logits = logits(&loaded.model, &ids).unwrap();
+        for (at, row) in logits.chunks(loaded.model.config().vocab_size).enumerate() {
             let sum: f64 = row.iter().map(|&logit| f64::from(logit).exp()).sum();
             let softmax: Vec<f64> = row.iter().map(|&logit| f64::from(logit).exp() / sum).collect();
             let prediction = &internals.logit_lens.last().unwrap()[at];
@@ -124,10 +124,10 @@ fn the_last_row_of_the_lens_is_the_models_own_prediction() {
 fn fast_and_readable_forms_show_the_same() {
     let device = Device::flex();
     let loaded = checkpoint::load(&models()[0], &device).unwrap();
-    let ids = some_ids(&loaded.config);
-    let fast = look(&loaded, &device, &ids);
+    let ids = some_ids(loaded.model.config());
+    let fast = look(&loaded, &ids);
     let model = loaded.model.with_compute(ComputeOptions::READABLE);
-    let readable = Internals::new(&model, &loaded.config, None, &device, &ids).unwrap();
+    let readable = Internals::new(&model, None, &ids).unwrap();
     let numbers = |internals: &Internals| -> Vec<f32> {
         let weights = internals.attention.iter().flatten().flatten().flatten();
         let choices = internals.probabilities.iter().flatten().map(|p| *p as f32);
@@ -142,13 +142,13 @@ fn fast_and_readable_forms_show_the_same() {
 fn what_cannot_be_followed_is_an_error() {
     let device = Device::flex();
     let loaded = checkpoint::load(&models()[0], &device).unwrap();
-    let vocabulary = loaded.config.vocab_size as u32;
+    let vocabulary = loaded.model.config().vocab_size as u32;
     for (ids, part) in [
         (Vec::new(), "the prompt is empty"),
         (vec![vocabulary], "past the vocabulary"),
-        (vec![0; loaded.config.context() + 1], "context"),
+        (vec![0; loaded.model.config().context() + 1], "context"),
     ] {
-        let error = Internals::new(&loaded.model, &loaded.config, None, &device, &ids).unwrap_err();
+        let error = Internals::new(&loaded.model, None, &ids).unwrap_err();
         assert!(error.to_string().contains(part), "{error}");
     }
 }
@@ -173,8 +173,8 @@ fn hostile_page(preset: Preset, position: Position, left_out: usize) -> String {
     let options = ModelOptions { preset, position: Some(position), hidden_size: Some(16), ..ModelOptions::default() };
     let config = options.resolve(HOSTILE.len(), 12);
     let device = Device::flex();
-    let model = init::initialize(LanguageModel::new(&config, &device).unwrap(), &config, 1);
-    let internals = Internals::new(&model, &config, Some(&tokenizer), &device, &[0, 1, 2, 3, 4]).unwrap();
+    let model = init::initialize(LanguageModel::new(&config, &device).unwrap(), 1);
+    let internals = Internals::new(&model, Some(&tokenizer), &[0, 1, 2, 3, 4]).unwrap();
     page(HOSTILE[2], &Summary::new(&config), &internals, left_out)
 }
 

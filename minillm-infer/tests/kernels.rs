@@ -147,7 +147,7 @@ fn whole_models() {
             let (inputs, targets) = (ids(inputs, &device), ids(targets, &device));
             let run = |compute| {
                 let model = LanguageModel::new(&config, &device).unwrap().with_compute(compute);
-                let model = init::initialize(model, &config, 3);
+                let model = init::initialize(model, 3);
                 let hidden = model.hidden_states(inputs.clone(), None, Dropout::default());
                 let loss = model.summed_loss(hidden, targets.clone());
                 let gradients = loss.backward();
@@ -178,7 +178,7 @@ fn lower_precision() {
         let run = |precision| {
             let compute = ComputeOptions { precision, ..compute };
             let model = LanguageModel::new(&config, &device).unwrap().with_compute(compute);
-            let model = init::initialize(model, &config, 3);
+            let model = init::initialize(model, 3);
             let values: Vec<i32> = (0..140).map(|i| i * 7 % 67).collect();
             let hidden = model.hidden_states(ids(values.clone(), &device), None, Dropout::default());
             let loss = model.summed_loss(hidden, ids(values, &device));
@@ -209,7 +209,7 @@ fn decoding() {
         let device = device.inner();
         let config = ModelConfig { sliding_window: Some(30), max_window_layers: 1, ..config(Preset::Qwen3, 32, 48) };
         let model = LanguageModel::new(&config, &device).unwrap().with_compute(compute);
-        let model = init::initialize(model, &config, 3);
+        let model = init::initialize(model, 3);
         let all: Vec<i32> = (0..80).map(|i| i * 7 % 67).collect();
         let tensor = |ids: &[i32]| Tensor::<2, Int>::from_data(TensorData::new(ids.to_vec(), [1, ids.len()]), &device);
         let whole = model.clone().with_compute(ComputeOptions::READABLE).forward(tensor(&all), None);
@@ -226,7 +226,7 @@ fn not_a_number_stays_one() {
     for (name, device, compute) in devices() {
         let config = config(Preset::Llama, 32, 48);
         let model = LanguageModel::new(&config, &device).unwrap().with_compute(compute);
-        let mut model = init::initialize(model, &config, 3);
+        let mut model = init::initialize(model, 3);
         let broken = model.model.layers[0].mlp.clone();
         if let minillm_model::layers::Mlp::Swiglu(mut mlp) = broken {
             mlp.up_proj.weight = Param::from_tensor(mlp.up_proj.weight.val().inner() * f32::NAN);
@@ -262,7 +262,7 @@ fn weights_in_8_bits_are_the_rounded_ones() {
     for (name, device, compute) in devices() {
         let device = device.inner();
         let config = config(Preset::Qwen3, 32, 64);
-        let model = init::initialize(LanguageModel::new(&config, &device).unwrap(), &config, 3);
+        let model = init::initialize(LanguageModel::new(&config, &device).unwrap(), 3);
         if !compute.decode_matvec {
             assert!(model.quantized().unwrap_err().to_string().contains("8 bits"), "{name}");
             continue;
@@ -285,7 +285,7 @@ fn weights_in_8_bits_are_the_rounded_ones() {
 
         // A tied head comes from the embedding, whose rows are the blocks.
         let tied = ModelConfig { tie_word_embeddings: true, ..config.clone() };
-        let model = init::initialize(LanguageModel::new(&tied, &device).unwrap(), &tied, 3);
+        let model = init::initialize(LanguageModel::new(&tied, &device).unwrap(), 3);
         let hidden = random([1, 3, 32], "hidden", &device);
         let table = Encoding::Q8_0.round(&weights::to_host("", &model.model.embed_tokens.weight.val()).unwrap().values);
         let table = Tensor::<2>::from_data(TensorData::new(table, [67, 32]), &device);
@@ -300,5 +300,5 @@ fn weights_in_8_bits_are_the_rounded_ones() {
 /// A model whose MLP is not whole blocks of 32 wide.
 fn odd_width(device: &Device) -> LanguageModel {
     let config = config(Preset::Llama, 32, 48);
-    init::initialize(LanguageModel::new(&config, device).unwrap(), &config, 3)
+    init::initialize(LanguageModel::new(&config, device).unwrap(), 3)
 }

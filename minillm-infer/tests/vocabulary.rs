@@ -53,9 +53,9 @@ fn model(tokenizer: &Value, rows: usize) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     let options = ModelOptions { hidden_size: Some(16), num_hidden_layers: Some(1), ..ModelOptions::default() };
     let config = options.resolve(rows, 64);
-    let model = init::initialize(LanguageModel::new(&config, &Device::flex()).unwrap(), &config, 1);
+    let model = init::initialize(LanguageModel::new(&config, &Device::flex()).unwrap(), 1);
     let tokenizer = Tokenizer::from_json(&tokenizer.to_string()).unwrap();
-    checkpoint::save(&System, folder.path(), &config, &model, &tokenizer).unwrap();
+    checkpoint::save(&System, folder.path(), &model, &tokenizer).unwrap();
     folder
 }
 
@@ -65,7 +65,7 @@ fn load(path: &Path) -> Checkpoint {
 
 fn exported(source: &Checkpoint, target: Target, out: PathBuf) -> Result<Exported, minillm_infer::error::Error> {
     let options = Options { target, out, encoding: Encoding::F32, name: "tiny".to_owned(), largest_shard: None };
-    export(source, &options, &Device::flex())
+    export(source, &options)
 }
 
 fn run(arguments: &[&str]) -> Output {
@@ -75,10 +75,10 @@ fn run(arguments: &[&str]) -> Output {
 #[test]
 fn rows_without_a_token_are_never_drawn() {
     let folder = model(&sentence_piece(), 2000);
-    let Checkpoint { config, model, tokenizer, .. } = load(folder.path());
+    let Checkpoint { model, tokenizer, .. } = load(folder.path());
     let tokenizer = tokenizer.unwrap();
     let sampling = Sampling { temperature: 1.0, ..Sampling::default() };
-    let tokens = || Tokens::new(&model, &config, &Device::flex(), &[1, 5], 60, &sampling).unwrap();
+    let tokens = || Tokens::new(&model, &[1, 5], 60, &sampling).unwrap();
     // Without a tokenizer every row may be drawn, and most are.
     assert!(tokens().map(Result::unwrap).filter(|id| *id >= 266).count() > 30);
     let generated = text(tokens(), &tokenizer, &[], |_| Ok(())).unwrap();

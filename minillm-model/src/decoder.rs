@@ -14,7 +14,7 @@ use burn::tensor::{Device, Int, Tensor};
 
 use crate::block::Block;
 use crate::config::{ModelConfig, Position};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::kv_cache::KvCache;
 use crate::layers::Norm;
 use crate::layers::context::ForwardContext;
@@ -46,6 +46,9 @@ pub struct LanguageModel {
     pub model: Decoder,
     /// D -> V. `None` if tied: then the embedding matrix is used again (Press & Wolf 2017, arXiv:1608.05859).
     pub lm_head: Option<Linear>,
+    /// The architecture. Shared, as every worker of a training step has a copy of the model.
+    #[module(skip)]
+    pub(crate) config: Arc<ModelConfig>,
     /// How its passes compute: the one place where that is kept. Each pass hands it down in its [`ForwardContext`].
     #[module(skip)]
     pub(crate) compute: ComputeOptions,
@@ -69,17 +72,41 @@ impl LanguageModel {
             rope: (config.position == Position::Rope).then(|| RotaryEmbedding::new(config, device)),
         };
         let lm_head = (!config.tie_word_embeddings).then(|| Linear::new(d, v, false, device));
-        Ok(Self { model, lm_head, compute: ComputeOptions::fastest(device), quantized: None })
+        let (config, compute) = (Arc::new(config.clone()), ComputeOptions::fastest(device));
+        Ok(Self { model, lm_head, config, compute, quantized: None })
     }
 
-    /// The same weights with the rotary angles of `config`, which may differ from the model's in context and scaling alone.
-    /// Without rotary positions nothing changes.
-    pub fn with_rotary_angles(mut self, config: &ModelConfig, device: &Device) -> Result<Self> {
+    /// The same weights under `config`, which may differ from the model's only in what no weight depends on: dropout, and
+    /// with rotary positions the context and the scaling of the angles.
+    pub fn with_config(mut self, config: &ModelConfig) -> Result<Self> {
         config.validate()?;
-        if let Some(rope) = &mut self.model.rope {
-            *rope = RotaryEmbedding::new(config, device);
+        let mut nearest = ModelConfig { dropout: config.dropout, ..self.config().clone() };
+        if config.position == Position::Rope {
+            nearest.max_position_embeddings = config.max_position_embeddings;
+            nearest.rope_scaling.clone_from(&config.rope_scaling);
         }
-        Ok(self)
+        if nearest != *config {
+            return Err(Error::InvalidConfig {
+                field: "config",
+                problem: "is another architecture than that of the weights".to_owned(),
+                hint: "change only dropout, and with rotary positions the context and the scaling".to_owned(),
+            });
+        }
+        let device = self.device();
+        if let Some(rope) = &mut self.model.rope {
+            *rope = RotaryEmbedding::new(config, &device);
+        }
+        Ok(Self { config: Arc::new(nearest), ..self })
+    }
+
+    /// The architecture of the model.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// The device of its weights, with autodiff if the model is being trained. Its inputs must be on the same one.
+    pub fn device(&self) -> Device {
+        self.model.embed_tokens.weight.lazy_device()
     }
 
     /// The same model, computing with `compute`. New models use [`ComputeOptions::fastest`].

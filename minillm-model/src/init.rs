@@ -16,13 +16,13 @@ use burn::tensor::{Tensor, TensorData};
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 
-use crate::config::ModelConfig;
 use crate::decoder::LanguageModel;
 use crate::parameters::{self, ParameterMapper};
 use crate::random::stream;
 
-/// Gives every parameter its initial value, a pure function of `seed`, the parameter's name and the config.
-pub fn initialize(model: LanguageModel, config: &ModelConfig, seed: u64) -> LanguageModel {
+/// Gives every parameter its initial value, a pure function of `seed`, the parameter's name and the model's config.
+pub fn initialize(model: LanguageModel, seed: u64) -> LanguageModel {
+    let config = model.config();
     let residual_writes = 2.0 * config.num_hidden_layers as f64;
     let mut initializer = Initializer {
         seed,

@@ -13,7 +13,7 @@ pub(crate) struct Extent {
 }
 
 impl Extent {
-    /// Of what may be JSON.
+    /// The size of what may be JSON.
     pub fn of(json: &[u8]) -> Self {
         let mut extent = Self::default();
         let (mut text, mut escaped) = (None, false); // where a text began

@@ -35,7 +35,7 @@ impl KvCache {
         Self { layers: (0..config.num_hidden_layers).map(|_| layer()).collect(), capacity }
     }
 
-    /// How many positions are filled.
+    /// The number of positions that are filled.
     pub fn len(&self) -> usize {
         self.layers.first().map_or(0, LayerCache::len)
     }
@@ -67,7 +67,7 @@ impl KvCache {
 }
 
 impl LayerCache {
-    /// How many positions are filled.
+    /// The number of positions that are filled.
     pub fn len(&self) -> usize {
         self.len
     }

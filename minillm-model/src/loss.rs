@@ -92,7 +92,7 @@ mod tests {
                 ..ModelOptions::default()
             };
             let config = options.resolve(11, 5);
-            let model = initialize(LanguageModel::new(&config, &device).unwrap(), &config, 1);
+            let model = initialize(LanguageModel::new(&config, &device).unwrap(), 1);
             let ids = |ids: [i32; 10]| Tensor::<2, Int>::from_data(TensorData::new(ids.to_vec(), [2, 5]), &device);
             let inputs = ids([1, 2, 3, 4, 5, 6, 7, 8, 9, 10]);
             let targets = ids([2, 3, 4, 5, IGNORED, 7, 8, 9, 10, IGNORED]);

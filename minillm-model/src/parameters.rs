@@ -7,7 +7,7 @@ use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::Tensor;
 
 use crate::burn_compat::is_enum;
-use crate::config::{AttentionBias, Mlp, ModelConfig, Norm, Position};
+use crate::config::{AttentionBias, MlpKind, ModelConfig, NormKind, Position};
 
 /// Sees every parameter with its name.
 pub trait ParameterVisitor {
@@ -81,7 +81,7 @@ pub fn expected(config: &ModelConfig) -> Vec<(String, Vec<usize>)> {
             list.push((format!("{module}.bias"), vec![rows]));
         }
     };
-    let norm_bias = config.norm == Norm::LayerNorm && config.mlp_bias;
+    let norm_bias = config.norm == NormKind::LayerNorm && config.mlp_bias;
     add("model.embed_tokens", vec![v, d], false);
     if config.position == Position::Learned {
         add("model.embed_positions", vec![config.max_position_embeddings, d], false);
@@ -97,7 +97,7 @@ pub fn expected(config: &ModelConfig) -> Vec<(String, Vec<usize>)> {
             add(&format!("{block}.self_attn.k_norm"), vec![e], false);
         }
         add(&format!("{block}.post_attention_layernorm"), vec![d], norm_bias);
-        if config.mlp == Mlp::Swiglu {
+        if config.mlp == MlpKind::Swiglu {
             add(&format!("{block}.mlp.gate_proj"), vec![f, d], config.mlp_bias);
         }
         add(&format!("{block}.mlp.up_proj"), vec![f, d], config.mlp_bias);

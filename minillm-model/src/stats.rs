@@ -1,6 +1,6 @@
 //! Sizes and costs as formulas. A test compares them with the model that is built.
 
-use crate::config::{AttentionBias, Mlp, ModelConfig, Norm, Position};
+use crate::config::{AttentionBias, MlpKind, ModelConfig, NormKind, Position};
 
 /// Parameters by part; the sum is the model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,9 +46,9 @@ pub fn parameters(config: &ModelConfig) -> Parameters {
         AttentionBias::All => queries + 2 * keys + d,
     };
     let qk_norm = if config.qk_norm { 2 * config.head_dim } else { 0 };
-    let matrices = if config.mlp == Mlp::Swiglu { 3 } else { 2 };
+    let matrices = if config.mlp == MlpKind::Swiglu { 3 } else { 2 };
     let mlp_bias = if config.mlp_bias { (matrices - 1) * f + d } else { 0 };
-    let norm = if config.norm == Norm::LayerNorm && config.mlp_bias { 2 * d } else { d };
+    let norm = if config.norm == NormKind::LayerNorm && config.mlp_bias { 2 * d } else { d };
     Parameters {
         embedding: v * d,
         positions: if config.position == Position::Learned { config.max_position_embeddings * d } else { 0 },
@@ -90,7 +90,7 @@ pub fn forward_flops_per_token(config: &ModelConfig, context: usize) -> Flops {
     let (d, f) = (config.hidden_size, config.intermediate_size);
     let queries = config.num_attention_heads * config.head_dim; // H E
     let keys = config.num_key_value_heads * config.head_dim; // K E
-    let matrices = if config.mlp == Mlp::Swiglu { 3 } else { 2 };
+    let matrices = if config.mlp == MlpKind::Swiglu { 3 } else { 2 };
     Flops {
         projections: 2 * (2 * d * queries + 2 * d * keys),
         scores: 2 * 2 * queries * context,

@@ -34,7 +34,7 @@ fn config(preset: Preset, tied: bool) -> ModelConfig {
 }
 
 fn model(config: &ModelConfig) -> LanguageModel {
-    init::initialize(LanguageModel::new(config, &Device::flex()).unwrap(), config, 5)
+    init::initialize(LanguageModel::new(config, &Device::flex()).unwrap(), 5)
 }
 
 fn logits(model: &LanguageModel) -> Vec<f32> {
@@ -127,7 +127,7 @@ fn a_tied_matrix_may_have_either_name() {
         for spelling in spellings {
             let loaded = load(directory(&config, &spelling).path());
             assert_eq!(logits(&loaded.model), expected, "{preset:?}");
-            assert!(loaded.config.tie_word_embeddings);
+            assert!(loaded.model.config().tie_word_embeddings);
         }
     }
 }
@@ -143,7 +143,7 @@ fn another_output_matrix_counts_although_the_config_says_tied() {
         tensors.insert("lm_head.weight".to_owned(), head.clone());
         let folder = directory(&tied, &tensors);
         let loaded = load(folder.path());
-        assert!(!loaded.config.tie_word_embeddings);
+        assert!(!loaded.model.config().tie_word_embeddings);
         assert!(loaded.warnings[0].contains("`lm_head.weight` is another matrix"), "{:?}", loaded.warnings);
 
         let mut ours = weights::collect(&model(&tied)).unwrap();
@@ -533,7 +533,7 @@ impl GgufFile {
     }
 
     fn scaling(&self, changes: &[(&str, gguf::Value)]) -> Option<RopeScaling> {
-        load(&self.with(changes)).config.rope_scaling
+        load(&self.with(changes)).model.config().rope_scaling.clone()
     }
 }
 
@@ -674,7 +674,7 @@ fn biases_are_told_by_the_tensors() {
     let text = fs::read_to_string(&path).unwrap();
     for extra in [r#""attention_bias": false"#, r#""attention_bias": true"#, r#""mlp_bias": false"#] {
         fs::write(&path, format!("{{{extra},{}", &text[1..])).unwrap();
-        assert_eq!(load(folder.path()).config, config, "{extra}");
+        assert_eq!(load(folder.path()).model.config(), &config, "{extra}");
     }
 }
 
@@ -682,7 +682,7 @@ fn biases_are_told_by_the_tensors() {
 fn the_architecture_alone_is_read_from_a_gguf_file_too() {
     let file = GgufFile::new();
     let path = file.with(&[]);
-    assert_eq!(checkpoint::read_config(&path).unwrap(), load(&path).config);
+    assert_eq!(&checkpoint::read_config(&path).unwrap(), load(&path).model.config());
 }
 
 #[test]

@@ -10,7 +10,9 @@ use minillm_model::checkpoint::durable::System;
 use minillm_model::checkpoint::family::Family;
 use minillm_model::checkpoint::hf_config;
 use minillm_model::checkpoint::weights;
-use minillm_model::config::{AttentionBias, Mlp, ModelConfig, ModelOptions, Norm, Position, Preset, RopeScaling};
+use minillm_model::config::{
+    AttentionBias, MlpKind, ModelConfig, ModelOptions, NormKind, Position, Preset, RopeScaling,
+};
 use minillm_model::decoder::LanguageModel;
 use minillm_model::encoding::Encoding;
 use minillm_model::kv_cache::KvCache;
@@ -33,7 +35,7 @@ fn base() -> ModelConfig {
 }
 
 fn model(config: &ModelConfig) -> LanguageModel {
-    init::initialize(LanguageModel::new(config, &device()).unwrap(), config, 5)
+    init::initialize(LanguageModel::new(config, &device()).unwrap(), 5)
 }
 
 fn ids<const N: usize>(values: [i32; N]) -> Tensor<2, Int> {
@@ -44,14 +46,18 @@ fn ids<const N: usize>(values: [i32; N]) -> Tensor<2, Int> {
 fn combinations() -> Vec<ModelConfig> {
     let mut all = vec![base()];
     let mut vary = |change: &dyn Fn(&ModelConfig) -> Vec<ModelConfig>| all = all.iter().flat_map(change).collect();
-    vary(&|c| [Norm::LayerNorm, Norm::RmsNorm].map(|norm| ModelConfig { norm, ..c.clone() }).to_vec());
+    vary(&|c| [NormKind::LayerNorm, NormKind::RmsNorm].map(|norm| ModelConfig { norm, ..c.clone() }).to_vec());
     vary(&|c| {
         [Position::Learned, Position::Rope, Position::None]
             .map(|position| ModelConfig { position, ..c.clone() })
             .to_vec()
     });
     vary(&|c| [1, 2, 4].map(|num_key_value_heads| ModelConfig { num_key_value_heads, ..c.clone() }).to_vec());
-    vary(&|c| [Mlp::Gelu, Mlp::GeluErf, Mlp::Swiglu, Mlp::Relu2].map(|mlp| ModelConfig { mlp, ..c.clone() }).to_vec());
+    vary(&|c| {
+        [MlpKind::Gelu, MlpKind::GeluErf, MlpKind::Swiglu, MlpKind::Relu2]
+            .map(|mlp| ModelConfig { mlp, ..c.clone() })
+            .to_vec()
+    });
     vary(&|c| {
         [AttentionBias::None, AttentionBias::Qkv, AttentionBias::All]
             .map(|attention_bias| ModelConfig { attention_bias, ..c.clone() })
@@ -161,7 +167,7 @@ fn every_combination_survives_its_files() {
     for config in combinations() {
         let model = model(&config);
         let path = directory.path().join("model.safetensors");
-        weights::save(&System, &path, &config, &model).unwrap();
+        weights::save(&System, &path, &model).unwrap();
         let json = hf_config::to_json(&config, Some(1), &[2], Encoding::F32);
         let read = hf_config::from_json(&directory.path().join("config.json"), &json).unwrap();
         assert_eq!((&read.config, read.begin_id, &read.end_ids), (&config, Some(1), &vec![2]), "{json}");
@@ -182,7 +188,7 @@ fn presets_are_the_families_that_transformers_knows() {
     }
     let qwen2 = ModelConfig { attention_bias: AttentionBias::Qkv, ..base() };
     assert_eq!(Family::of(&qwen2), Family::Qwen2);
-    let of_its_own = ModelConfig { mlp: Mlp::Relu2, ..base() };
+    let of_its_own = ModelConfig { mlp: MlpKind::Relu2, ..base() };
     assert_eq!(Family::of(&of_its_own), Family::MiniLlm);
 }
 
@@ -219,7 +225,7 @@ fn initial_values_follow_the_table() {
 #[test]
 fn initial_values_depend_on_seed_and_name_alone() {
     let weight = |config: &ModelConfig, seed| {
-        let model = init::initialize(LanguageModel::new(config, &device()).unwrap(), config, seed);
+        let model = init::initialize(LanguageModel::new(config, &device()).unwrap(), seed);
         model.model.layers[1].self_attn.k_proj.weight.val().into_data()
     };
     let more_layers = ModelConfig { num_hidden_layers: 3, ..base() };
@@ -237,7 +243,7 @@ fn a_fresh_model_knows_nothing() {
 }
 
 #[test]
-fn loss_is_the_surprise_of_the_scored_targets() {
+fn loss_is_the_negative_log_likelihood_of_the_scored_targets() {
     let logits = Tensor::<2>::from_floats([[0.0, 0.0], [1.0, 0.0], [5.0, 1.0]], &device());
     let targets = Tensor::<1, Int>::from_ints([0, 1, IGNORED], &device());
     let loss: f32 = summed_cross_entropy(logits, targets).into_scalar();
@@ -282,7 +288,7 @@ fn what_is_not_finite_is_not_written() {
     let mut broken = model(&base());
     let norm = broken.model.embed_tokens.weight;
     broken.model.embed_tokens.weight = norm.map(|weight| weight / 0.0);
-    let message = weights::save(&System, &path, &base(), &broken).unwrap_err().to_string();
+    let message = weights::save(&System, &path, &broken).unwrap_err().to_string();
     assert!(message.contains("model.safetensors") && message.contains("`model.embed_tokens.weight`"), "{message}");
     assert!(!path.exists());
 }
@@ -331,7 +337,7 @@ fn what_cannot_be_honoured_is_refused_by_field() {
 fn a_file_that_does_not_fit_lists_what_is_wrong() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("model.safetensors");
-    weights::save(&System, &path, &base(), &model(&base())).unwrap();
+    weights::save(&System, &path, &model(&base())).unwrap();
     let other = ModelConfig { tie_word_embeddings: true, qk_norm: true, intermediate_size: 48, ..base() };
     let message = weights::load(&path, &other, &device()).unwrap_err().to_string();
     assert!(message.contains("q_norm.weight"), "{message}");
@@ -356,12 +362,37 @@ fn rotary_angles_can_be_changed_after_training() {
     for scaling in scalings {
         let context = if matches!(scaling, RopeScaling::Dynamic { .. }) { 12 } else { 24 };
         let config = ModelConfig { max_position_embeddings: context, rope_scaling: Some(scaling), ..base() };
-        let changed = trained.clone().with_rotary_angles(&config, &device()).unwrap();
+        let changed = trained.clone().with_config(&config).unwrap();
         let logits = numbers(changed.forward(long.clone(), None));
         assert_eq!(logits, numbers(model(&config).forward(long.clone(), None)), "{scaling:?}");
         assert!(!seen.contains(&logits), "{scaling:?} changes nothing");
         seen.push(logits);
     }
+}
+
+/// What no weight depends on may change after training; anything else would be another model.
+#[test]
+fn a_model_knows_its_config_and_its_device() {
+    let trained = model(&base());
+    assert_eq!(trained.config(), &base());
+    let config = ModelConfig { dropout: 0.1, ..base() };
+    assert_eq!(trained.clone().with_config(&config).unwrap().config(), &config);
+    let learned = ModelConfig { position: Position::Learned, ..base() };
+    for (of, config) in [
+        (&trained, ModelConfig { norm_eps: 0.1, ..base() }),
+        (&trained, ModelConfig { hidden_size: 32, intermediate_size: 96, head_dim: 8, ..base() }),
+        (&trained, learned.clone()),
+        (&model(&learned), ModelConfig { max_position_embeddings: 24, ..learned.clone() }),
+    ] {
+        let error = of.clone().with_config(&config).unwrap_err().to_string();
+        assert!(error.contains("another architecture"), "{error}");
+    }
+
+    let training = LanguageModel::new(&base(), &device().autodiff()).unwrap();
+    assert!(training.device().is_autodiff());
+    assert!(!training.valid().device().is_autodiff());
+    assert!(training.valid().train().device().is_autodiff());
+    assert!(!trained.for_generation().device().is_autodiff());
 }
 
 /// More tokens than there is room for end in a sentence about the cache, not in the backend's about a slice.

@@ -36,7 +36,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     // Generate: up to 40 tokens, handed over piece by piece as they are decoded.
     let prompt = tokenizer.encode_prompt("Once upon a time")?;
     let sampling = Sampling { temperature: 0.8, ..Sampling::default() };
-    let tokens = Tokens::new(&model.model, &model.config, &found.device, &prompt, 40, &sampling)?;
+    let tokens = Tokens::new(&model.model, &prompt, 40, &sampling)?;
     let generated = text(tokens.end_at(&model.end_ids), &tokenizer, &[], |_piece| Ok(()))?;
     println!("Once upon a time{}", generated.text);
     Ok(())

@@ -34,7 +34,7 @@ const CONFIG_FILE: &str = "config.toml";
 /// Raised when the files' meaning changes.
 const FORMAT: u32 = 1;
 
-/// Where a run stands.
+/// The progress of a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct State {
@@ -82,23 +82,21 @@ impl State {
 pub struct CheckpointParts<'a> {
     /// The run's configuration, resolved.
     pub run_config: &'a RunConfig,
-    /// The architecture.
-    pub model_config: &'a ModelConfig,
-    /// The weights.
+    /// The weights and the architecture.
     pub model: &'a LanguageModel,
     /// Text to ids and back.
     pub tokenizer: &'a Tokenizer,
     /// What the optimiser remembers.
     pub optimizer: &'a ModelOptimizer,
-    /// Where the run stands.
+    /// The progress of the run.
     pub state: &'a State,
 }
 
 /// Writes everything into `directory`, which exists; [`run_dir`](crate::run_dir) publishes it. Weights that are not finite
 /// are an error.
 pub fn save(disk: &dyn Disk, directory: &Path, parts: CheckpointParts) -> Result<()> {
-    let CheckpointParts { run_config, model_config, model, tokenizer, optimizer, state } = parts;
-    model_files::save(disk, directory, model_config, model, tokenizer)?;
+    let CheckpointParts { run_config, model, tokenizer, optimizer, state } = parts;
+    model_files::save(disk, directory, model, tokenizer)?;
     let folder = directory.join(FOLDER);
     disk.create_dir(&folder).map_err(write_error)?;
     optimizer.save(disk, &folder.join(OPTIMIZER_FILE))?;
@@ -165,7 +163,7 @@ pub fn load(
 ) -> Result<LanguageModel> {
     let model = weights::load(directory, config, device)?;
     let moments = directory.join(FOLDER).join(OPTIMIZER_FILE);
-    optimizer.load(&moments, &model, &device.clone().without_autodiff(), state.step - state.spikes.skipped())?;
+    optimizer.load(&moments, &model, state.step - state.spikes.skipped())?;
     Ok(model)
 }
 

@@ -103,7 +103,7 @@ pub enum Error {
     Spikes {
         /// The optimiser step, counted from 1.
         step: usize,
-        /// How many.
+        /// The number of skipped steps.
         count: usize,
     },
 

@@ -1,6 +1,5 @@
 //! How good the model is on text it has not seen: always the same text, all of it.
 
-use burn::tensor::Device;
 use minillm_infer::score::{Score, Window, window_nats};
 use minillm_model::decoder::LanguageModel;
 
@@ -27,7 +26,6 @@ impl Evaluation {
 /// Scores the whole validation split, `rows` sequences at a time. `model` carries no autodiff.
 pub fn evaluate(
     model: &LanguageModel,
-    device: &Device,
     workers: &Workers,
     validation: &ValidationData,
     rows: usize,
@@ -36,7 +34,7 @@ pub fn evaluate(
     let nats = workers.map(validation.batches(rows_each), |batch: Result<Batch>| -> Result<f64> {
         let batch = batch?;
         let window = Window { inputs: &batch.inputs, targets: &batch.targets, rows: batch.rows };
-        Ok(window_nats(model, device, window)?)
+        Ok(window_nats(model, window)?)
     });
     let nats = nats.into_iter().sum::<Result<f64>>()?;
     let tokens = validation.scored_tokens();

@@ -93,7 +93,7 @@ impl RunDir {
         &self.path
     }
 
-    /// Where its checkpoints go.
+    /// The disk that its checkpoints are written to.
     pub fn disk(&self) -> &dyn Disk {
         &*self.disk
     }

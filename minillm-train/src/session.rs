@@ -28,7 +28,7 @@ pub struct Session<'a> {
     pub found: &'a DeviceInfo,
     /// The run's name among others, see [`Trainer::new`].
     pub label: Option<&'a str>,
-    /// Where its checkpoints go.
+    /// The disk that its checkpoints are written to.
     pub disk: Arc<dyn Disk>,
 }
 

@@ -12,13 +12,12 @@ use minillm_model::tokenizer::Tokenizer;
 use crate::config::RunConfig;
 use crate::error::{Error, Result};
 
-/// The architecture and the weights of the first step, on `device`. The tokenizer must be one that they fit.
-pub fn start(config: &RunConfig, tokenizer: &Tokenizer, device: &Device) -> Result<(ModelConfig, LanguageModel)> {
+/// The model of the first step, on `device`. The tokenizer must be one that they fit.
+pub fn start(config: &RunConfig, tokenizer: &Tokenizer, device: &Device) -> Result<LanguageModel> {
     let Some(from) = &config.model.from else {
         let model_config = config.model.resolve(tokenizer.vocab_size(), config.train.context);
         check_vocabulary(&model_config, tokenizer)?;
-        let model = LanguageModel::new(&model_config, device)?;
-        return Ok((model_config.clone(), init::initialize(model, &model_config, config.seed)));
+        return Ok(init::initialize(LanguageModel::new(&model_config, device)?, config.seed));
     };
     let (path, warnings) = checkpoint::locate::model_dir(from)?;
     for warning in warnings {
@@ -29,7 +28,8 @@ pub fn start(config: &RunConfig, tokenizer: &Tokenizer, device: &Device) -> Resu
         tracing::warn!("{warning}");
     }
     check_fit(config, &source, tokenizer)?;
-    Ok((adapted(config, source.config), source.model))
+    let model_config = adapted(config, source.model.config().clone());
+    Ok(source.model.with_config(&model_config)?)
 }
 
 /// The architecture of the first step alone.
@@ -69,7 +69,7 @@ fn check_vocabulary(model: &ModelConfig, tokenizer: &Tokenizer) -> Result<()> {
 /// The tokenizer must be the model's own, as far as one can know it, and the sequences within its context.
 fn check_fit(config: &RunConfig, source: &Checkpoint, tokenizer: &Tokenizer) -> Result<()> {
     let path = source.path.display();
-    let (has, needs) = (source.config.vocab_size, tokenizer.vocab_size());
+    let (has, needs) = (source.model.config().vocab_size, tokenizer.vocab_size());
     if needs > has {
         let problem = format!("has {needs} tokens, and the model in `{path}` {has}");
         return Err(refuse("tokenizer", problem, "leave [tokenizer] out to take the model's own"));
@@ -80,7 +80,7 @@ fn check_fit(config: &RunConfig, source: &Checkpoint, tokenizer: &Tokenizer) -> 
         let problem = format!("is not the one of the model in `{path}`: the same ids would mean other text");
         return Err(refuse("tokenizer", problem, "leave [tokenizer] out to take the model's own"));
     }
-    let (context, longest) = (config.train.context, source.config.context());
+    let (context, longest) = (config.train.context, source.model.config().context());
     if context > longest {
         let problem = format!("is {context}, and the model in `{path}` sees {longest} tokens at once");
         return Err(refuse("train.context", problem, &format!("choose {longest} or less")));

@@ -8,7 +8,7 @@ use std::fmt::Display;
 use std::ops::Range;
 
 use burn::module::Module;
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{Int, Tensor, TensorData};
 use minillm_model::config::ModelConfig;
 use minillm_model::decoder::LanguageModel;
 use minillm_model::layers::dropout::Dropout;
@@ -38,7 +38,7 @@ pub struct StepOptions {
     pub micro_batch_size: usize,
     /// Largest norm of all gradients together; 0 = no limit.
     pub grad_clip: f64,
-    /// How far to move.
+    /// The learning rate of this step.
     pub learning_rate: f64,
     /// Whether the blocks compute twice to need less memory.
     pub recompute: bool,
@@ -95,7 +95,6 @@ pub fn train_step(
     model: LanguageModel,
     optimizer: &mut ModelOptimizer,
     batch: &Batch,
-    device: &Device,
     workers: &Workers,
     options: &StepOptions,
 ) -> Result<(LanguageModel, StepResult)> {
@@ -117,7 +116,7 @@ pub fn train_step(
         let results = workers.map(shares, |rows| {
             // The same weights as leaves of a graph of their own: workers share no tape.
             let model = trainable.freeze_others(model.valid().train());
-            forward_backward(&model, batch, rows, divisor, device, options)
+            forward_backward(&model, batch, rows, divisor, options)
         });
         for (loss, gradient) in results {
             losses.push(loss);
@@ -178,13 +177,13 @@ fn forward_backward(
     batch: &Batch,
     rows: Range<usize>,
     divisor: usize,
-    device: &Device,
     options: &StepOptions,
 ) -> (Tensor<1>, Gradients) {
+    let device = model.device();
     let tokens = rows.start * batch.context..rows.end * batch.context;
     let tensor = |ids: &[i32]| {
         let data = TensorData::new(ids[tokens.clone()].to_vec(), [rows.len(), batch.context]);
-        Tensor::<2, Int>::from_data(data, device) // [B, T]
+        Tensor::<2, Int>::from_data(data, &device) // [B, T]
     };
     // One seed per sequence, so that the masks do not depend on the split either.
     let seeds = rows.clone().map(|row| derive(options.seed, &[options.step as u64, row as u64]));

@@ -15,7 +15,6 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use burn::module::Module;
-use burn::tensor::Device;
 use fs_err as fs;
 use minillm_infer::device::DeviceInfo;
 use minillm_infer::failures;
@@ -48,13 +47,11 @@ use crate::workers::Workers;
 /// A run in progress.
 pub struct Trainer {
     config: RunConfig,
-    model_config: ModelConfig,
     corpus: Corpus,
     run: RunDir,
     resumed_from: Option<PathBuf>,
-    /// With autodiff.
-    device: Device,
     workers: Workers,
+    /// The model, with autodiff.
     model: LanguageModel,
     optimizer: ModelOptimizer,
     state: State,
@@ -93,19 +90,19 @@ impl Trainer {
         let threads = found.training_threads();
         let compute = config.train.compute_on(&device)?;
         let mut optimizer = ModelOptimizer::new(&config.optimizer).training(Trainable::of(config));
-        let (model_config, model, state) = match resume_from {
+        let (model, state) = match resume_from {
             None => {
-                let (model_config, model) = start(config, &corpus.tokenizer, &device)?;
+                let model = start(config, &corpus.tokenizer, &device)?;
                 // The run before this one goes only now, when text, tokenizer and model have been seen to fit.
                 run.clear()?;
                 let state = State::new(config.seed, corpus.fingerprint.clone(), found.name.clone(), threads);
-                (model_config, model, state)
+                (model, state)
             }
             Some(checkpoint) => {
                 let model_config = architecture(config, &corpus.tokenizer, checkpoint)?;
                 let state = checkpoint::resume_state(checkpoint, &corpus.fingerprint, &found.name, threads)?;
                 let model = checkpoint::load(checkpoint, &model_config, &state, &device, &mut optimizer)?;
-                (model_config, model, state)
+                (model, state)
             }
         };
         let model = model.with_compute(compute);
@@ -122,11 +119,9 @@ impl Trainer {
         let metrics = Metrics::new().with(json_lines).with(tensor_board).with(console.clone());
         Ok(Self {
             config: config.clone(),
-            model_config,
             corpus,
             run,
             resumed_from: resume_from.map(Path::to_owned),
-            device,
             workers: Workers::new(threads, config.train.micro_batch_size())?,
             model,
             optimizer,
@@ -139,7 +134,7 @@ impl Trainer {
 
     /// The architecture, with the vocabulary filled in.
     pub fn model_config(&self) -> &ModelConfig {
-        &self.model_config
+        self.model.config()
     }
 
     /// The text's tokens.
@@ -161,7 +156,7 @@ impl Trainer {
         while self.state.step < max_steps && outcome.interrupted.is_none() {
             // one optimiser step
             let limits = self.config.train.skip_spikes.then(|| self.state.spikes.limits()).flatten();
-            let options = StepOptions { limits, ..StepOptions::of(&self.config, &self.model_config, self.state.step) };
+            let options = StepOptions { limits, ..StepOptions::of(&self.config, self.model.config(), self.state.step) };
             let result;
             (self, result) = self.step(&options)?;
             let step = self.state.step;
@@ -209,7 +204,7 @@ impl Trainer {
     /// where they lie.
     fn step(mut self, options: &StepOptions) -> Result<(Self, StepResult)> {
         let batch = self.corpus.train.batch(self.state.step)?;
-        let taken = train_step(self.model, &mut self.optimizer, &batch, &self.device, &self.workers, options);
+        let taken = train_step(self.model, &mut self.optimizer, &batch, &self.workers, options);
         // First of all: what a device that failed computed is often not finite, and then not by the learning rate's fault.
         device_works(self.state.step + 1)?;
         let (model, result) = taken?;
@@ -244,9 +239,8 @@ impl Trainer {
 
     fn evaluate(&mut self) -> Result<Evaluation> {
         let model = self.model.valid().for_generation();
-        let device = self.device.clone().without_autodiff();
         let rows = self.config.train.micro_batch_size();
-        let evaluation = evaluate(&model, &device, &self.workers, &self.corpus.validation, rows);
+        let evaluation = evaluate(&model, &self.workers, &self.corpus.validation, rows);
         device_works(self.state.step)?;
         let evaluation = evaluation?;
         let loss = evaluation.score.nats_per_token();
@@ -261,7 +255,7 @@ impl Trainer {
         }
         self.metrics.record(&record).or_else(|error| self.tolerate(error))?;
         if self.config.eval.sample_tokens > 0
-            && let Err(error) = self.sample(&model, &device)
+            && let Err(error) = self.sample(&model)
         {
             tracing::warn!("no sample: {error}"); // not worth losing the steps since the last checkpoint
         }
@@ -269,7 +263,7 @@ impl Trainer {
     }
 
     /// Writes a little text, to the terminal and to the run's `samples`.
-    fn sample(&self, model: &LanguageModel, device: &Device) -> Result<()> {
+    fn sample(&self, model: &LanguageModel) -> Result<()> {
         let tokenizer = &self.corpus.tokenizer;
         // A text begins after the end of another; without that token, a new line is the next best beginning.
         let prompt = match tokenizer.end_of_text() {
@@ -280,7 +274,7 @@ impl Trainer {
         let sampling = Sampling { temperature: 0.8, seed, ..Sampling::default() };
         let count = self.config.eval.sample_tokens;
         let end: Vec<u32> = tokenizer.end_of_text().into_iter().collect();
-        let tokens = Tokens::new(model, &self.model_config, device, &prompt, count, &sampling)?.end_at(&end);
+        let tokens = Tokens::new(model, &prompt, count, &sampling)?.end_at(&end);
         let sample = text(tokens, tokenizer, &[], |_| Ok(()))?.text;
 
         self.console.print(&format!("  | {}", sample.trim().replace('\n', "\n  | ")));
@@ -307,10 +301,10 @@ impl Trainer {
     fn save(&mut self) -> Result<PathBuf> {
         // First the metrics: after a crash none up to the checkpoint's step may be missing.
         self.metrics.flush().or_else(|error| self.tolerate(error))?;
-        let Self { config, model_config, model, corpus, optimizer, state, .. } = &*self;
+        let Self { config, model, corpus, optimizer, state, .. } = &*self;
         self.run.publish(state.step, config.checkpoint.keep_last, state.best, |disk, directory| {
             let tokenizer = &corpus.tokenizer;
-            let parts = CheckpointParts { run_config: config, model_config, model, tokenizer, optimizer, state };
+            let parts = CheckpointParts { run_config: config, model, tokenizer, optimizer, state };
             checkpoint::save(disk, directory, parts)
         })
     }

@@ -33,7 +33,7 @@ impl Workers {
         Ok(Self { pools: pools.map_err(failed)? })
     }
 
-    /// How many tasks run at once.
+    /// The number of tasks that run at once.
     pub fn count(&self) -> usize {
         self.pools.len().max(1)
     }

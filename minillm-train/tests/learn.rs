@@ -6,7 +6,7 @@ use burn::module::Param;
 use burn::tensor::{Device, Tensor, TensorData};
 use minillm_infer::device;
 use minillm_model::checkpoint::weights;
-use minillm_model::config::{AttentionBias, Mlp, ModelConfig, ModelOptions, Norm, Position, Preset};
+use minillm_model::config::{AttentionBias, MlpKind, ModelConfig, ModelOptions, NormKind, Position, Preset};
 use minillm_model::decoder::LanguageModel;
 use minillm_model::init;
 use minillm_model::ops::ComputeOptions;
@@ -59,11 +59,11 @@ fn losses_with(
 ) -> Vec<f64> {
     let device = device();
     let workers = Workers::new(workers, 4).unwrap();
-    let mut model = init::initialize(LanguageModel::new(config, &device).unwrap(), config, 1).with_compute(compute);
+    let mut model = init::initialize(LanguageModel::new(config, &device).unwrap(), 1).with_compute(compute);
     let mut optimizer = ModelOptimizer::new(&OptimizerConfig::default());
     let step = |step| {
         let options = StepOptions { step, ..options };
-        let (moved, result) = train_step(model.clone(), &mut optimizer, &batch(), &device, &workers, &options).unwrap();
+        let (moved, result) = train_step(model.clone(), &mut optimizer, &batch(), &workers, &options).unwrap();
         model = moved;
         result.loss
     };
@@ -74,14 +74,14 @@ fn losses_with(
 fn every_switch_learns_a_batch_by_heart() {
     let variants = [
         config(),
-        ModelConfig { norm: Norm::LayerNorm, ..config() },
+        ModelConfig { norm: NormKind::LayerNorm, ..config() },
         ModelConfig { position: Position::Learned, ..config() },
         ModelConfig { position: Position::None, ..config() },
         ModelConfig { num_key_value_heads: 2, ..config() },
         ModelConfig { num_key_value_heads: 1, ..config() },
-        ModelConfig { mlp: Mlp::Gelu, ..config() },
-        ModelConfig { mlp: Mlp::GeluErf, ..config() },
-        ModelConfig { mlp: Mlp::Relu2, ..config() },
+        ModelConfig { mlp: MlpKind::Gelu, ..config() },
+        ModelConfig { mlp: MlpKind::GeluErf, ..config() },
+        ModelConfig { mlp: MlpKind::Relu2, ..config() },
         ModelConfig { attention_bias: AttentionBias::Qkv, ..config() },
         ModelConfig { attention_bias: AttentionBias::All, mlp_bias: true, ..config() },
         ModelConfig { qk_norm: true, ..config() },
@@ -156,11 +156,11 @@ fn the_first_step_moves_by_the_learning_rate() {
     // AdamW's first update is lr * g / (|g| + eps): every weight with a gradient moves by lr, and matrices also decay.
     let device = device();
     let config = config();
-    let model = init::initialize(LanguageModel::new(&config, &device).unwrap(), &config, 1);
+    let model = init::initialize(LanguageModel::new(&config, &device).unwrap(), 1);
     let before = model.model.norm.clone();
     let mut optimizer = ModelOptimizer::new(&OptimizerConfig::default());
     let workers = Workers::new(1, 4).unwrap();
-    let (model, result) = train_step(model, &mut optimizer, &batch(), &device, &workers, &OPTIONS).unwrap();
+    let (model, result) = train_step(model, &mut optimizer, &batch(), &workers, &OPTIONS).unwrap();
     assert!(result.grad_norm > 0.0);
     let (minillm_model::layers::Norm::Rms(before), minillm_model::layers::Norm::Rms(after)) =
         (before, model.model.norm)
@@ -190,11 +190,11 @@ impl<F: Fn(f32) -> f32> ParameterMapper for Poison<F> {
 /// One step from the model that `poison` makes; the error's text.
 fn refused(name: &'static str, poison: impl Fn(f32) -> f32) -> String {
     let (device, config) = (device(), config());
-    let model = init::initialize(LanguageModel::new(&config, &device).unwrap(), &config, 1);
+    let model = init::initialize(LanguageModel::new(&config, &device).unwrap(), 1);
     let model = parameters::map(model, &mut Poison(name, poison));
     let mut optimizer = ModelOptimizer::new(&OptimizerConfig::default());
     let workers = Workers::new(1, 4).unwrap();
-    match train_step(model, &mut optimizer, &batch(), &device, &workers, &OPTIONS) {
+    match train_step(model, &mut optimizer, &batch(), &workers, &OPTIONS) {
         Ok((_, result)) => panic!("{result:?}"),
         Err(error) => error.to_string(),
     }
@@ -227,12 +227,11 @@ fn a_step_that_is_skipped_leaves_no_trace() {
         (padding, None),              // nothing to learn from
     ];
     let run = |with_skipped: bool| {
-        let mut model = init::initialize(LanguageModel::new(&config, &device).unwrap(), &config, 1);
+        let mut model = init::initialize(LanguageModel::new(&config, &device).unwrap(), 1);
         let mut optimizer = ModelOptimizer::new(&OptimizerConfig::default());
         let mut step = |batch: &Batch, limits| {
             let options = StepOptions { limits, ..OPTIONS };
-            let (moved, result) =
-                train_step(model.clone(), &mut optimizer, batch, &device, &workers, &options).unwrap();
+            let (moved, result) = train_step(model.clone(), &mut optimizer, batch, &workers, &options).unwrap();
             model = moved;
             result.skipped
         };

@@ -53,18 +53,17 @@ enum Weights {
 
 impl ModelArgs {
     /// Opens the device and loads the model.
-    pub fn load(&self) -> Result<(Checkpoint, Device)> {
-        let device = self.device.open()?;
-        Ok((load(&self.model, &device)?, device))
+    pub fn load(&self) -> Result<Checkpoint> {
+        load(&self.model, &self.device.open()?)
     }
 
     /// [`ModelArgs::load`], with the matrices kept as `weights` says.
-    pub fn load_with(&self, weights: &WeightsArgs) -> Result<(Checkpoint, Device)> {
-        let (mut checkpoint, device) = self.load()?;
+    pub fn load_with(&self, weights: &WeightsArgs) -> Result<Checkpoint> {
+        let mut checkpoint = self.load()?;
         if weights.weights == Weights::Q8_0 {
             checkpoint.model = checkpoint.model.quantized()?;
         }
-        Ok((checkpoint, device))
+        Ok(checkpoint)
     }
 }
 

@@ -35,9 +35,9 @@ pub struct Args {
 }
 
 pub(super) fn run(args: &Args) -> Result<()> {
-    let (checkpoint, device) = args.model.load_with(&args.weights)?;
+    let checkpoint = args.model.load_with(&args.weights)?;
     let (prompt_tokens, new_tokens) = (args.prompt_tokens.get(), args.new_tokens.get());
-    let config = &checkpoint.config;
+    let config = checkpoint.model.config();
     let context = config.context();
     if prompt_tokens + new_tokens > context {
         return Err(Error::Request {
@@ -49,7 +49,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
     let prompt: Vec<u32> = (0..prompt_tokens).map(|_| rng.random_range(0..config.vocab_size as u32)).collect();
     let greedy = Sampling { temperature: 0.0, ..Sampling::default() };
     let generate = |count| -> Result<_> {
-        let mut tokens = Tokens::new(&checkpoint.model, config, &device, &prompt, count, &greedy)?;
+        let mut tokens = Tokens::new(&checkpoint.model, &prompt, count, &greedy)?;
         checkpoint.model.compute().run(|| tokens.by_ref().try_for_each(|id| id.map(drop)))?;
         Ok(tokens.rates())
     };
@@ -63,7 +63,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
         "weight_bytes": checkpoint.model.weight_bytes(),
         "kv_cache_bytes": stats::kv_cache_bytes_per_token(config) * (prompt_tokens + new_tokens),
         "peak_memory_bytes": peak_memory_bytes(),
-        "device_memory_bytes": device_memory_bytes(&device),
+        "device_memory_bytes": device_memory_bytes(&checkpoint.model.device()),
     });
     if args.output.json {
         return print(&format!("{report}\n"));

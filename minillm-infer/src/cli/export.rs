@@ -68,13 +68,13 @@ pub(super) fn run(args: &Args) -> Result<()> {
         name,
         largest_shard: args.max_shard_size,
     };
-    let (source, device) = args.model.load()?;
-    let switches = blocking_switches(&source.config);
+    let source = args.model.load()?;
+    let switches = blocking_switches(source.model.config());
     if options.target == Target::Hf && !switches.is_empty() {
         let switches = switches.join("`, `");
         tracing::warn!("no class of transformers has this value of `{switches}`: only MiniLLM will read the directory");
     }
-    let Exported { model, bytes, comparison, warnings } = export(&source, &options, &device)?;
+    let Exported { model, bytes, comparison, warnings } = export(&source, &options)?;
     for warning in warnings {
         tracing::warn!("the tokenizer: {warning}");
     }

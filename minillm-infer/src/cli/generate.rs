@@ -64,7 +64,7 @@ pub struct Args {
 }
 
 pub(super) fn run(args: &Args) -> Result<()> {
-    let (checkpoint, device) = args.model.load_with(&args.weights)?;
+    let checkpoint = args.model.load_with(&args.weights)?;
     let prompt = match (&args.prompt_ids, &args.prompt) {
         (Some(ids), _) => ids.clone(),
         (None, Some(prompt)) => encode_prompt(tokenizer(&checkpoint)?, prompt)?,
@@ -85,8 +85,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
         repetition_penalty: args.repetition_penalty,
         seed: args.seed,
     };
-    let tokens = Tokens::new(&checkpoint.model, &checkpoint.config, &device, &prompt, args.max_new_tokens, &sampling)?
-        .end_at(&checkpoint.end_ids);
+    let tokens = Tokens::new(&checkpoint.model, &prompt, args.max_new_tokens, &sampling)?.end_at(&checkpoint.end_ids);
 
     // All in the pool at once: from outside it, every token would have to wake a thread.
     let generated = checkpoint.model.compute().run(|| match &checkpoint.tokenizer {
@@ -108,7 +107,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
         print("\n")?;
     }
     if generated.has_forgotten {
-        let context = checkpoint.config.context();
+        let context = checkpoint.model.config().context();
         tracing::warn!("the model sees {context} tokens at once; the beginning was forgotten on the way");
     }
     note(format_args!("prompt {prefill:.0} tokens/s, generation {decode:.0} tokens/s"));

@@ -52,8 +52,8 @@ struct Inspection<'a> {
 }
 
 pub(super) fn run(args: &Args) -> Result<()> {
-    let (checkpoint, device) = args.model.load()?;
-    let summary = Summary::new(&checkpoint.config);
+    let checkpoint = args.model.load()?;
+    let summary = Summary::new(checkpoint.model.config());
     let mut ids = match (&args.prompt_ids, &args.prompt) {
         (Some(ids), _) => ids.clone(),
         (None, Some(prompt)) => encode_prompt(tokenizer(&checkpoint)?, prompt)?,
@@ -63,14 +63,13 @@ pub(super) fn run(args: &Args) -> Result<()> {
         }
         (None, None) => return print(&if args.output.json { json(&summary, None)? } else { text(&summary) }),
     };
-    let most = most_tokens(&checkpoint.config);
+    let most = most_tokens(checkpoint.model.config());
     let left_out = ids.len().saturating_sub(most);
     if left_out > 0 {
         tracing::warn!("the prompt has {} tokens; shown are the first {most}", ids.len());
         ids.truncate(most);
     }
-    let internals =
-        Internals::new(&checkpoint.model, &checkpoint.config, checkpoint.tokenizer.as_ref(), &device, &ids)?;
+    let internals = Internals::new(&checkpoint.model, checkpoint.tokenizer.as_ref(), &ids)?;
     if args.output.json {
         print(&json(&summary, Some(&internals))?)?;
     }

@@ -23,9 +23,9 @@ pub struct Args {
 }
 
 pub(super) fn run(args: &Args) -> Result<()> {
-    let (checkpoint, device) = args.model.load()?;
-    let values = logits(&checkpoint.model, &checkpoint.config, &device, &args.ids)?;
-    let shape = vec![args.ids.len(), checkpoint.config.vocab_size];
+    let checkpoint = args.model.load()?;
+    let values = logits(&checkpoint.model, &args.ids)?;
+    let shape = vec![args.ids.len(), checkpoint.model.config().vocab_size];
     let tensors = HostTensors::from([("logits".to_owned(), HostTensor { shape, values })]);
     Ok(weights::write(&System, &args.out, &tensors)?)
 }

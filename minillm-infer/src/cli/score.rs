@@ -50,10 +50,10 @@ pub(super) fn run(args: &Args) -> Result<()> {
         let hint = "give a text for the model to predict".to_owned();
         return Err(Error::Request { problem: format!("`{}` is empty", args.file.display()), hint });
     };
-    let (checkpoint, device) = args.model.load()?;
-    let windows = Windows::new(&checkpoint.config, args.context, args.stride)?;
+    let checkpoint = args.model.load()?;
+    let windows = Windows::new(checkpoint.model.config(), args.context, args.stride)?;
     let text = EncodedText::new(tokenizer(&checkpoint)?, once(Ok(first)).chain(documents))?;
-    let score = score(&checkpoint.model, &device, &text, windows)?;
+    let score = score(&checkpoint.model, &text, windows)?;
     if args.output.json {
         let object = json!({
             "tokens": score.tokens,

@@ -34,15 +34,15 @@ pub struct Args {
 pub(super) fn run(args: &Args) -> Result<()> {
     let device = args.device.open()?;
     let (a, b) = (load(&args.a, &device)?, load(&args.b, &device)?);
-    let comparison = compare(&a, &b, &device)?;
+    let comparison = compare(&a, &b)?;
     // A GGUF file may hold a tokenizer.json, which llama.cpp does not read.
     let is_gguf = |file: &Checkpoint| {
         let can_encode = |tokenizer: &Tokenizer| tokenizer.encoding_problem().is_none();
         file.path.is_file() && file.tokenizer.as_ref().is_some_and(can_encode)
     };
-    for (model, file) in [(&a, &b), (&b, &a)] {
-        if let (Some(tokenizer), true) = (&model.tokenizer, is_gguf(file)) {
-            let findings = compare_with_file(tokenizer, model.config.vocab_size, &file.path)?;
+    for (checkpoint, file) in [(&a, &b), (&b, &a)] {
+        if let (Some(tokenizer), true) = (&checkpoint.tokenizer, is_gguf(file)) {
+            let findings = compare_with_file(tokenizer, checkpoint.model.config().vocab_size, &file.path)?;
             findings.warnings.iter().for_each(|warning| tracing::warn!("the tokenizer: {warning}"));
         }
     }

@@ -25,7 +25,7 @@ pub fn modelfile(source: &Checkpoint, file: &str) -> String {
     if source.chat_template.is_none() {
         text += "TEMPLATE \"\"\"{{ .Prompt }}\"\"\"\n";
     }
-    let _ = writeln!(text, "PARAMETER num_ctx {}", source.config.context());
+    let _ = writeln!(text, "PARAMETER num_ctx {}", source.model.config().context());
     text + "PARAMETER temperature 0.8\n"
 }
 

@@ -9,7 +9,7 @@ mod options;
 use std::path::{Path, PathBuf};
 
 use burn::module::Param;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Tensor;
 use fs_err as fs;
 use minillm_model::checkpoint::family::Family;
 use minillm_model::checkpoint::naming::Naming;
@@ -53,10 +53,10 @@ struct Proof {
     warnings: Vec<String>,
 }
 
-/// Writes `source`, reads it back on `device` and compares.
-pub fn export(source: &Checkpoint, options: &Options, device: &Device) -> Result<Exported> {
+/// Writes `source`, reads it back on the same device and compares.
+pub fn export(source: &Checkpoint, options: &Options) -> Result<Exported> {
     refuse_what_cannot_be(options)?;
-    let job = Job { source, options, device, config: with_gpt2_biases(&source.config) };
+    let job = Job { source, options, config: with_gpt2_biases(source.model.config()) };
     if options.target == Target::Gguf && has_extension(&options.out, "gguf") {
         job.export_file()
     } else {
@@ -83,7 +83,6 @@ fn with_gpt2_biases(config: &ModelConfig) -> ModelConfig {
 struct Job<'a> {
     source: &'a Checkpoint,
     options: &'a Options,
-    device: &'a Device,
     /// The architecture as it is written.
     config: ModelConfig,
 }
@@ -171,7 +170,7 @@ impl Job<'_> {
     fn write_gguf(&self, path: &Path) -> Result<Proof> {
         let encoding = self.options.encoding;
         gguf::save(path, &self.options.name, &self.contents(), self.tensors()?, encoding)?;
-        let written = gguf::load(path, self.device)?;
+        let written = gguf::load(path, &self.source.model.device())?;
         let mut comparison = self.prove(&written, |name, tensor| gguf::write::encoding_of(name, tensor, encoding))?;
         let Some(tokenizer) = &self.source.tokenizer else { return Ok(Proof { comparison, warnings: Vec::new() }) };
         let findings = target_tokenizer::compare_with_file(tokenizer, self.config.vocab_size, path)?;
@@ -193,7 +192,7 @@ impl Job<'_> {
             None => safetensors::write(&durable::System, &directory.join(WEIGHTS_FILE), &tensors, encoding)?,
         }
         drop(tensors);
-        let comparison = self.prove(&checkpoint::load(directory, self.device)?, |_, _| encoding)?;
+        let comparison = self.prove(&checkpoint::load(directory, &self.source.model.device())?, |_, _| encoding)?;
         let warning = tokenizer.and_then(|tokenizer| tokenizer.json_problem(comparison.has_equal_texts()));
         Ok(Proof { comparison, warnings: warning.into_iter().collect() })
     }
@@ -209,7 +208,7 @@ impl Job<'_> {
                 return differ(format!("`{name}` was not read back as it was written"));
             }
         }
-        let comparison = compare(self.source, written, self.device)?;
+        let comparison = compare(self.source, written)?;
         let has_good_numbers = match self.options.encoding {
             // The same weights on the same device: the same bits.
             Encoding::F32 => comparison.is_equal_but_for_texts(0.0),

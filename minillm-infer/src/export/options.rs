@@ -16,11 +16,11 @@ pub enum Target {
 /// What to write.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// For which programs.
+    /// The programs that will read it.
     pub target: Target,
     /// A directory, or for GGUF also a file.
     pub out: PathBuf,
-    /// How numbers are written.
+    /// The number format of the weights.
     pub encoding: Encoding,
     /// What the model is called.
     pub name: String,

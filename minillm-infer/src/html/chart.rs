@@ -46,7 +46,7 @@ const STYLE: &str = "\
 /// A point of a curve, with the interval around it; `low == high == y` where there is none.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Point {
-    /// To the right.
+    /// The horizontal coordinate.
     pub x: f64,
     /// Up.
     pub y: f64,
@@ -66,7 +66,7 @@ impl Point {
 /// A curve.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Series {
-    /// For the legend.
+    /// The name in the legend.
     pub name: String,
     /// In the order in which they are joined.
     pub points: Vec<Point>,
@@ -81,11 +81,11 @@ pub struct LineChart {
     pub x_label: String,
     /// What is up, with its unit.
     pub y_label: String,
-    /// Of the horizontal axis.
+    /// The scale of the horizontal axis.
     pub x_scale: Scale,
-    /// Of the vertical axis.
+    /// The scale of the vertical axis.
     pub y_scale: Scale,
-    /// In the order of the legend.
+    /// The curves, in the order of the legend.
     pub series: Vec<Series>,
 }
 
@@ -168,7 +168,7 @@ pub struct IntervalChart {
     pub x_label: String,
     /// What the values are compared with: a dashed line.
     pub reference: Option<f64>,
-    /// From top to bottom.
+    /// The rows, from top to bottom.
     pub rows: Vec<Interval>,
 }
 
@@ -379,7 +379,7 @@ impl Head {
     }
 }
 
-/// Where curves are drawn.
+/// The rectangle in which curves are drawn.
 struct Frame {
     left: f64,
     right: f64,
@@ -388,7 +388,7 @@ struct Frame {
 }
 
 impl Frame {
-    /// Of a place between 0 and 1.
+    /// The x of a place between 0 (left) and 1 (right).
     fn x(&self, at: f64) -> f64 {
         self.left + at * (self.right - self.left)
     }

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Tensor;
 use minillm_model::config::ModelConfig;
 use minillm_model::decoder::LanguageModel;
 use minillm_model::layers::context::ForwardContext;
@@ -66,14 +66,14 @@ pub struct Prediction {
 pub struct Choice {
     /// The token.
     pub id: u32,
-    /// From 0 to 1.
+    /// Its probability, from 0 to 1.
     pub probability: f64,
 }
 
 /// How the token that really follows was rated.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Next {
-    /// From 0 to 1.
+    /// Its probability, from 0 to 1.
     pub probability: f64,
     /// 1 if no other token is likelier.
     pub rank: usize,
@@ -81,15 +81,9 @@ pub struct Next {
 
 impl Internals {
     /// Follows `ids` through the model. Fails if there are none or more than the context, or if a number is not finite.
-    pub fn new(
-        model: &LanguageModel,
-        config: &ModelConfig,
-        tokenizer: Option<&Tokenizer>,
-        device: &Device,
-        ids: &[u32],
-    ) -> Result<Self> {
-        check_prompt(config, ids)?;
-        let mut internals = model.compute().run(|| follow(model, device, ids))?;
+    pub fn new(model: &LanguageModel, tokenizer: Option<&Tokenizer>, ids: &[u32]) -> Result<Self> {
+        check_prompt(model.config(), ids)?;
+        let mut internals = model.compute().run(|| follow(model, ids))?;
         let choices = internals.logit_lens.iter().flatten().flat_map(|prediction| &prediction.top);
         let shown: BTreeSet<u32> = choices.map(|choice| choice.id).chain(ids.iter().copied()).collect();
         internals.labels = shown.into_iter().map(|id| (id, label(tokenizer, id))).collect();
@@ -103,9 +97,9 @@ impl Internals {
     }
 }
 
-fn follow(model: &LanguageModel, device: &Device, ids: &[u32]) -> Result<Internals> {
+fn follow(model: &LanguageModel, ids: &[u32]) -> Result<Internals> {
     let (decoder, context) = (&model.model, model.context(0, ids.len(), Dropout::default()));
-    let mut x = decoder.embed(ids_tensor(ids, device), 0, &context); // [1, T, D]
+    let mut x = decoder.embed(ids_tensor(ids, &model.device()), 0, &context); // [1, T, D]
     let mut attention = Vec::new();
     let (mut logit_lens, mut norms) = (vec![predictions(model, x.clone(), ids)?], vec![lengths(x.clone())?]);
     for block in &decoder.layers {

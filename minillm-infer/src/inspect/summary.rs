@@ -37,7 +37,7 @@ pub struct Summary {
     pub config: ModelConfig,
     /// The tokens in view for which FLOPs are counted: the model's longest sequence.
     pub context: usize,
-    /// From token ids to logits.
+    /// The parts of the model in the order of a pass, from token ids to logits.
     pub parts: Vec<ModelPart>,
     /// Parameters of all parts.
     pub parameters: usize,

@@ -77,9 +77,9 @@ pub enum Compression {
 pub struct TextFile {
     /// As given by the user, or in the cache.
     pub path: PathBuf,
-    /// How it marks its documents.
+    /// The way in which it marks its documents.
     pub format: Format,
-    /// How it is compressed.
+    /// The compression of the file.
     pub compression: Compression,
     warned: Warned,
 }

@@ -25,7 +25,7 @@ const CHUNK_BYTES: usize = 1 << 20;
 /// bounds memory.
 pub(super) const LONGEST_CHUNK_BYTES: usize = 16 << 20;
 
-/// Where a document may be cut.
+/// The places at which a document may be cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cuts {
     /// Between any two characters.

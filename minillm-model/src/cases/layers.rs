@@ -65,7 +65,7 @@ pub fn swiglu((t, f): (usize, usize), place: &Place) -> Prepared {
 }
 
 /// `x`: `[B 1, T, D 8]`, F as given, with this activation between the matrices
-pub fn mlp(activation: config::Mlp, (t, f): (usize, usize), place: &Place) -> Prepared {
+pub fn mlp(activation: config::MlpKind, (t, f): (usize, usize), place: &Place) -> Prepared {
     let (device, context) = (place.device.clone(), ForwardContext::new(place.compute));
     let config = ModelConfig { mlp: activation, mlp_bias: false, ..sized(Preset::Gpt2, 8, f, 7) };
     let mut mlp = GeluMlp::new(&config, &device);

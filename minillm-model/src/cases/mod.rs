@@ -19,7 +19,7 @@ use std::fmt::Debug;
 use burn::tensor::Device;
 
 pub use self::prepared::{Computed, Leaf, Part, Prepared, to};
-use crate::config::Mlp;
+use crate::config::MlpKind;
 use crate::ops::ComputeOptions;
 use attention::Sizes;
 
@@ -27,10 +27,10 @@ use attention::Sizes;
 /// few 1e-7 each, and the longest here have about a thousand terms.
 pub const TOLERANCE: f64 = 1e-5;
 
-/// Where and how a case computes.
+/// The device and the options with which a case computes.
 #[derive(Clone, Debug)]
 pub struct Place {
-    /// With autodiff.
+    /// The device, with autodiff.
     pub device: Device,
     /// The same without, for the optimiser's rule and for generation.
     pub plain: Device,
@@ -116,14 +116,14 @@ pub fn all() -> Vec<Case> {
         Case::new(
             "GELU",
             |compute| compute.activation,
-            |size, place| layers::mlp(Mlp::Gelu, size, place),
+            |size, place| layers::mlp(MlpKind::Gelu, size, place),
             (5, 17),
             &mlps,
         ),
         Case::new(
             "squared ReLU",
             |compute| compute.activation,
-            |size, place| layers::mlp(Mlp::Relu2, size, place),
+            |size, place| layers::mlp(MlpKind::Relu2, size, place),
             (5, 17),
             &mlps,
         ),

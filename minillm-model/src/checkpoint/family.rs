@@ -1,6 +1,6 @@
 //! Which foreign model class computes exactly what a configuration describes, and if none does, which switch is in the way.
 
-use crate::config::{AttentionBias, Mlp, ModelConfig, Norm, Position};
+use crate::config::{AttentionBias, MlpKind, ModelConfig, NormKind, Position};
 
 /// The families whose files we write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,11 +47,11 @@ impl Family {
         let no_qkv = attention_bias != AttentionBias::Qkv;
         let heads_fill_width = config.head_dim * config.num_attention_heads == config.hidden_size;
         let is_gpt2 = self == Self::Gpt2;
-        let gelu = matches!(config.mlp, Mlp::Gelu | Mlp::GeluErf);
+        let gelu = matches!(config.mlp, MlpKind::Gelu | MlpKind::GeluErf);
         let mut required = vec![
-            ("norm", config.norm == if is_gpt2 { Norm::LayerNorm } else { Norm::RmsNorm }),
+            ("norm", config.norm == if is_gpt2 { NormKind::LayerNorm } else { NormKind::RmsNorm }),
             ("position", config.position == if is_gpt2 { Position::Learned } else { Position::Rope }),
-            ("mlp", if is_gpt2 { gelu } else { config.mlp == Mlp::Swiglu }),
+            ("mlp", if is_gpt2 { gelu } else { config.mlp == MlpKind::Swiglu }),
         ];
         required.extend(match self {
             Self::Llama => vec![
@@ -122,7 +122,7 @@ mod tests {
         assert_eq!(Family::of(&windowed), Family::Mistral);
         let later = ModelConfig { max_window_layers: 1, ..windowed.clone() };
         assert_eq!((Family::of(&later), Family::nearest(&later).1), (Family::MiniLlm, vec!["sliding_window"]));
-        let squared = ModelConfig { mlp: Mlp::Relu2, ..llama };
+        let squared = ModelConfig { mlp: MlpKind::Relu2, ..llama };
         assert_eq!(Family::nearest(&squared), (Family::Llama, vec!["mlp"]));
         let untied = ModelConfig { tie_word_embeddings: false, ..preset(Preset::Gpt2) };
         assert_eq!(Family::nearest(&untied), (Family::Gpt2, vec!["tie_word_embeddings"]));

@@ -119,7 +119,7 @@ impl Manifest {
     /// state alone is twice as large as the weights, are not looked at.
     ///
     /// # Errors
-    /// As those of [`Self::verify`].
+    /// The same as those of [`Self::verify`].
     pub fn verify_model(&self, dir: &Path) -> Result<()> {
         self.verify_some(dir, |name| !name.starts_with(TRAINER_FOLDER))
     }

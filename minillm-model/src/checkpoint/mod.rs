@@ -64,9 +64,7 @@ const LARGEST_CONFIG_BYTES: u64 = 1 << 20;
 pub struct Checkpoint {
     /// Where it was read from: a directory, or a GGUF file.
     pub path: PathBuf,
-    /// Its architecture.
-    pub config: ModelConfig,
-    /// Its weights.
+    /// Its weights and architecture.
     pub model: LanguageModel,
     /// Its tokenizer, if there is one.
     pub tokenizer: Option<Tokenizer>,
@@ -103,7 +101,7 @@ impl Checkpoint {
     /// What is written when it is saved again.
     pub fn contents(&self) -> Contents<'_> {
         Contents {
-            config: &self.config,
+            config: self.model.config(),
             tokenizer: self.tokenizer.as_ref(),
             begin_id: self
                 .begin_id
@@ -148,7 +146,7 @@ fn load_directory(directory: &Path, device: &Device) -> Result<Checkpoint> {
     config.tie_word_embeddings &= !opened.has_own_head;
     let model = weights::load_from(&opened.files, opened.naming, &config, device)?;
     let path = directory.to_owned();
-    Ok(Checkpoint { path, config, model, tokenizer, begin_id, end_ids, tokenizer_config, chat_template, warnings })
+    Ok(Checkpoint { path, model, tokenizer, begin_id, end_ids, tokenizer_config, chat_template, warnings })
 }
 
 fn read_optional(path: &Path) -> Result<Option<String>> {
@@ -197,16 +195,10 @@ fn read_hf_config(directory: &Path) -> Result<HfConfig> {
 
 /// Writes the files of a model trained here into `directory`, which exists. Not atomic by itself: whoever publishes a
 /// checkpoint writes into a temporary directory and renames that.
-pub fn save(
-    disk: &dyn Disk,
-    directory: &Path,
-    config: &ModelConfig,
-    model: &LanguageModel,
-    tokenizer: &Tokenizer,
-) -> Result<()> {
+pub fn save(disk: &dyn Disk, directory: &Path, model: &LanguageModel, tokenizer: &Tokenizer) -> Result<()> {
     let end: Vec<u32> = tokenizer.end_of_text().into_iter().collect();
     let contents = Contents {
-        config,
+        config: model.config(),
         tokenizer: Some(tokenizer),
         begin_id: tokenizer.prompt_prefix().first().copied().or(tokenizer.end_of_text()),
         end_ids: &end,
@@ -214,7 +206,7 @@ pub fn save(
         chat_template: None,
     };
     save_contents(disk, directory, &contents, Encoding::F32)?;
-    weights::save(disk, &directory.join(WEIGHTS_FILE), config, model)
+    weights::save(disk, &directory.join(WEIGHTS_FILE), model)
 }
 
 /// Writes everything but the weights, which will be in `encoding`, into `directory`.

@@ -31,7 +31,7 @@ impl NumberFormat {
         })
     }
 
-    /// As it is called in messages.
+    /// The name in messages.
     pub fn name(self) -> &'static str {
         match self {
             Self::Encoding(encoding) => encoding.name(),

@@ -24,7 +24,7 @@ const WRAPPERS: [&str; 5] =
 
 const HEAD: &str = "lm_head.weight";
 
-/// How one family's names are built.
+/// The parts of which one family's names are built.
 struct Names {
     /// What its blocks begin with.
     blocks: &'static str,

@@ -32,14 +32,14 @@ pub struct HostTensor {
 /// Tensors by name.
 pub type HostTensors = BTreeMap<String, HostTensor>;
 
-/// Where a tensor is stored.
+/// The place where a tensor is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stored {
     /// Its dimensions, slowest first.
     pub shape: Vec<usize>,
     /// How its numbers are written, or the name of a format that is not read here.
     pub format: Result<NumberFormat, String>,
-    /// Where its bytes begin in the file.
+    /// The position of its first byte in the file.
     pub offset: u64,
 }
 
@@ -97,7 +97,7 @@ impl TensorFiles {
         self.tensors.iter().map(|(name, (_, stored))| (name.as_str(), stored))
     }
 
-    /// How many tensors there are.
+    /// The number of tensors.
     pub fn len(&self) -> usize {
         self.tensors.len()
     }

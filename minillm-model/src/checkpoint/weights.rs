@@ -104,8 +104,8 @@ pub fn load_from(files: &TensorFiles, naming: Naming, config: &ModelConfig, devi
 }
 
 /// Writes the weights of `model` to the safetensors file `path`, in f32.
-pub fn save(disk: &dyn Disk, path: &Path, config: &ModelConfig, model: &LanguageModel) -> Result<()> {
-    write(disk, path, &Naming::written(config).to_foreign(collect(model)?))
+pub fn save(disk: &dyn Disk, path: &Path, model: &LanguageModel) -> Result<()> {
+    write(disk, path, &Naming::written(model.config()).to_foreign(collect(model)?))
 }
 
 /// All parameters of a model, under their names, `[out, in]`.

@@ -19,7 +19,7 @@ pub use self::rope_scaling::RopeScaling;
 /// How a vector is brought to a standard size before each sub-layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Norm {
+pub enum NormKind {
     /// Subtract the mean, divide by the standard deviation (GPT-2).
     LayerNorm,
     /// Divide by the root mean square (LLaMA).
@@ -41,7 +41,7 @@ pub enum Position {
 /// What happens to each token by itself, between two attentions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Mlp {
+pub enum MlpKind {
     /// `down(gelu(up(x)))` with GELU's tanh form, as GPT-2 was trained.
     Gelu,
     /// The same with the exact GELU, through the error function.
@@ -73,7 +73,7 @@ pub struct ModelConfig {
     /// C: the longest sequence, in tokens.
     pub max_position_embeddings: usize,
     /// LayerNorm or RMSNorm.
-    pub norm: Norm,
+    pub norm: NormKind,
     /// Added to the variance or mean square before the root, so that a zero vector divides by something.
     pub norm_eps: f64,
     /// Learned, rotary or no positions.
@@ -91,7 +91,7 @@ pub struct ModelConfig {
     #[serde(default)]
     pub max_window_layers: usize,
     /// GELU, SwiGLU or squared ReLU.
-    pub mlp: Mlp,
+    pub mlp: MlpKind,
     /// Biases in attention.
     pub attention_bias: AttentionBias,
     /// Biases in the MLP, and in the norms where they are LayerNorm: GPT-2 has both, nanoGPT neither.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::{AttentionBias, Mlp, ModelConfig, Norm, Position, RopeScaling};
+use super::{AttentionBias, MlpKind, ModelConfig, NormKind, Position, RopeScaling};
 
 /// A named filling of the switches.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,7 +24,7 @@ pub enum Preset {
 #[serde(default, deny_unknown_fields)]
 #[allow(missing_docs)] // the fields of `ModelConfig`, each optional
 pub struct ModelOptions {
-    /// Where the switches start from.
+    /// The preset whose switches are the defaults.
     pub preset: Preset,
     /// A model whose architecture and weights the training starts from: a directory, a run, or a GGUF file. Of the other
     /// fields only `dropout` may be set beside it.
@@ -38,14 +38,14 @@ pub struct ModelOptions {
     pub num_key_value_heads: Option<usize>,
     pub head_dim: Option<usize>,
     pub max_position_embeddings: Option<usize>,
-    pub norm: Option<Norm>,
+    pub norm: Option<NormKind>,
     pub norm_eps: Option<f64>,
     pub position: Option<Position>,
     pub rope_theta: Option<f64>,
     pub rope_scaling: Option<RopeScaling>,
     pub sliding_window: Option<usize>,
     pub max_window_layers: Option<usize>,
-    pub mlp: Option<Mlp>,
+    pub mlp: Option<MlpKind>,
     pub attention_bias: Option<AttentionBias>,
     pub mlp_bias: Option<bool>,
     pub qk_norm: Option<bool>,
@@ -60,7 +60,7 @@ impl ModelOptions {
     pub fn resolve(&self, vocab_size: usize, context: usize) -> ModelConfig {
         let gpt2 = self.preset == Preset::Gpt2;
         let bias = if gpt2 { AttentionBias::All } else { AttentionBias::None };
-        let mlp = self.mlp.unwrap_or(if gpt2 { Mlp::Gelu } else { Mlp::Swiglu });
+        let mlp = self.mlp.unwrap_or(if gpt2 { MlpKind::Gelu } else { MlpKind::Swiglu });
         let hidden_size = self.hidden_size.unwrap_or(128);
         let num_attention_heads = self.num_attention_heads.unwrap_or(4);
         ModelConfig {
@@ -69,7 +69,7 @@ impl ModelOptions {
             intermediate_size: self.intermediate_size.unwrap_or(match mlp {
                 // SwiGLU has three matrices where GELU has two: 2/3 of the width gives the same parameters.
                 // Down to a multiple of 32, which matrix kernels like.
-                Mlp::Swiglu => (hidden_size * 8 / 3 / 32 * 32).max(1),
+                MlpKind::Swiglu => (hidden_size * 8 / 3 / 32 * 32).max(1),
                 _ => 4 * hidden_size,
             }),
             num_hidden_layers: self.num_hidden_layers.unwrap_or(4),
@@ -77,7 +77,7 @@ impl ModelOptions {
             num_key_value_heads: self.num_key_value_heads.unwrap_or(num_attention_heads),
             head_dim: self.head_dim.unwrap_or(hidden_size / num_attention_heads.max(1)),
             max_position_embeddings: self.max_position_embeddings.unwrap_or(context),
-            norm: self.norm.unwrap_or(if gpt2 { Norm::LayerNorm } else { Norm::RmsNorm }),
+            norm: self.norm.unwrap_or(if gpt2 { NormKind::LayerNorm } else { NormKind::RmsNorm }),
             norm_eps: self.norm_eps.unwrap_or(1e-5),
             position: self.position.unwrap_or(if gpt2 { Position::Learned } else { Position::Rope }),
             rope_theta: self.rope_theta.unwrap_or(10_000.0),

@@ -20,7 +20,7 @@ pub struct ForwardContext {
     pub dropout: Dropout,
     /// For blocks whose queries look at all earlier positions.
     full_mask: CausalMask,
-    /// For blocks with a sliding window.
+    /// The mask of blocks with a sliding window.
     windowed_mask: CausalMask,
 }
 

@@ -13,7 +13,7 @@ use burn::tensor::{Device, Tensor};
 
 use super::context::ForwardContext;
 use super::linear::Linear;
-use crate::config::{Mlp, ModelConfig};
+use crate::config::{MlpKind, ModelConfig};
 
 /// Two matrices with one activation between them.
 #[derive(Module, Debug)]
@@ -23,7 +23,7 @@ pub struct GeluMlp {
     /// F -> D: back into the residual stream.
     pub down_proj: Linear,
     #[module(skip)]
-    pub(super) activation: Mlp,
+    pub(super) activation: MlpKind,
 }
 
 impl GeluMlp {
@@ -42,10 +42,10 @@ impl GeluMlp {
     pub fn forward(&self, x: Tensor<3>, context: &ForwardContext) -> Tensor<3> {
         let up = self.up_proj.forward(x, context); // [B, T, F]
         let activated = match self.activation {
-            Mlp::GeluErf => gelu(up),
-            Mlp::Relu2 => relu(up).square(),
+            MlpKind::GeluErf => gelu(up),
+            MlpKind::Relu2 => relu(up).square(),
             // SwiGLU has a layer of its own; the config never sends it here.
-            Mlp::Gelu | Mlp::Swiglu => gelu_tanh(up),
+            MlpKind::Gelu | MlpKind::Swiglu => gelu_tanh(up),
         };
         self.down_proj.forward(activated, context) // [B, T, D]
     }

@@ -24,7 +24,7 @@ mod tests;
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
 
-use crate::config::{Mlp as MlpKind, ModelConfig, Norm as NormKind};
+use crate::config::{MlpKind, ModelConfig, NormKind};
 use crate::ops;
 use crate::ops::activation::Activation;
 use attention::grouped_attention;

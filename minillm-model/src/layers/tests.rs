@@ -12,7 +12,7 @@ use super::layer_norm::LayerNorm;
 use super::rms_norm::RmsNorm;
 use super::rope_table::{RotaryEmbedding, frequencies};
 use super::swiglu::Swiglu;
-use crate::config::{Mlp, ModelConfig, ModelOptions, RopeScaling};
+use crate::config::{MlpKind, ModelConfig, ModelOptions, RopeScaling};
 
 fn device() -> Device {
     Device::flex()
@@ -112,9 +112,11 @@ fn swiglu_gates() {
 
 #[test]
 fn gelu_in_both_forms_and_squared_relu() {
-    for (kind, expected) in
-        [(Mlp::Gelu, [-0.158_808, 0.841_192]), (Mlp::GeluErf, [-0.158_655, 0.841_345]), (Mlp::Relu2, [0.0, 1.0])]
-    {
+    for (kind, expected) in [
+        (MlpKind::Gelu, [-0.158_808, 0.841_192]),
+        (MlpKind::GeluErf, [-0.158_655, 0.841_345]),
+        (MlpKind::Relu2, [0.0, 1.0]),
+    ] {
         let config = ModelConfig { hidden_size: 1, intermediate_size: 1, mlp: kind, ..config() };
         let mut mlp = GeluMlp::new(&config, &device());
         let one = || Param::from_data([[1.0]], &device());

@@ -9,7 +9,7 @@ use burn::tensor::Tensor;
 pub struct AdamWStep {
     /// How many steps this parameter has taken, this one included: t.
     pub time: usize,
-    /// How far to move.
+    /// The learning rate of this step.
     pub learning_rate: f64,
     /// Share of the old value kept in the running mean of the gradient.
     pub beta1: f64,

@@ -27,7 +27,7 @@ pub struct ComputeOptions {
     pub decode_matvec: bool,
     /// Operations share their work among the threads of one pool, on the CPU.
     pub thread_pool: bool,
-    /// Of matrix products.
+    /// The precision of matrix products.
     pub precision: Precision,
 }
 

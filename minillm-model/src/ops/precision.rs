@@ -29,7 +29,7 @@ impl Precision {
         }
     }
 
-    /// As it is called in configurations.
+    /// The name in configurations.
     pub fn name(self) -> &'static str {
         match self {
             Self::F32 => "f32",

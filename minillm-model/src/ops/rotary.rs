@@ -9,7 +9,7 @@ use super::autodiff::{Autodiff, Backend, CheckpointStrategy, record};
 /// Which way to turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
-    /// By the angles of the tables.
+    /// Rotation by the angles of the tables.
     Forward,
     /// By their negatives: the inverse, and so the backward pass.
     Inverse,

@@ -9,13 +9,13 @@ use crate::json::Extent;
 pub(super) const LARGEST_FILE_BYTES: usize = 48 << 20;
 /// Those have 1.8 million, counting a merge and both its sides.
 const MOST_VALUES: usize = 2 << 20;
-/// In the vocabulary.
+/// The most tokens in a vocabulary.
 const MOST_TOKENS: usize = 3 << 17;
 /// In one of the parts. Ten are many.
 const MOST_STEPS: usize = 64;
 /// Regular expressions in one of the parts; each may take megabytes.
 const MOST_PATTERNS: usize = 8;
-/// In the steps of one of the parts.
+/// The most bytes in the steps of one of the parts.
 const MOST_STEP_BYTES: usize = 64 << 10;
 /// How many times as long a text may become in one of the parts.
 const MOST_GROWTH: usize = 256;

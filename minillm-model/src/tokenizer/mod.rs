@@ -56,7 +56,7 @@ pub struct Tokenizer {
     inner: Arc<Inner>,
     /// The file as it was read, those parts included.
     json: Arc<str>,
-    /// By id.
+    /// The bytes of each token, by id.
     token_bytes: Arc<[TokenBytes]>,
     /// Whether a text loses the space that its first token begins with, as in Llama's `▁Once`.
     drops_first_space: bool,
@@ -70,10 +70,10 @@ pub struct Tokenizer {
     prompt_prefix: Arc<[u32]>,
 }
 
-/// How a text becomes ids.
+/// The rules by which a text becomes ids.
 #[derive(Clone)]
 enum Encoder {
-    /// As the library does it.
+    /// The rules of the `tokenizers` library.
     Library,
     /// A character tokenizer of ours, with its sorted vocabulary: a character's place is its id.
     Characters(Arc<[char]>),

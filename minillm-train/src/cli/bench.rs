@@ -112,7 +112,7 @@ fn measure(
     let device = found.device.clone().autodiff();
     let model_config = config.model.resolve(vocab_size, config.train.context);
     let model = LanguageModel::new(&model_config, &device)?.with_compute(compute);
-    let mut model = init::initialize(model, &model_config, config.seed);
+    let mut model = init::initialize(model, config.seed);
     let mut optimizer = ModelOptimizer::new(&config.optimizer).training(Trainable::of(config));
     let workers = Workers::new(found.training_threads(), config.train.micro_batch_size())?;
 
@@ -125,7 +125,7 @@ fn measure(
         let batch = random_batch(config, vocab_size, step);
         let rate = config.optimizer.learning_rate; // the same at every step, so that the losses of two benches compare
         let options = StepOptions { learning_rate: rate, ..StepOptions::of(config, &model_config, step) };
-        let (moved, result) = train_step(model, &mut optimizer, &batch, &device, &workers, &options)?;
+        let (moved, result) = train_step(model, &mut optimizer, &batch, &workers, &options)?;
         (model, loss) = (moved, result.loss);
     }
     wait_for(&device);

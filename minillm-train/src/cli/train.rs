@@ -154,7 +154,8 @@ mod tests {
             assert_eq!(warning(&ModelOptions { preset, ..ModelOptions::default() }), None);
         }
         let llama = ModelOptions { preset: Preset::Llama, ..ModelOptions::default() };
-        let text = warning(&ModelOptions { mlp: Some(minillm_model::config::Mlp::Relu2), ..llama.clone() }).unwrap();
+        let text =
+            warning(&ModelOptions { mlp: Some(minillm_model::config::MlpKind::Relu2), ..llama.clone() }).unwrap();
         assert!(text.contains("LlamaForCausalLM") && text.ends_with("has another `model.mlp`"), "{text}");
         // nanoGPT's bias = False: an export adds zeros.
         let bare = ModelOptions { preset: Preset::Gpt2, mlp_bias: Some(false), ..ModelOptions::default() };

@@ -33,7 +33,7 @@ pub struct RunConfig {
     pub seed: u64,
     /// The text, and how it is cut into batches.
     pub data: DataConfig,
-    /// From text to tokens.
+    /// The tokenizer.
     pub tokenizer: TokenizerConfig,
     /// The architecture: a preset and what differs from it.
     pub model: ModelOptions,
@@ -281,7 +281,7 @@ impl RunConfig {
 mod tests {
     use std::path::{Path, PathBuf};
 
-    use minillm_model::config::{AttentionBias, Mlp, Norm, Position, Preset, RopeScaling};
+    use minillm_model::config::{AttentionBias, MlpKind, NormKind, Position, Preset, RopeScaling};
 
     use super::*;
     use crate::data::Order;
@@ -312,14 +312,14 @@ mod tests {
             num_key_value_heads: Some(2),
             head_dim: Some(16),
             max_position_embeddings: Some(256),
-            norm: Some(Norm::RmsNorm),
+            norm: Some(NormKind::RmsNorm),
             norm_eps: Some(1e-6),
             position: Some(Position::Rope),
             rope_theta: Some(1e6),
             rope_scaling: Some(RopeScaling::Linear { factor: 2.0 }),
             sliding_window: Some(32),
             max_window_layers: Some(1),
-            mlp: Some(Mlp::Swiglu),
+            mlp: Some(MlpKind::Swiglu),
             attention_bias: Some(AttentionBias::Qkv),
             mlp_bias: Some(false),
             qk_norm: Some(true),

@@ -61,9 +61,9 @@ pub struct Shape {
 pub struct Corpus {
     /// Text to ids and back.
     pub tokenizer: Tokenizer,
-    /// To learn from.
+    /// The text to learn from.
     pub train: TrainingData,
-    /// To be scored on.
+    /// The text to be scored on.
     pub validation: ValidationData,
     /// SHA-256 of text, tokenizer and split, in hexadecimal: a run may only be resumed on the same.
     pub fingerprint: String,

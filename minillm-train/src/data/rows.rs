@@ -51,7 +51,7 @@ pub enum Rows {
     Windows {
         /// Tokens that are predicted.
         targets: u64,
-        /// In one row.
+        /// The tokens of one row.
         context: u64,
     },
     /// Whole documents: row i predicts the tokens from `bounds[i]` to `bounds[i + 1]`.

@@ -64,7 +64,7 @@ pub enum Part {
 }
 
 impl Part {
-    /// For messages and file names.
+    /// The name, for messages and file names.
     pub fn name(self) -> &'static str {
         match self {
             Self::Training => "training",
@@ -73,7 +73,7 @@ impl Part {
     }
 }
 
-/// How a text is divided.
+/// The rule by which a text is divided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Split {
     /// One document or a few: the first characters, this many, are trained on and the tail is held out. A tail rather than
@@ -84,7 +84,7 @@ pub enum Split {
     },
     /// Several documents: every n-th is held out whole.
     EveryNth {
-        /// At least 2.
+        /// One document in so many is for validation; at least 2.
         n: u64,
     },
 }

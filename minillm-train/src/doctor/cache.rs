@@ -69,7 +69,7 @@ impl Reader {
     /// With the initial weights of `config`. Fails, in words, if it cannot be built.
     pub fn new(config: &ModelConfig, setting: &Setting) -> Result<Self, String> {
         let model = LanguageModel::new(config, &setting.place.plain).map_err(|error| error.to_string())?;
-        let model = init::initialize(model.with_compute(setting.place.compute), config, SEED);
+        let model = init::initialize(model.with_compute(setting.place.compute), SEED);
         Ok(Self { model, config: config.clone(), device: setting.place.plain.clone() })
     }
 

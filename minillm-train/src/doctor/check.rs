@@ -48,7 +48,7 @@ impl Group {
     /// All, in the order in which they are examined and printed.
     pub const ALL: [Self; 5] = [Self::Operations, Self::Training, Self::Gradients, Self::Cache, Self::Memory];
 
-    /// As it is printed.
+    /// The name as it is printed.
     pub fn name(self) -> &'static str {
         match self {
             Self::Operations => "operations",
@@ -127,7 +127,7 @@ pub enum Form {
 }
 
 impl Form {
-    /// As it is printed.
+    /// The name as it is printed.
     pub fn name(self) -> &'static str {
         match self {
             Self::Readable => "readable",
@@ -151,9 +151,9 @@ pub enum Forms {
 /// What is wrong, and what to do about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    /// In words, after the names of check and form.
+    /// The problem in words, printed after the names of check and form.
     pub problem: String,
-    /// In words.
+    /// What the user can do about it.
     pub hint: String,
 }
 

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 /// A device in numbers and words.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Described {
-    /// As `--device` takes it.
+    /// The device, as `--device` takes it.
     pub name: String,
     /// The hardware, or the backend, in words.
     pub description: String,

@@ -17,7 +17,7 @@ pub struct Report {
     pub device: Described,
     /// One for each form of each check.
     pub outcomes: Vec<Outcome>,
-    /// Of the memory's check.
+    /// What the check of memory found.
     pub growth: Growth,
     /// Wall time of all of it.
     pub seconds: f64,

@@ -133,7 +133,7 @@ fn tiny(preset: Preset) -> ModelConfig {
 /// The model of `config` with initial weights, on the device with autodiff.
 pub fn model(config: &ModelConfig, setting: &Setting) -> Result<LanguageModel, String> {
     let model = LanguageModel::new(config, &setting.place.device).map_err(|error| error.to_string())?;
-    Ok(init::initialize(model.with_compute(setting.place.compute), config, SEED))
+    Ok(init::initialize(model.with_compute(setting.place.compute), SEED))
 }
 
 /// Trains the model of `config`; `report` is told the step, from 1 on, and its loss in nats per token. Fails, in words,
@@ -159,7 +159,7 @@ pub fn train(
             limits: None,
         };
         let batch = batch(config, step);
-        let done = train_step(model, &mut optimizer, &batch, &setting.place.device, &workers, &options);
+        let done = train_step(model, &mut optimizer, &batch, &workers, &options);
         let (moved, result) = done.map_err(|error| error.to_string())?;
         model = moved;
         report(step, result.loss);

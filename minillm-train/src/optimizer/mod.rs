@@ -25,7 +25,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use burn::module::Param;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Tensor;
 use minillm_model::checkpoint::durable::Disk;
 use minillm_model::checkpoint::weights::{self, HostTensors};
 use minillm_model::decoder::LanguageModel;
@@ -113,11 +113,12 @@ impl ModelOptimizer {
     }
 
     /// Reads what was remembered of `model` after `steps` steps.
-    pub fn load(&mut self, path: &Path, model: &LanguageModel, device: &Device, steps: usize) -> Result<()> {
+    pub fn load(&mut self, path: &Path, model: &LanguageModel, steps: usize) -> Result<()> {
+        let device = model.device().without_autodiff();
         let mut file = StateFile::read(path)?;
         for (name, shape) in parameters::list(model).into_iter().filter(|(name, _)| self.trainable.contains(name)) {
             let rule = ParameterRule::new(&self.config, &name, &shape);
-            let restored = rule.restored(|suffix| file.take(&name, suffix, &shape), device, steps);
+            let restored = rule.restored(|suffix| file.take(&name, suffix, &shape), &device, steps);
             self.rules.extend(restored.map(|rule| (name, rule)));
         }
         file.finish(path)

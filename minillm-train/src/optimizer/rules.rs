@@ -91,7 +91,7 @@ pub(super) struct AdamW {
 /// The running means of a parameter's gradient and of its square.
 #[derive(Clone)]
 struct Moments {
-    /// How many gradients are in them.
+    /// The number of gradients in them.
     time: usize,
     mean: Tensor<1>,
     square: Tensor<1>,

@@ -62,7 +62,7 @@ fn trained(
 ) -> (ModelOptimizer, LanguageModel, [HostTensors; 2]) {
     let device = flex().autodiff();
     let model = LanguageModel::new(&config(), &device).unwrap().with_compute(compute);
-    let mut model = init::initialize(model, &config(), 1);
+    let mut model = init::initialize(model, 1);
     let before = weights::collect(&model).unwrap();
     let kind = OptimizerConfig { kind: OptimizerKind::Muon, ..OptimizerConfig::default() };
     let mut optimizer = ModelOptimizer::new(&kind).training(trainable.clone());
@@ -80,7 +80,7 @@ fn trained(
             limits: None,
         };
         let workers = Workers::new(2, 2).unwrap();
-        model = train_step(model, &mut optimizer, &batch, &device, &workers, &options).unwrap().0;
+        model = train_step(model, &mut optimizer, &batch, &workers, &options).unwrap().0;
     }
     let after = weights::collect(&model).unwrap();
     (optimizer, model, [before, after])
@@ -109,12 +109,12 @@ fn what_is_frozen_keeps_its_values_and_has_no_state() {
                 // The same filter takes the file, and the same state is written from it; another refuses it.
                 let kind = OptimizerConfig { kind: OptimizerKind::Muon, ..OptimizerConfig::default() };
                 let mut again = ModelOptimizer::new(&kind).training(trainable.clone());
-                again.load(&file, &model, &flex(), 3).unwrap();
+                again.load(&file, &model, 3).unwrap();
                 let copy = folder.path().join("again.safetensors");
                 again.save(&System, &copy).unwrap();
                 assert!(fs_err::read(&copy).unwrap() == fs_err::read(&file).unwrap());
                 let other = if trainable == all { Trainable::all_but(frozen) } else { all.clone() };
-                assert!(ModelOptimizer::new(&kind).training(other).load(&file, &model, &flex(), 3).is_err());
+                assert!(ModelOptimizer::new(&kind).training(other).load(&file, &model, 3).is_err());
             }
         }
     }
@@ -125,7 +125,7 @@ fn what_is_frozen_keeps_its_values_and_has_no_state() {
 fn the_first_gradients_of_what_is_trained_do_not_depend_on_the_rest() {
     let frozen = Trainable::all_but(["model.embed_tokens.", "lm_head."]);
     let device = flex().autodiff();
-    let model = init::initialize(LanguageModel::new(&config(), &device).unwrap(), &config(), 1);
+    let model = init::initialize(LanguageModel::new(&config(), &device).unwrap(), 1);
     let gradients = |trainable: &Trainable| {
         let ids = |shift: i32| {
             let ids: Vec<i32> = (0..8).map(|i| (i * i * 7 + shift) % 11).collect();

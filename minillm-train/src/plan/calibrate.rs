@@ -25,13 +25,13 @@ const LONG_ENOUGH: Duration = Duration::from_secs(2);
 /// What was measured.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Calibration {
-    /// How many steps.
+    /// The number of measured steps.
     pub steps: usize,
     /// Of an optimiser step, its batch included.
     pub step_seconds: f64,
     /// Tokens of an optimiser step per second, padding left out.
     pub tokens_per_second: f64,
-    /// Of an evaluation.
+    /// The time of an evaluation.
     pub evaluation_seconds: f64,
 }
 
@@ -39,8 +39,7 @@ pub struct Calibration {
 pub fn calibrate(config: &RunConfig, corpus: &Corpus, found: &DeviceInfo) -> Result<Calibration> {
     let device = found.device.clone().autodiff();
     let compute = config.train.compute_on(&device)?;
-    let (model_config, model) = start(config, &corpus.tokenizer, &device)?;
-    let mut model = model.with_compute(compute);
+    let mut model = start(config, &corpus.tokenizer, &device)?.with_compute(compute);
     let mut optimizer = ModelOptimizer::new(&config.optimizer).training(Trainable::of(config));
     let workers = Workers::new(found.training_threads(), config.train.micro_batch_size())?;
     let wait = || {
@@ -60,14 +59,13 @@ pub fn calibrate(config: &RunConfig, corpus: &Corpus, found: &DeviceInfo) -> Res
             break;
         }
         let batch = corpus.train.batch(step)?;
-        let options = StepOptions::of(config, &model_config, step);
-        (model, _) = train_step(model, &mut optimizer, &batch, &device, &workers, &options)?;
+        let options = StepOptions::of(config, model.config(), step);
+        (model, _) = train_step(model, &mut optimizer, &batch, &workers, &options)?;
         tokens += batch.predicted();
     }
     wait();
     let seconds = start.elapsed().as_secs_f64();
 
-    let plain = device.clone().without_autodiff();
     let scored = model.valid();
     let rows = config.train.micro_batch_size().div_ceil(workers.count());
     // A part of the validation text, in as many batches at once as the workers take.
@@ -75,7 +73,7 @@ pub fn calibrate(config: &RunConfig, corpus: &Corpus, found: &DeviceInfo) -> Res
     let some = all.len().min(workers.count() * 8);
     let start = Instant::now();
     let nats = workers.map(all.iter().take(some), |batch: &Batch| {
-        window_nats(&scored, &plain, Window { inputs: &batch.inputs, targets: &batch.targets, rows: batch.rows })
+        window_nats(&scored, Window { inputs: &batch.inputs, targets: &batch.targets, rows: batch.rows })
     });
     nats.into_iter().collect::<Result<Vec<_>, _>>()?;
     let evaluation_seconds = start.elapsed().as_secs_f64() * all.len() as f64 / some.max(1) as f64;

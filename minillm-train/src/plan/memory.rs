@@ -21,7 +21,7 @@
 
 use minillm_infer::device::DeviceInfo;
 use minillm_infer::memory::resident_memory_bytes;
-use minillm_model::config::{Mlp, ModelConfig, Norm};
+use minillm_model::config::{MlpKind, ModelConfig, NormKind};
 use minillm_model::loss::LARGEST_CHUNK;
 use minillm_model::ops::ComputeOptions;
 use minillm_model::{parameters, stats};
@@ -98,7 +98,7 @@ impl Memory {
     }
 }
 
-/// How a step is computed.
+/// The way in which a step is computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ExecutionSetup {
     /// Which operations run in their fast form.
@@ -199,8 +199,8 @@ fn trained_numbers(trainable: &Trainable, model: &ModelConfig) -> (usize, usize)
 /// Numbers that a norm keeps of a token.
 fn norm_per_token(model: &ModelConfig, compute: ComputeOptions) -> usize {
     match model.norm {
-        Norm::LayerNorm | Norm::RmsNorm if compute.norm => 2 * model.hidden_size,
-        Norm::LayerNorm | Norm::RmsNorm => 3 * model.hidden_size,
+        NormKind::LayerNorm | NormKind::RmsNorm if compute.norm => 2 * model.hidden_size,
+        NormKind::LayerNorm | NormKind::RmsNorm => 3 * model.hidden_size,
     }
 }
 
@@ -216,9 +216,9 @@ fn per_token(model: &ModelConfig, compute: ComputeOptions, t: usize) -> usize {
     };
     let scores = if is_fused(model, compute) { h } else { (3 + drops) * h * t };
     let mlp = match model.mlp {
-        Mlp::Swiglu if compute.activation => 3 * f,
-        Mlp::Gelu if compute.activation => 2 * f,
-        Mlp::Swiglu | Mlp::Gelu => 5 * f,
+        MlpKind::Swiglu if compute.activation => 3 * f,
+        MlpKind::Gelu if compute.activation => 2 * f,
+        MlpKind::Swiglu | MlpKind::Gelu => 5 * f,
         _ => 2 * f,
     };
     let masks = 2 * drops * d;
@@ -319,7 +319,7 @@ mod tests {
         assert_eq!(fast.peak(), fast.at(fast.peak_phase()));
 
         // GPT-2's norm keeps as much; of the MLP, GELU's input and output: 2 * 16 numbers for 3 * 16.
-        let gelu = ModelConfig { norm: Norm::LayerNorm, mlp: Mlp::Gelu, ..model() };
+        let gelu = ModelConfig { norm: NormKind::LayerNorm, mlp: MlpKind::Gelu, ..model() };
         let gelu = memory(&gelu, &config(), &setup(FAST));
         assert_eq!(gelu.parts[3].1, [4 * 16 * (2 * 90 + 16), 0, 0]);
 

@@ -28,7 +28,7 @@ impl History {
         }
     }
 
-    /// Of a tag's values.
+    /// The points of a tag's values.
     pub fn points(&self, tag: &str) -> Vec<Point> {
         self.curves.get(tag).map(Curve::points).unwrap_or_default()
     }

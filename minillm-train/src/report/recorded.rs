@@ -23,19 +23,19 @@ const LONGEST_SAMPLE: usize = 4000;
 /// Everything that a report is made of. What is missing or not readable as what it should be is absent.
 #[derive(Debug, Default)]
 pub struct Recorded {
-    /// Of the directory.
+    /// The name of the directory.
     pub name: String,
     /// The run's configuration.
     pub config: Option<RunConfig>,
-    /// As it is written.
+    /// The configuration as it is written.
     pub config_text: Option<String>,
     /// Its metrics.
     pub history: History,
     /// Some, in order, the last among them.
     pub samples: Vec<Sample>,
-    /// In order.
+    /// The checkpoints in the order of their steps.
     pub checkpoints: Vec<Checkpoint>,
-    /// Of the newest checkpoint.
+    /// The progress at the newest checkpoint.
     pub state: Option<State>,
     /// The architecture, from the newest checkpoint.
     pub model: Option<ModelConfig>,
@@ -57,7 +57,7 @@ pub struct Checkpoint {
     pub step: usize,
     /// Its directory's name.
     pub name: String,
-    /// Of all its files.
+    /// The size of all its files.
     pub bytes: u64,
     /// The validation loss of that step.
     pub loss: Option<f64>,

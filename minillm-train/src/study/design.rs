@@ -36,7 +36,7 @@ pub struct Design {
     pub hold: Hold,
     /// What is measured after training.
     pub evaluate: Evaluate,
-    /// In what differences are given.
+    /// The unit of differences.
     pub unit: Unit,
     /// The key that the losses are drawn over.
     pub over: Option<String>,
@@ -48,14 +48,14 @@ pub struct Design {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Unit {
-    /// Where all have the same tokens.
+    /// Nats per token, where all variants have the same tokens.
     NatsPerToken,
     /// Where they have not: a token of one is not a token of the other, a byte is a byte.
     BitsPerByte,
 }
 
 impl Unit {
-    /// In words.
+    /// The unit in words.
     pub fn words(self) -> &'static str {
         match self {
             Self::NatsPerToken => "nats per token",

@@ -172,13 +172,13 @@ pub struct FigureFields {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct FullFields {
-    /// As in `[budget]`.
+    /// Steps of a run, as in `[budget]`.
     pub steps: Option<usize>,
-    /// As in `[budget]`.
+    /// Tokens of a run, as in `[budget]`.
     pub tokens: Option<u64>,
-    /// As in `[budget]`.
+    /// Seconds of a run, as in `[budget]`.
     pub seconds: Option<f64>,
-    /// In place of the study's.
+    /// Seeds in place of the study's.
     pub seeds: Option<Vec<u64>>,
     /// Keys of a run's configuration, laid over the base.
     pub set: Table,

@@ -135,7 +135,7 @@ fn losses_over(summary: &StudySummary, over: &Over) -> LineChart {
     }
 }
 
-/// In the study's unit.
+/// The loss of a variant in the study's unit.
 fn loss(variant: &VariantSummary, unit: Unit) -> Option<Estimate> {
     match unit {
         Unit::NatsPerToken => variant.loss,

@@ -28,9 +28,9 @@ pub struct StudyRecord {
     pub hold: Hold,
     /// What is measured after training.
     pub evaluate: Evaluate,
-    /// In what differences are given.
+    /// The unit of differences.
     pub unit: Unit,
-    /// Where it was last started.
+    /// The machine and the program that it was last started with.
     pub environment: Environment,
     /// The variants in order.
     pub variants: Vec<VariantRecord>,

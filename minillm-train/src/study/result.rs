@@ -31,7 +31,7 @@ pub struct RunResult {
     pub variant: String,
     /// The run's seed.
     pub seed: u64,
-    /// Where and with what it was computed.
+    /// The machine and the program that computed it.
     pub environment: Environment,
     /// Steps taken.
     pub steps: usize,
@@ -39,7 +39,7 @@ pub struct RunResult {
     pub diverged: Option<Divergence>,
     /// After the last step; `None` if it diverged.
     pub validation: Option<Validation>,
-    /// At other contexts.
+    /// Its losses at other contexts.
     pub contexts: Vec<ContextResult>,
     /// The median over the run's records.
     pub tokens_per_second: Option<f64>,
@@ -60,9 +60,9 @@ pub struct RunResult {
 /// Where and with what a run was computed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Environment {
-    /// Of this program.
+    /// The version of this program.
     pub version: String,
-    /// As `--device` takes it.
+    /// The device, as `--device` takes it.
     pub device: String,
     /// The device in words.
     pub device_description: String,
@@ -75,7 +75,7 @@ pub struct Environment {
 }
 
 impl Environment {
-    /// Of this process.
+    /// The environment of this process.
     pub fn here(found: &DeviceInfo) -> Self {
         Self {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -88,7 +88,7 @@ impl Environment {
     }
 }
 
-/// Where a run stopped being finite.
+/// What is known of a run that stopped being finite.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Divergence {
     /// The step, counted from 1.

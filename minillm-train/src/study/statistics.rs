@@ -64,7 +64,7 @@ pub struct Estimate {
     pub mean: f64,
     /// Half the width of the 95 % interval; `None` from a single seed.
     pub half_width: Option<f64>,
-    /// How many seeds.
+    /// The number of seeds.
     pub count: usize,
 }
 
@@ -88,7 +88,7 @@ impl Estimate {
     }
 }
 
-/// How two variants differ.
+/// The difference between two variants.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Difference {
     /// Theirs less the reference's.

@@ -56,35 +56,35 @@ pub struct VariantSummary {
     pub steps: usize,
     /// Tokens of each run, padding included.
     pub tokens: u64,
-    /// Of the whole model.
+    /// The parameters of the whole model.
     pub parameters: usize,
-    /// To train on a token.
+    /// The operations of training on one token.
     pub training_flops_per_token: usize,
-    /// To train altogether.
+    /// The operations of the whole training.
     pub training_flops: f64,
-    /// That the K/V cache grows by with each token.
+    /// The growth of the key-value cache with each token.
     pub kv_cache_bytes_per_token: usize,
     /// Validation loss after the last step, in nats per token.
     pub loss: Option<Estimate>,
     /// The same in bits per byte.
     pub bits_per_byte: Option<Estimate>,
-    /// Above the floor, in the study's unit, where a floor is known.
+    /// The loss above the floor, in the study's unit, where a floor is known.
     pub gap: Option<Estimate>,
     /// The variant that it is compared with; `None` for the reference itself.
     pub against: Option<String>,
-    /// From that one, in the study's unit.
+    /// The difference from that variant, in the study's unit.
     pub difference: Option<Difference>,
-    /// In training.
+    /// The speed of training.
     pub tokens_per_second: Option<Estimate>,
-    /// In training, the largest of the runs.
+    /// The peak memory of training, the largest of the runs.
     pub peak_memory_bytes: Option<u64>,
-    /// In greedy generation of one text.
+    /// The speed of greedy generation of one text.
     pub decode_tokens_per_second: Option<Estimate>,
-    /// At other contexts.
+    /// The losses at other contexts.
     pub contexts: Vec<ContextSummary>,
     /// Runs that did not stay finite.
     pub diverged: Vec<Diverged>,
-    /// How many runs there are.
+    /// The number of runs.
     pub runs: usize,
     /// What the difference says, in a sentence.
     pub verdict: String,
@@ -95,7 +95,7 @@ pub struct VariantSummary {
 pub struct Diverged {
     /// The run's seed.
     pub seed: u64,
-    /// At which step.
+    /// The step at which it was no longer finite.
     pub step: usize,
 }
 
@@ -106,14 +106,14 @@ pub struct ContextSummary {
     pub context: usize,
     /// How the rotary angles were stretched, if they were.
     pub stretch: Option<Stretch>,
-    /// In the study's unit.
+    /// The loss, in the study's unit.
     pub loss: Option<Estimate>,
     /// Why there is no number.
     pub note: Option<String>,
 }
 
 impl StudySummary {
-    /// Of all the runs of `design`.
+    /// The summary of all runs of `design`.
     pub fn new(design: &Design, results: &[RunResult]) -> Self {
         let of = |variant: &Variant| -> Vec<&RunResult> {
             results.iter().filter(|result| result.variant == variant.name).collect()

@@ -138,7 +138,7 @@ fn context_cell(at: &ContextSummary) -> String {
     }
 }
 
-/// In words.
+/// The name of a way of scaling, in words.
 pub fn stretch_name(stretch: Option<Stretch>) -> &'static str {
     match stretch {
         None => "as trained",

@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use burn::tensor::Device;
 use minillm_infer::device::DeviceInfo;
 use minillm_infer::generate::Tokens;
 use minillm_infer::sampling::Sampling;
@@ -22,7 +21,6 @@ use crate::workers::Workers;
 pub(super) struct Trained<'a> {
     config: &'a RunConfig,
     checkpoint: Checkpoint,
-    device: Device,
     threads: usize,
 }
 
@@ -30,10 +28,9 @@ impl<'a> Trained<'a> {
     /// Loads it from the run in `directory`.
     pub(super) fn load(directory: &Path, config: &'a RunConfig, found: &DeviceInfo) -> Result<Self> {
         let path = directory.join(locate::checkpoint_name(config.train.max_steps));
-        let device = found.device.clone();
-        let mut checkpoint = checkpoint::load(&path, &device)?;
-        checkpoint.model = checkpoint.model.with_compute(config.train.compute_on(&device)?);
-        Ok(Self { config, checkpoint, device, threads: found.training_threads() })
+        let mut checkpoint = checkpoint::load(&path, &found.device)?;
+        checkpoint.model = checkpoint.model.with_compute(config.train.compute_on(&found.device)?);
+        Ok(Self { config, checkpoint, threads: found.training_threads() })
     }
 
     /// Scores the validation text at every context of `wanted`, as the model is and with its angles stretched.
@@ -60,8 +57,8 @@ impl<'a> Trained<'a> {
                 match self.stretched(context, stretch, factor) {
                     Err(note) => result.note = Some(note.to_owned()),
                     Ok(config) => {
-                        let model = self.checkpoint.model.clone().with_rotary_angles(&config, &self.device)?;
-                        let score = evaluate(&model, &self.device, &workers, &corpus.validation, rows)?.score;
+                        let model = self.checkpoint.model.clone().with_config(&config)?;
+                        let score = evaluate(&model, &workers, &corpus.validation, rows)?.score;
                         result.loss = Some(score.nats_per_token());
                         result.bits_per_byte = Some(score.bits_per_byte());
                     }
@@ -74,7 +71,7 @@ impl<'a> Trained<'a> {
 
     /// The architecture for sequences of `context` tokens, or why it cannot have them.
     fn stretched(&self, context: usize, stretch: Option<Stretch>, factor: f64) -> Result<ModelConfig, &'static str> {
-        let mut config = self.checkpoint.config.clone();
+        let mut config = self.checkpoint.model.config().clone();
         let original = config.max_position_embeddings;
         match config.position {
             Position::Learned if context > original => return Err("no positions beyond the table"),
@@ -96,13 +93,13 @@ impl<'a> Trained<'a> {
 
     /// Tokens per second of greedy generation, the best of three: whatever else the machine does only slows it down.
     pub(super) fn decoding_rate(&self, count: usize) -> Result<f64> {
-        let Checkpoint { config, model, tokenizer, .. } = &self.checkpoint;
+        let Checkpoint { model, tokenizer, .. } = &self.checkpoint;
         let first = tokenizer.as_ref().and_then(Tokenizer::end_of_text).unwrap_or(0);
-        let count = count.min(config.context().saturating_sub(1)).max(2);
+        let count = count.min(model.config().context().saturating_sub(1)).max(2);
         let greedy = Sampling { temperature: 0.0, ..Sampling::default() };
         let mut best = 0.0f64;
         for _ in 0..3 {
-            let mut tokens = Tokens::new(model, config, &self.device, &[first], count, &greedy)?;
+            let mut tokens = Tokens::new(model, &[first], count, &greedy)?;
             tokens.by_ref().try_for_each(|id| id.map(drop))?;
             best = best.max(tokens.rates().decode_tokens_per_second);
         }

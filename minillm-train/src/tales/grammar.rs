@@ -34,7 +34,7 @@ pub struct Alternative {
 /// A part of a text. Lists, slots, forms and rules are numbered by their place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Piece {
-    /// As it stands.
+    /// A text as it stands.
     Text(String),
     /// A word in a form: drawn if it is the slot's first mention, else copied.
     Slot { slot: usize, form: usize },

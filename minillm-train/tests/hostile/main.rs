@@ -316,12 +316,12 @@ fn sound_files(directory: &Path) {
     };
     let config = options.resolve(12, 16);
     let tokenizer = tokenizer();
-    let model = init::initialize(LanguageModel::new(&config, &Device::flex()).unwrap(), &config, 1);
+    let model = init::initialize(LanguageModel::new(&config, &Device::flex()).unwrap(), 1);
     let tensors = weights::collect(&model).unwrap();
 
     let folder = directory.join("model");
     fs_err::create_dir(&folder).unwrap();
-    checkpoint::save(&durable::System, &folder, &config, &model, &tokenizer).unwrap();
+    checkpoint::save(&durable::System, &folder, &model, &tokenizer).unwrap();
     Manifest::of_directory(&folder).unwrap().write(&durable::System, &folder.join(MANIFEST_FILE)).unwrap();
 
     let shards = directory.join("shards");

@@ -6,7 +6,7 @@ use super::read::Keys;
 use super::write::KeyList;
 use super::{Value, hyperparameters};
 use crate::config::rope_scaling::{yarn_beta_fast, yarn_beta_slow};
-use crate::config::{AttentionBias, Mlp, ModelConfig, Norm, Position, RopeScaling};
+use crate::config::{AttentionBias, MlpKind, ModelConfig, NormKind, Position, RopeScaling};
 use crate::error::{Error, Result};
 use crate::layers::rope_table::frequencies;
 
@@ -21,7 +21,7 @@ pub fn architecture(config: &ModelConfig) -> Result<&'static str, Vec<&'static s
     let mut blocking = match family {
         Family::MiniLlm => Family::nearest(config).1,
         Family::Qwen3 if config.attention_bias != AttentionBias::None => vec!["attention_bias"],
-        Family::Gpt2 if config.mlp != Mlp::Gelu => vec!["mlp"],
+        Family::Gpt2 if config.mlp != MlpKind::Gelu => vec!["mlp"],
         _ => Vec::new(),
     };
     // llama.cpp looks at everything in these architectures.
@@ -68,7 +68,7 @@ pub fn keys(architecture: &str, config: &ModelConfig) -> KeyList {
     ]
     .map(|(name, count)| (key(name), Value::Int(count as i128)))
     .into();
-    let eps = if config.norm == Norm::LayerNorm { "layer_norm_epsilon" } else { "layer_norm_rms_epsilon" };
+    let eps = if config.norm == NormKind::LayerNorm { "layer_norm_epsilon" } else { "layer_norm_rms_epsilon" };
     keys.push((key(&format!("attention.{eps}")), Value::Float(config.norm_eps)));
     if config.position == Position::Rope {
         for name in ["attention.key_length", "attention.value_length", "rope.dimension_count"] {
@@ -157,14 +157,14 @@ pub fn read(keys: &Keys, tensors: &TensorFiles) -> Result<(String, ModelConfig)>
         num_key_value_heads: keys.uniform_count(&key("attention.head_count_kv"))?.unwrap_or(num_attention_heads),
         head_dim,
         max_position_embeddings: context,
-        norm: if gpt2 { Norm::LayerNorm } else { Norm::RmsNorm },
+        norm: if gpt2 { NormKind::LayerNorm } else { NormKind::RmsNorm },
         norm_eps: shortest(keys.required_number(&eps)?),
         position: if gpt2 { Position::Learned } else { Position::Rope },
         rope_theta: shortest(keys.number(&key("rope.freq_base"))?.unwrap_or(10_000.0)),
         rope_scaling: None,
         sliding_window: None,
         max_window_layers: 0,
-        mlp: if gpt2 { Mlp::Gelu } else { Mlp::Swiglu },
+        mlp: if gpt2 { MlpKind::Gelu } else { MlpKind::Swiglu },
         attention_bias: bias,
         mlp_bias: has("blk.0.ffn_up.bias"),
         qk_norm: architecture == "qwen3",

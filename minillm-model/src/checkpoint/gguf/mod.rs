@@ -70,7 +70,6 @@ pub fn load(path: &Path, device: &Device) -> Result<Checkpoint> {
         end_ids: vocabulary::end_ids(&keys)?,
         tokenizer_config: None,
         chat_template: vocabulary::chat_template(&keys)?.map(str::to_owned),
-        config,
         warnings: Vec::new(),
     })
 }
@@ -194,13 +193,13 @@ pub struct Texts {
 }
 
 impl Texts {
-    /// Adds one at the end.
+    /// Adds a text at the end.
     pub fn push(&mut self, text: &str) {
         self.all.push_str(text);
         self.ends.push(self.all.len() as u32);
     }
 
-    /// How many there are.
+    /// The number of texts.
     pub fn len(&self) -> usize {
         self.ends.len()
     }

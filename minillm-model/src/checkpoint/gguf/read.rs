@@ -18,7 +18,7 @@ const MOST_DIMENSIONS: u32 = 4;
 const LONGEST_TEXT_BYTES: u64 = 16 << 20;
 /// In all lists of a file together: token texts, their types and the merges of the largest vocabularies.
 const MOST_ELEMENTS: u64 = 4 << 20;
-/// In all texts of a file together.
+/// The most bytes in all texts of a file together.
 const MOST_TEXT_BYTES: u64 = 64 << 20;
 const LARGEST_ALIGNMENT: i128 = 65_536;
 /// ggml's number for tensors in double precision, which are read but not written.
@@ -147,9 +147,9 @@ struct Cursor<'a, R> {
     reader: BufReader<&'a mut R>,
     at: u64,
     length: u64,
-    /// Of lists, so far.
+    /// Elements of lists read so far.
     elements: u64,
-    /// Of texts, so far.
+    /// Bytes of texts read so far.
     text_bytes: u64,
 }
 

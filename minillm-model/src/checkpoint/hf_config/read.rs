@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use super::fields::{Fields, as_usize};
 use super::rope::read_rope;
 use super::{HfConfig, keys};
-use crate::config::{AttentionBias, Mlp, ModelConfig, Norm, Position};
+use crate::config::{AttentionBias, MlpKind, ModelConfig, NormKind, Position};
 use crate::error::{Error, Result};
 use crate::json::quote_non_finite;
 
@@ -99,14 +99,14 @@ fn read_llama(fields: &Fields, model_type: &str) -> Result<ModelConfig> {
         num_key_value_heads: fields.count_or("num_key_value_heads", num_attention_heads)?,
         head_dim: fields.count_or("head_dim", hidden_size.checked_div(num_attention_heads).unwrap_or(0))?,
         max_position_embeddings: fields.count("max_position_embeddings")?,
-        norm: Norm::RmsNorm,
+        norm: NormKind::RmsNorm,
         norm_eps: fields.number("rms_norm_eps", 1e-6)?,
         position: Position::Rope,
         rope_theta,
         rope_scaling,
         sliding_window,
         max_window_layers,
-        mlp: Mlp::Swiglu,
+        mlp: MlpKind::Swiglu,
         attention_bias,
         mlp_bias: model_type == "llama" && fields.flag("mlp_bias", false)?,
         qk_norm: model_type == "qwen3",
@@ -175,14 +175,14 @@ fn read_gpt2(fields: &Fields) -> Result<ModelConfig> {
         num_key_value_heads: num_attention_heads,
         head_dim: hidden_size.checked_div(num_attention_heads).unwrap_or(0),
         max_position_embeddings: fields.count_of_either("n_positions", "max_position_embeddings")?,
-        norm: Norm::LayerNorm,
+        norm: NormKind::LayerNorm,
         norm_eps: fields.number("layer_norm_epsilon", 1e-5)?,
         position: Position::Learned,
         rope_theta: 10_000.0,
         rope_scaling: None,
         sliding_window: None,
         max_window_layers: 0,
-        mlp: if exact_gelu { Mlp::GeluErf } else { Mlp::Gelu },
+        mlp: if exact_gelu { MlpKind::GeluErf } else { MlpKind::Gelu },
         attention_bias: AttentionBias::All,
         mlp_bias: true,
         qk_norm: false,

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::super::family::Family;
-use crate::config::{AttentionBias, Mlp, ModelConfig};
+use crate::config::{AttentionBias, MlpKind, ModelConfig};
 use crate::encoding::Encoding;
 
 /// The text of `config.json` beside weights of this encoding.
@@ -105,7 +105,7 @@ fn gpt2_fields(config: &ModelConfig) -> Value {
         "n_positions": config.max_position_embeddings,
         "n_ctx": config.max_position_embeddings,
         "layer_norm_epsilon": config.norm_eps,
-        "activation_function": if config.mlp == Mlp::GeluErf { "gelu" } else { "gelu_new" },
+        "activation_function": if config.mlp == MlpKind::GeluErf { "gelu" } else { "gelu_new" },
         "embd_pdrop": config.dropout,
         "attn_pdrop": config.dropout,
         "resid_pdrop": config.dropout,

@@ -13,7 +13,7 @@ use crate::ops::activation::Activation;
 /// sqrt(2 / pi)
 const SQRT_2_OVER_PI: f32 = 0.797_884_6;
 
-/// Of z^3, as GPT-2 has it.
+/// The coefficient of z^3 in GPT-2's approximation.
 const CUBIC: f32 = 0.044_715;
 
 /// # Shapes

@@ -18,7 +18,7 @@ const CHUNK: usize = 2 * 1024 * 1024;
 /// The gradients of the summed loss.
 #[derive(Debug)]
 pub struct LossGradients {
-    /// As `hidden`.
+    /// The gradient of the hidden states, of their shape.
     pub hidden: Vec<f32>,
     /// `[D, V]`, or `[V, D]` if tied.
     pub output: Vec<f32>,

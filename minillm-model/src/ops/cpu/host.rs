@@ -40,7 +40,7 @@ pub struct HeadsIn<'a> {
 }
 
 impl<'a> HeadsIn<'a> {
-    /// Of a tensor with four dimensions.
+    /// The values of a tensor with four dimensions.
     pub fn of<B: Host>(tensor: &'a FloatTensor<B>) -> Self {
         let shape: [usize; 4] = tensor.shape().dims();
         let [_, heads, t, e] = shape;
@@ -52,7 +52,7 @@ impl<'a> HeadsIn<'a> {
         }
     }
 
-    /// To read from.
+    /// A view to read from.
     pub fn view(&self) -> Heads<'_> {
         Heads { data: &self.data, shape: self.shape, strides: self.strides }
     }
@@ -66,7 +66,7 @@ pub struct MatrixIn<'a> {
 }
 
 impl<'a> MatrixIn<'a> {
-    /// Of a tensor with two dimensions.
+    /// The values of a tensor with two dimensions.
     pub fn of<B: Host>(tensor: &'a FloatTensor<B>) -> Self {
         let shape: [usize; 2] = tensor.shape().dims();
         match B::strided(tensor) {
@@ -77,7 +77,7 @@ impl<'a> MatrixIn<'a> {
         }
     }
 
-    /// To read from.
+    /// A view to read from.
     pub fn view(&self) -> Matrix<'_> {
         let [rows, columns] = self.shape;
         if self.transposed {

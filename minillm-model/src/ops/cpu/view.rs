@@ -13,7 +13,7 @@ pub struct Heads<'a> {
 }
 
 impl<'a> Heads<'a> {
-    /// From the first vector of a head on.
+    /// The values from the first vector of a head on.
     pub fn head(&self, b: usize, head: usize) -> &'a [f32] {
         &self.data[b * self.strides[0] + head * self.strides[1]..]
     }

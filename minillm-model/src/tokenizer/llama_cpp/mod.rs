@@ -215,7 +215,7 @@ impl LlamaCpp {
         merged.map(|(_, score)| by_size(score)).any(|score| !seen.insert(score))
     }
 
-    /// How many tokens there are.
+    /// The number of tokens.
     pub fn vocab_size(&self) -> usize {
         self.tokens.len()
     }
