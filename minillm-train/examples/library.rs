@@ -30,14 +30,14 @@ fn main() -> Result<(), Box<dyn Error>> {
     let outcome = session.open(Path::new("runs/cache"), &Silent)?.run(&Interrupt::never())?;
 
     // Load: the checkpoint is a Hugging Face directory; any other that the README lists is loaded in the same way.
-    let model = checkpoint::load(&outcome.checkpoint, &found.device)?;
-    let tokenizer = model.tokenizer.ok_or("the checkpoint has no tokenizer")?;
+    let checkpoint = checkpoint::load(&outcome.checkpoint, &found.device)?;
+    let tokenizer = checkpoint.tokenizer.ok_or("the checkpoint has no tokenizer")?;
 
     // Generate: up to 40 tokens, handed over piece by piece as they are decoded.
     let prompt = tokenizer.encode_prompt("Once upon a time")?;
     let sampling = Sampling { temperature: 0.8, ..Sampling::default() };
-    let tokens = Tokens::new(&model.model, &prompt, 40, &sampling)?;
-    let generated = text(tokens.end_at(&model.end_ids), &tokenizer, &[], |_piece| Ok(()))?;
+    let tokens = Tokens::new(&checkpoint.model, &prompt, 40, &sampling)?;
+    let generated = text(tokens.end_at(&checkpoint.end_ids), &tokenizer, &[], |_piece| Ok(()))?;
     println!("Once upon a time{}", generated.text);
     Ok(())
 }

@@ -67,8 +67,8 @@ fn quantized_row(x: &[f32], quants: &[i8], scales: &[f32], out: &mut [f32]) {
             out[at] = sum;
         }
     }
-    for at in LINES * apart..out.len() {
-        [out[at]] = quantized_dots(x, [line(at)]);
+    for (at, out) in out.iter_mut().enumerate().skip(LINES * apart) {
+        [*out] = quantized_dots(x, [line(at)]);
     }
 }
 
