@@ -83,7 +83,7 @@ impl LanguageModel {
         let mut nearest = ModelConfig { dropout: config.dropout, ..self.config().clone() };
         if config.position == Position::Rope {
             nearest.max_position_embeddings = config.max_position_embeddings;
-            nearest.rope_scaling.clone_from(&config.rope_scaling);
+            nearest.rope_scaling = config.rope_scaling;
         }
         if nearest != *config {
             return Err(Error::InvalidConfig {

@@ -533,7 +533,7 @@ impl GgufFile {
     }
 
     fn scaling(&self, changes: &[(&str, gguf::Value)]) -> Option<RopeScaling> {
-        load(&self.with(changes)).model.config().rope_scaling.clone()
+        load(&self.with(changes)).model.config().rope_scaling
     }
 }
 
