@@ -86,16 +86,12 @@ impl LanguageModel {
             nearest.rope_scaling = config.rope_scaling;
         }
         if nearest != *config {
-            return Err(Error::InvalidConfig {
-                field: "config",
-                problem: "is another architecture than that of the weights".to_owned(),
-                hint: "change only dropout, and with rotary positions the context and the scaling".to_owned(),
-            });
+            let problem = "is another architecture than that of the weights".to_owned();
+            let hint = "change only dropout, and with rotary positions the context and the scaling".to_owned();
+            return Err(Error::InvalidConfig { field: "config", problem, hint });
         }
         let device = self.device();
-        if let Some(rope) = &mut self.model.rope {
-            *rope = RotaryEmbedding::new(config, &device);
-        }
+        self.model.rope = self.model.rope.map(|_| RotaryEmbedding::new(config, &device));
         Ok(Self { config: Arc::new(nearest), ..self })
     }
 
