@@ -1,6 +1,7 @@
 //! ARCHITECTURE.md's tables of modules: every top-level module has a row, and "depends on" is what its code uses.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 use crate::modules::{CRATES, Graph, graphs, modules_of};
 use crate::root;
@@ -57,6 +58,20 @@ fn the_tables_are_what_the_code_uses() {
         wrong.extend(mistakes.into_iter().map(|mistake| format!("{name}: {mistake}")));
     }
     assert!(wrong.is_empty(), "ARCHITECTURE.md is not what the code is:\n    {}", wrong.join("\n    "));
+}
+
+/// The files of the first hour, up to the one that begins the second, are read in an hour.
+#[test]
+fn the_first_hour_is_at_most_a_thousand_lines() {
+    let document = fs_err::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
+    let (_, after) = document.split_once("\n## The first hour\n").unwrap();
+    let (hour, _) = after.split_once("The second hour").unwrap();
+    let targets = hour.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+    let files: Vec<_> = targets.filter(|path| Path::new(path).extension().is_some_and(|it| it == "rs")).collect();
+    assert!(files.len() > 8, "{files:?}");
+    let lines: usize =
+        files.iter().map(|file| fs_err::read_to_string(root().join(file)).unwrap().lines().count()).sum();
+    assert!(lines <= 1000, "{lines} lines in {files:?}");
 }
 
 #[test]
