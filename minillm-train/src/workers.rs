@@ -83,6 +83,9 @@ mod tests {
             assert_eq!(workers.count(), count);
             assert_eq!(workers.map(0..7, |i| i * i), [0, 1, 4, 9, 16, 25, 36]);
             assert!(workers.map(Vec::<u8>::new(), |i| i).is_empty());
+            // Where there can be no more than one item, no thread is woken.
+            let here = thread::current().id();
+            assert_eq!(workers.map((0..3).filter(|i| *i == 1).take(1), |_| thread::current().id()), [here]);
         }
     }
 

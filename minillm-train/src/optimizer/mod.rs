@@ -81,11 +81,8 @@ impl ModelOptimizer {
         let model = compute.run(|| parameters::map(model, &mut walk));
 
         // Updates made of many tensor operations are shared among the workers, parameter by parameter.
-        let computed = workers.map(walk.updates, |Update { name, weight, mut gradient, rule }| {
-            if grad_factor < 1.0 {
-                gradient = gradient * grad_factor;
-            }
-            let (weight, rule) = rule.update(weight, gradient, learning_rate);
+        let computed = workers.map(walk.updates, |Update { name, weight, gradient, rule }| {
+            let (weight, rule) = rule.update(weight, gradient, grad_factor, learning_rate);
             (name, weight, rule)
         });
         let mut weights = BTreeMap::new();

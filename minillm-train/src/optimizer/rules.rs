@@ -32,15 +32,21 @@ impl ParameterRule {
         }
     }
 
-    /// One step by tensor operations. Weight and gradient are flat and without autodiff.
-    pub(super) fn update(self, weight: Tensor<1>, gradient: Tensor<1>, learning_rate: f64) -> (Tensor<1>, Self) {
+    /// One step by tensor operations along the gradient times `grad_factor`. Weight and gradient are flat and without autodiff.
+    pub(super) fn update(
+        self,
+        weight: Tensor<1>,
+        gradient: Tensor<1>,
+        grad_factor: f64,
+        learning_rate: f64,
+    ) -> (Tensor<1>, Self) {
         match self {
             Self::AdamW(rule) => {
-                let (weight, rule) = rule.update(weight, gradient, learning_rate);
+                let (weight, rule) = rule.step(ops::adam_w::readable, weight, gradient, grad_factor, learning_rate);
                 (weight, Self::AdamW(rule))
             }
             Self::Muon(rule) => {
-                let (weight, rule) = rule.update(weight, gradient, learning_rate);
+                let (weight, rule) = rule.update(weight, gradient * grad_factor, learning_rate);
                 (weight, Self::Muon(rule))
             }
         }
@@ -110,11 +116,6 @@ impl AdamW {
             shape: shape.to_vec(),
             moments: None,
         }
-    }
-
-    /// The readable form.
-    fn update(self, weight: Tensor<1>, gradient: Tensor<1>, learning_rate: f64) -> (Tensor<1>, Self) {
-        self.step(ops::adam_w::readable, weight, gradient, 1.0, learning_rate)
     }
 
     /// The fast form: one pass over everything, in place if the caller holds the only handle on it. The gradient is multiplied

@@ -35,7 +35,7 @@ fn the_readable_form_of_adam_w_is_burns() {
             // Zeros of both signs, too: a state may hold them.
             let gradient = random().mask_fill(random().greater_scalar(1.0), 0.0) * random().sign();
             let rate = 1e-2 / f64::from(step);
-            (weight, rule) = rule.update(weight, gradient.clone(), rate);
+            (weight, rule) = rule.update(weight, gradient.clone(), 1.0, rate);
             (burns_weight, burns_state) = burns.step(rate, burns_weight, gradient, burns_state);
             let bits = |tensor: &Tensor<1>| -> Vec<u32> {
                 tensor.clone().try_into_vec_as::<f32>().unwrap().into_iter().map(f32::to_bits).collect()
