@@ -17,6 +17,7 @@ pub mod failures;
 pub mod generate;
 pub mod html;
 pub mod inspect;
+pub mod launches;
 pub mod logging;
 pub mod memory;
 pub mod number;

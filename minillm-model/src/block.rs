@@ -16,7 +16,7 @@ use crate::kv_cache::Cache;
 use crate::layers::attention::{Attention, attention_weights};
 use crate::layers::context::ForwardContext;
 use crate::layers::dropout::dropout;
-use crate::layers::{Mlp, Norm};
+use crate::layers::{Mlp, Norm, attention_forward};
 
 /// A transformer block.
 #[derive(Module, Debug)]
@@ -51,7 +51,7 @@ impl Block {
     pub fn forward(&self, x: Tensor<3>, cache: Cache, context: &ForwardContext) -> Tensor<3> {
         let drop = context.dropout.at(self.index as u64 + 1); // place 0 is the embedding
         let normalized = self.input_layernorm.forward(x.clone(), context);
-        let x = x + dropout(self.self_attn.forward(normalized, cache, &drop.at(0), context), &drop.at(1));
+        let x = x + dropout(attention_forward(&self.self_attn, normalized, cache, &drop.at(0), context), &drop.at(1));
         let normalized = self.post_attention_layernorm.forward(x.clone(), context);
         x + dropout(self.mlp.forward(normalized, context), &drop.at(2))
     }

@@ -16,11 +16,11 @@ use crate::block::Block;
 use crate::config::{ModelConfig, Position};
 use crate::error::{Error, Result};
 use crate::kv_cache::KvCache;
-use crate::layers::Norm;
 use crate::layers::context::ForwardContext;
 use crate::layers::dropout::{Dropout, dropout};
 use crate::layers::linear::{Linear, tied_head};
 use crate::layers::rope_table::RotaryEmbedding;
+use crate::layers::{Norm, embedding_forward};
 use crate::ops::ComputeOptions;
 use crate::ops::generation::QuantizedMatrix;
 
@@ -173,7 +173,7 @@ impl Decoder {
     /// - `ids`: `[B, T]`, the first at position `start` -> `[B, T, D]`
     pub fn embed(&self, ids: Tensor<2, Int>, start: usize, context: &ForwardContext) -> Tensor<3> {
         let [_, t] = ids.dims();
-        let mut x = self.embed_tokens.forward(ids); // [B, T, D]
+        let mut x = embedding_forward(&self.embed_tokens, ids, context); // [B, T, D]
         if let Some(embed_positions) = &self.embed_positions {
             let positions = embed_positions.weight.val().narrow(0, start, t); // [T, D]
             x = x + positions.unsqueeze(); // [B, T, D]

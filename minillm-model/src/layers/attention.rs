@@ -26,6 +26,7 @@ use super::rms_norm::RmsNorm;
 use super::{attend, rms_norm_forward, rotate};
 use crate::config::ModelConfig;
 use crate::kv_cache::Cache;
+use crate::ops::joined_attention::Heads;
 
 /// Multi-head, grouped-query or multi-query attention: one field decides.
 #[derive(Module, Debug)]
@@ -67,6 +68,14 @@ impl Attention {
             num_key_value_heads: k,
             window: config.window(index),
         }
+    }
+
+    /// How queries, keys and values lie where one product makes them all, for the form of it that needs no norm between.
+    pub(super) fn joined_heads(&self, rotated: bool) -> Option<Heads> {
+        let (queries, keys, window) = (self.num_attention_heads, self.num_key_value_heads, self.window);
+        let [_, width] = self.q_proj.weight.dims();
+        let heads = Heads { queries, keys, width: width / queries, window, rotated };
+        (self.q_norm.is_none() && self.q_proj.quantized.is_none()).then_some(heads)
     }
 
     /// What is compared: the query and the key of every token.

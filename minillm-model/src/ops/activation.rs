@@ -7,7 +7,7 @@ use burn::tensor::Tensor;
 use super::autodiff::{Autodiff, Backend, CheckpointStrategy, record};
 
 /// The activations that have one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Activation {
     /// GELU in its tanh form.
     GeluTanh,
@@ -20,6 +20,7 @@ pub enum Activation {
     Flex: cfg(feature = "flex"),
     NdArray: cfg(feature = "ndarray"),
     LibTorch: cfg(feature = "tch"),
+    Cube: cfg(feature = "cube"),
     Autodiff
 )]
 pub trait ActivationOp: Backend {

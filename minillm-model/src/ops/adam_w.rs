@@ -27,7 +27,8 @@ pub struct AdamWStep {
 #[backend_extension(
     Flex: cfg(feature = "flex"),
     NdArray: cfg(feature = "ndarray"),
-    LibTorch: cfg(feature = "tch")
+    LibTorch: cfg(feature = "tch"),
+    Cube: cfg(feature = "cube")
 )]
 pub trait AdamWOp: Backend {
     /// Weight, gradient, and the running means of it and its square, all of one shape -> all but the gradient, moved.

@@ -15,12 +15,10 @@ pub use super::portable::attention::SavedForBackward;
     NdArray: cfg(feature = "ndarray"),
     LibTorch: cfg(feature = "tch"),
     Cube: cfg(feature = "cube"),
-    Fusion: cfg(feature = "cube"),
     Autodiff,
 )]
 pub trait AttentionOp: Backend {
     /// `query`: `[B, H, T, E]`, `key` and `value`: `[B, K, S, E]` -> `[B, H, T, E]`
-    #[fusion(default)]
     fn causal_attention(
         query: FloatTensor<Self>,
         key: FloatTensor<Self>,
@@ -43,11 +41,6 @@ pub trait AttentionBackward: Backend {
         portable::attention::backward::<Self>(saved, &grad)
     }
 }
-
-#[cfg(feature = "cube")]
-impl AttentionOp for burn::backend::Cube {}
-#[cfg(feature = "cube")]
-impl AttentionBackward for burn::backend::Cube {}
 
 impl<B: AttentionOp + AttentionBackward, C: CheckpointStrategy> AttentionOp for Autodiff<B, C> {
     fn causal_attention(

@@ -23,6 +23,15 @@ pub struct ComputeOptions {
     pub adam_w: bool,
     /// [`matmul`](super::matmul)
     pub matmul: bool,
+    /// Products of all rows at once, by Burn's own kernels, where Burn would multiply each sequence by itself
+    pub flat_products: bool,
+    /// [`join`](super::join): one product for queries, keys and values and one for the MLP's first matrices; with
+    /// [`joined_attention`](super::joined_attention)
+    pub joined: bool,
+    /// [`embedding`](super::embedding)
+    pub embedding: bool,
+    /// The optimiser's rule for many parameters at once: `cube::multi_tensor`
+    pub multi_tensor: bool,
     /// [`generation`](super::generation): matrices as files store them, and in 8 bits
     pub decode_matvec: bool,
     /// Operations share their work among the threads of one pool, on the CPU.
@@ -41,6 +50,10 @@ impl ComputeOptions {
         cross_entropy: false,
         adam_w: false,
         matmul: false,
+        flat_products: false,
+        joined: false,
+        embedding: false,
+        multi_tensor: false,
         decode_matvec: false,
         thread_pool: false,
         precision: Precision::F32,
@@ -58,6 +71,20 @@ impl ComputeOptions {
         matmul: true,
         decode_matvec: true,
         thread_pool: true,
+        ..Self::PORTABLE
+    };
+
+    /// What `cube` has.
+    #[cfg(feature = "cube")]
+    const CUBE: Self = Self {
+        norm: true,
+        rotary: true,
+        activation: true,
+        adam_w: true,
+        flat_products: true,
+        joined: true,
+        embedding: true,
+        multi_tensor: true,
         ..Self::PORTABLE
     };
 
@@ -80,7 +107,7 @@ impl ComputeOptions {
             #[cfg(feature = "tch")]
             DispatchDevice::LibTorch(_) => Self::LIBTORCH,
             #[cfg(feature = "cube")]
-            DispatchDevice::Cube(_) => Self::PORTABLE,
+            DispatchDevice::Cube(_) => Self::CUBE,
             DispatchDevice::Autodiff(inner) => Self::of(inner),
             _ => Self::READABLE,
         }
@@ -107,12 +134,16 @@ impl ComputeOptions {
             }
         };
         add("+ products", self.matmul, |compute| compute.matmul = true);
+        add("+ flat products", self.flat_products, |compute| compute.flat_products = true);
         add("+ attention", self.attention, |compute| compute.attention = true);
         add("+ cross-entropy", self.cross_entropy, |compute| compute.cross_entropy = true);
         add("+ norms", self.norm, |compute| compute.norm = true);
         add("+ activations", self.activation, |compute| compute.activation = true);
         add("+ rotary", self.rotary, |compute| compute.rotary = true);
+        add("+ joined products", self.joined, |compute| compute.joined = true);
+        add("+ embedding", self.embedding, |compute| compute.embedding = true);
         add("+ AdamW", self.adam_w, |compute| compute.adam_w = true);
+        add("+ many tensors at once", self.multi_tensor, |compute| compute.multi_tensor = true);
         if let Some((_, whole)) = steps.last_mut() {
             *whole = self; // with what is not of training
         }

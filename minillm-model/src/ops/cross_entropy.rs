@@ -8,6 +8,7 @@ use burn::tensor::{Int, Shape, Tensor};
 use super::autodiff::{Autodiff, Backend, CheckpointStrategy, record};
 use super::portable;
 pub use super::portable::cross_entropy::LARGEST_CHUNK;
+use super::portable::cross_entropy::Operations;
 
 /// Backends with the fast form. `output` is the output matrix: `[D, V]`, or if `tied` the embedding's `[V, D]`.
 #[backend_extension(
@@ -15,19 +16,17 @@ pub use super::portable::cross_entropy::LARGEST_CHUNK;
     NdArray: cfg(feature = "ndarray"),
     LibTorch: cfg(feature = "tch"),
     Cube: cfg(feature = "cube"),
-    Fusion: cfg(feature = "cube"),
     Autodiff,
 )]
 pub trait CrossEntropyOp: Backend {
     /// `hidden`: `[N, D]`, `targets`: `[N]`, negative where nothing is scored -> `[1]`
-    #[fusion(default)]
     fn cross_entropy(
         hidden: FloatTensor<Self>,
         output: FloatTensor<Self>,
         targets: IntTensor<Self>,
         tied: bool,
     ) -> FloatTensor<Self> {
-        portable::cross_entropy::loss::<Self>(&hidden, &output, &targets, tied)
+        portable::cross_entropy::loss::<Self, Operations>(&hidden, &output, &targets, tied)
     }
 }
 
@@ -40,7 +39,7 @@ pub trait CrossEntropyBackward: Backend {
         targets: IntTensor<Self>,
         tied: bool,
     ) -> (FloatTensor<Self>, [FloatTensor<Self>; 2]) {
-        portable::cross_entropy::loss_and_gradients::<Self>(&hidden, &output, &targets, tied)
+        portable::cross_entropy::loss_and_gradients::<Self, Operations>(&hidden, &output, &targets, tied)
     }
 
     /// `gradient` times the one number in `factor`.
@@ -49,11 +48,6 @@ pub trait CrossEntropyBackward: Backend {
         Self::float_mul(gradient, factor)
     }
 }
-
-#[cfg(feature = "cube")]
-impl CrossEntropyOp for burn::backend::Cube {}
-#[cfg(feature = "cube")]
-impl CrossEntropyBackward for burn::backend::Cube {}
 
 impl<B: CrossEntropyOp + CrossEntropyBackward, C: CheckpointStrategy> CrossEntropyOp for Autodiff<B, C> {
     fn cross_entropy(

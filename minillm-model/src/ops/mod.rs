@@ -22,11 +22,17 @@ mod compute;
 #[cfg(feature = "cpu-kernels")]
 pub mod cpu;
 pub mod cross_entropy;
+#[cfg(feature = "cube")]
+pub mod cube;
+pub mod embedding;
 pub mod generation;
+pub mod join;
+pub mod joined_attention;
 pub mod layer_norm;
 #[cfg(feature = "tch")]
 mod libtorch;
 pub mod matmul;
+pub mod multi_tensor;
 pub mod portable;
 mod precision;
 pub mod rms_norm;

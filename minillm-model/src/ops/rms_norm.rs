@@ -11,6 +11,7 @@ use super::autodiff::{Autodiff, Backend, CheckpointStrategy, record};
     Flex: cfg(feature = "flex"),
     NdArray: cfg(feature = "ndarray"),
     LibTorch: cfg(feature = "tch"),
+    Cube: cfg(feature = "cube"),
     Autodiff
 )]
 pub trait RmsNormOp: Backend {

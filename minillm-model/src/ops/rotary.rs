@@ -20,6 +20,7 @@ pub enum Direction {
     Flex: cfg(feature = "flex"),
     NdArray: cfg(feature = "ndarray"),
     LibTorch: cfg(feature = "tch"),
+    Cube: cfg(feature = "cube"),
     Autodiff
 )]
 pub trait RotaryOp: Backend {

@@ -11,6 +11,7 @@ use super::autodiff::{Autodiff, Backend, CheckpointStrategy, record};
     Flex: cfg(feature = "flex"),
     NdArray: cfg(feature = "ndarray"),
     LibTorch: cfg(feature = "tch"),
+    Cube: cfg(feature = "cube"),
     Autodiff
 )]
 pub trait SwigluOp: Backend {
@@ -45,4 +46,39 @@ impl<B: SwigluOp + SwigluBackward, C: CheckpointStrategy> SwigluOp for Autodiff<
 /// - `gate`, `up`: `[B, T, F]` -> the same
 pub fn swiglu(gate: Tensor<3>, up: Tensor<3>) -> Tensor<3> {
     Tensor::from_dispatch(Dispatch::swiglu(gate.into_dispatch(), up.into_dispatch()))
+}
+
+/// Backends with the form of one product for gate and up.
+#[backend_extension(
+    Cube: cfg(feature = "cube"),
+    Autodiff
+)]
+pub trait JoinedSwigluOp: Backend {
+    /// `silu(gate) * up` of `[B, T, 2 F]`, gate before up -> `[B, T, F]`
+    fn joined_swiglu(both: FloatTensor<Self>) -> FloatTensor<Self>;
+}
+
+/// Its backward pass.
+pub trait JoinedSwigluBackward: Backend {
+    /// The gradient of gate and up, side by side.
+    fn joined_swiglu_backward(both: FloatTensor<Self>, grad: FloatTensor<Self>) -> FloatTensor<Self>;
+}
+
+impl<B: JoinedSwigluOp + JoinedSwigluBackward, C: CheckpointStrategy> JoinedSwigluOp for Autodiff<B, C> {
+    fn joined_swiglu(both: FloatTensor<Self>) -> FloatTensor<Self> {
+        record::<B, C, _, 1>(
+            [both],
+            |[both]| B::joined_swiglu(both),
+            |[both]| (B::joined_swiglu(both.clone()), both),
+            |both, grad| [B::joined_swiglu_backward(both, grad)],
+        )
+    }
+}
+
+/// [`swiglu`] where gate and up are side by side.
+///
+/// # Shapes
+/// - `both`: `[B, T, 2 F]` -> `[B, T, F]`
+pub fn joined_swiglu(both: Tensor<3>) -> Tensor<3> {
+    Tensor::from_dispatch(Dispatch::joined_swiglu(both.into_dispatch()))
 }

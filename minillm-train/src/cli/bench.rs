@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use burn::tensor::Device;
 use minillm_infer::device::DeviceInfo;
+use minillm_infer::launches::Launches;
 use minillm_infer::memory::{device_memory_bytes, peak_memory_bytes};
 use minillm_infer::output::print;
 use minillm_model::decoder::LanguageModel;
@@ -43,6 +44,9 @@ pub struct Args {
     /// Measure with the layers as written, then with one fast form after the other added (see `train.kernels`)
     #[arg(long, alias = "ladder")]
     ablate: bool,
+    /// Count what one step asks of a GPU: launches by operation, bytes read and written at least
+    #[arg(long, conflicts_with = "ablate")]
+    launches: bool,
     #[command(flatten)]
     output: JsonArgs,
 }
@@ -130,16 +134,34 @@ fn measure(
     }
     wait_for(&device);
     let seconds = start.elapsed().as_secs_f64();
+    let mut launches = None;
+    if args.launches {
+        let batch = random_batch(config, vocab_size, args.warmup + steps);
+        let options = StepOptions::of(config, &model_config, args.warmup + steps);
+        let (result, found) = Launches::of(|| {
+            let result = train_step(model, &mut optimizer, &batch, &workers, &options);
+            wait_for(&device);
+            result
+        });
+        result?;
+        launches = Some(found);
+    }
 
     let tokens = steps * config.train.batch_size * config.train.context;
-    Ok(json!({
+    let mut report = json!({
         "tokens_per_second": tokens as f64 / seconds,
         "ms_per_step": seconds * 1e3 / steps as f64,
         "parameters": stats::parameters(&model_config).total(),
         "peak_memory_bytes": peak_memory_bytes(),
         "device_memory_bytes": device_memory_bytes(&device),
         "loss": loss,
-    }))
+    });
+    if let Some(launches) = launches {
+        report["launches"] = launches.total().into();
+        report["launches_by_operation"] = json!(launches.by_operation);
+        report["bytes_moved_at_least"] = launches.bytes.into();
+    }
+    Ok(report)
 }
 
 fn random_batch(config: &RunConfig, vocab_size: usize, step: usize) -> Batch {

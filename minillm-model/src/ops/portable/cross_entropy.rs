@@ -13,11 +13,34 @@ use super::{narrow, product};
 /// 128 MiB, and B T V passes that soon.
 pub const LARGEST_CHUNK: usize = 16 * 1024 * 1024;
 
+/// What comes between the two products: the softmax of some rows.
+pub trait Rows<B: Backend> {
+    /// The loss of `logits`, `[n, V]`, summed over the rows whose target, `[n]`, is not negative: `[1]`.
+    fn loss(logits: FloatTensor<B>, targets: IntTensor<B>) -> FloatTensor<B>;
+
+    /// The same, and its gradient by the logits: `[n, V]`.
+    fn loss_and_gradient(logits: FloatTensor<B>, targets: IntTensor<B>) -> [FloatTensor<B>; 2];
+}
+
+/// Put together from the backend's operations.
+pub struct Operations;
+
+impl<B: Backend> Rows<B> for Operations {
+    fn loss(logits: FloatTensor<B>, targets: IntTensor<B>) -> FloatTensor<B> {
+        Softmax::<B>::new(logits, targets).loss()
+    }
+
+    fn loss_and_gradient(logits: FloatTensor<B>, targets: IntTensor<B>) -> [FloatTensor<B>; 2] {
+        let softmax = Softmax::<B>::new(logits, targets);
+        [softmax.loss(), softmax.dlogits()]
+    }
+}
+
 /// The summed loss, `[1]`.
 ///
 /// # Shapes
 /// - `hidden`: `[N, D]`, `output`: `[D, V]`, or `[V, D]` if `tied`; `targets`: `[N]`, negative where nothing is scored
-pub fn loss<B: Backend>(
+pub fn loss<B: Backend, R: Rows<B>>(
     hidden: &FloatTensor<B>,
     output: &FloatTensor<B>,
     targets: &IntTensor<B>,
@@ -25,11 +48,11 @@ pub fn loss<B: Backend>(
 ) -> FloatTensor<B> {
     let matrix = if tied { B::float_swap_dims(output.clone(), 0, 1) } else { output.clone() }; // [D, V]
     let chunks = chunks::<B>(hidden, &matrix);
-    sum::<B>(chunks.map(|rows| Chunk::<B>::new(hidden, &matrix, targets, &rows).loss()))
+    sum::<B>(chunks.map(|rows| R::loss(logits::<B>(hidden, &matrix, &rows), part_of::<B>(targets, &rows))))
 }
 
 /// The summed loss, `[1]`, and the gradients of `hidden` and of `output`; arguments as for [`loss`].
-pub fn loss_and_gradients<B: Backend>(
+pub fn loss_and_gradients<B: Backend, R: Rows<B>>(
     hidden: &FloatTensor<B>,
     output: &FloatTensor<B>,
     targets: &IntTensor<B>,
@@ -39,9 +62,9 @@ pub fn loss_and_gradients<B: Backend>(
     let matrix = if tied { transposed(output.clone()) } else { output.clone() }; // [D, V]
     let (mut losses, mut dhidden, mut doutput) = (Vec::new(), Vec::new(), Vec::new());
     for rows in chunks::<B>(hidden, &matrix) {
-        let chunk = Chunk::<B>::new(hidden, &matrix, targets, &rows);
-        losses.push(chunk.loss());
-        let dlogits = chunk.dlogits(); // [n, V]
+        let targets = part_of::<B>(targets, &rows);
+        let [loss, dlogits] = R::loss_and_gradient(logits::<B>(hidden, &matrix, &rows), targets); // [1], [n, V]
+        losses.push(loss);
         let (hidden, like) = (narrow::<B>(hidden, 0, &rows), hidden.dtype().into()); // [n, D]
         dhidden.push(product::<B>(dlogits.clone(), transposed(matrix.clone()), like));
         doutput.push(if tied {
@@ -66,8 +89,21 @@ fn sum<B: Backend>(mut parts: impl Iterator<Item = FloatTensor<B>>) -> FloatTens
     parts.fold(first, |sum, part| B::float_add(sum, part))
 }
 
+/// Logits of some rows: `[n, V]`.
+fn logits<B: Backend>(hidden: &FloatTensor<B>, matrix: &FloatTensor<B>, rows: &Range<usize>) -> FloatTensor<B> {
+    product::<B>(narrow::<B>(hidden, 0, rows), matrix.clone(), matrix.dtype().into())
+}
+
+/// Targets of some rows: `[n]`.
+fn part_of<B: Backend>(targets: &IntTensor<B>, rows: &Range<usize>) -> IntTensor<B> {
+    if rows.len() == targets.shape()[0] {
+        return targets.clone();
+    }
+    B::int_slice(targets.clone(), &[Slice::from(rows.start as isize..rows.end as isize)])
+}
+
 /// The softmax of some rows, before its division.
-struct Chunk<B: Backend> {
+struct Softmax<B: Backend> {
     /// Ids, any valid one where nothing is scored: `[n, 1]`
     targets: IntTensor<B>,
     /// 1 or 0: `[n, 1]`
@@ -82,17 +118,14 @@ struct Chunk<B: Backend> {
     sums: FloatTensor<B>,
 }
 
-impl<B: Backend> Chunk<B> {
-    fn new(hidden: &FloatTensor<B>, matrix: &FloatTensor<B>, targets: &IntTensor<B>, rows: &Range<usize>) -> Self {
-        let settings = get_or_init_device_settings::<B>(&hidden.device());
-        let targets = B::int_slice(targets.clone(), &[Slice::from(rows.start as isize..rows.end as isize)]);
-        let targets = B::int_reshape(targets, Shape::new([rows.len(), 1]));
+impl<B: Backend> Softmax<B> {
+    fn new(logits: FloatTensor<B>, targets: IntTensor<B>) -> Self {
+        let settings = get_or_init_device_settings::<B>(&logits.device());
+        let targets = B::int_reshape(targets, Shape::new([logits.shape()[0], 1]));
         let scored = B::int_greater_equal_elem(targets.clone(), 0.into(), settings.bool_dtype);
         let scored = B::bool_into_float(scored, FloatDType::F32);
         let targets = B::int_clamp_min(targets, 0.into());
 
-        let hidden = narrow::<B>(hidden, 0, rows);
-        let logits = product::<B>(hidden, matrix.clone(), matrix.dtype().into()); // [n, V]
         let logit = B::float_gather(1, logits.clone(), targets.clone());
         let largest = B::float_max_dim(logits.clone(), 1);
         let weights = B::float_exp(B::float_sub(logits, largest.clone()));

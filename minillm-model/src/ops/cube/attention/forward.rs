@@ -1,0 +1,157 @@
+//! Every query's mix of the values, and the logarithm of its sum of exponentials (Dao 2023, arXiv:2307.08691): a cube has a tile
+//! of queries of one head and goes through the keys a tile at a time. A row's largest score so far and its sum of exponentials are
+//! kept up to date, so no scores are stored.
+
+use cubecl::prelude::*;
+
+use super::tile::{Extent, HIDDEN, Place, Plan, SIDE, add_product, is_visible, read_rows, zeros};
+
+/// # Shapes
+/// - `out`: `[B, T, H, E]`, `logsumexp`: `[B, H, T]`
+#[cube(launch)]
+#[allow(clippy::too_many_arguments)]
+pub fn forward(
+    query: &[f32],
+    key: &[f32],
+    value: &[f32],
+    cos: &[f32],
+    sin: &[f32],
+    out: &mut [f32],
+    logsumexp: &mut [f32],
+    query_place: Place,
+    key_place: Place,
+    value_place: Place,
+    extent: Extent,
+    cubes: usize,
+    #[comptime] plan: Plan,
+) {
+    if (CUBE_POS as usize) < cubes {
+        let (tile, stride) = (comptime!(plan.tile), comptime!(plan.stride()));
+        let (y, x) = (UNIT_POS as usize / SIDE, UNIT_POS as usize % SIDE);
+        let m = comptime!(plan.rows_of_a_unit());
+        let columns = comptime!(plan.columns_of_a_unit());
+
+        // Which head and which queries. The last tiles have the most keys and go first.
+        let tiles = (extent.queries + tile - 1) / tile;
+        let first = (tiles - 1 - CUBE_POS as usize % tiles) * tile;
+        let head = CUBE_POS as usize / tiles % extent.heads;
+        let batch = CUBE_POS as usize / tiles / extent.heads;
+        let key_head = head / extent.group;
+        let earlier = extent.keys - extent.queries;
+
+        let mut queries = Shared::<[f32]>::new_slice(comptime!(plan.rows()));
+        let mut rows = Shared::<[f32]>::new_slice(comptime!(plan.rows()));
+        let mut weights = Shared::<[f32]>::new_slice(comptime!(plan.scores()));
+        let mut across = Shared::<[f32]>::new_slice(comptime!(plan.tile * SIDE));
+
+        let start = query_place.offset + batch * query_place.batch + head * query_place.head;
+        let end = min(first + tile, extent.queries);
+        let rotated = comptime!(plan.rotated);
+        read_rows(&mut queries, query, start, query_place.token, first, end, extent.scale, cos, sin, rotated, plan);
+
+        let mut result = zeros(comptime!(plan.rows_of_a_unit() * plan.columns_of_a_unit()));
+        let mut sums = zeros(m);
+        let mut largest = zeros(m);
+        #[unroll]
+        for i in 0..m {
+            largest[i] = f32::new(HIDDEN);
+        }
+
+        let key_start = key_place.offset + batch * key_place.batch + key_head * key_place.head;
+        let value_start = value_place.offset + batch * value_place.batch + key_head * value_place.head;
+        let last_key = earlier + end;
+        let mut begin = 0usize;
+        if earlier + first + 1 > extent.window {
+            begin = (earlier + first + 1 - extent.window) / tile * tile;
+        }
+        while begin < last_key {
+            read_rows(&mut rows, key, key_start, key_place.token, begin, last_key, 1.0f32, cos, sin, rotated, plan);
+            sync_cube();
+
+            // Scores of the unit's rows and columns.
+            let mut scores = zeros(comptime!(plan.rows_of_a_unit() * plan.rows_of_a_unit()));
+            for e in 0..comptime!(plan.width) {
+                #[unroll]
+                for i in 0..m {
+                    let q = queries[(y + i * SIDE) * stride + e];
+                    #[unroll]
+                    for j in 0..m {
+                        scores[i * m + j] += q * rows[(x + j * SIDE) * stride + e];
+                    }
+                }
+            }
+            // The largest of each row: of the unit's columns, then of all.
+            #[unroll]
+            for i in 0..m {
+                let position = earlier + first + y + i * SIDE;
+                let mut top = f32::new(HIDDEN);
+                #[unroll]
+                for j in 0..m {
+                    if !is_visible(position, begin + x + j * SIDE, extent.window) {
+                        scores[i * m + j] = f32::new(HIDDEN);
+                    }
+                    top = max(top, scores[i * m + j]);
+                }
+                across[(y + i * SIDE) * SIDE + x] = top;
+            }
+            sync_cube();
+            #[unroll]
+            for i in 0..m {
+                let row = y + i * SIDE;
+                let mut top = largest[i];
+                #[unroll]
+                for other in 0..SIDE {
+                    top = max(top, across[row * SIDE + other]);
+                }
+                let shrink = (largest[i] - top).exp();
+                largest[i] = top;
+                sums[i] *= shrink;
+                #[unroll]
+                for c in 0..columns {
+                    result[i * columns + c] *= shrink;
+                }
+                #[unroll]
+                for j in 0..m {
+                    let weight = (scores[i * m + j] - top).exp();
+                    sums[i] += weight;
+                    weights[row * comptime!(plan.tile + 1) + x + j * SIDE] = weight;
+                }
+            }
+            read_rows(&mut rows, value, value_start, value_place.token, begin, last_key, 1.0f32, cos, sin, false, plan);
+            sync_cube();
+            add_product(&mut result, &weights, &rows, false, plan);
+            sync_cube();
+            begin += tile;
+        }
+
+        #[unroll]
+        for i in 0..m {
+            across[(y + i * SIDE) * SIDE + x] = sums[i];
+        }
+        sync_cube();
+        #[unroll]
+        for i in 0..m {
+            let row = y + i * SIDE;
+            let token = first + row;
+            let mut sum = 0.0f32;
+            #[unroll]
+            for other in 0..SIDE {
+                sum += across[row * SIDE + other];
+            }
+            if token < end {
+                let place = ((batch * extent.queries + token) * extent.heads + head) * comptime!(plan.width);
+                #[unroll]
+                for c in 0..columns {
+                    let column = x + c * SIDE;
+                    if column < comptime!(plan.width) {
+                        out[place + column] = result[i * columns + c] / sum;
+                    }
+                }
+                if x == 0 {
+                    let place = (batch * extent.heads + head) * extent.queries + token;
+                    logsumexp[place] = largest[i] + sum.ln();
+                }
+            }
+        }
+    }
+}

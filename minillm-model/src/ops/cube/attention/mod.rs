@@ -1,0 +1,346 @@
+//! [`ops::attention`](crate::ops::attention) on a GPU: [`forward`] and [`backward`] are the kernels, here is how they are started.
+
+mod backward;
+mod forward;
+mod tile;
+
+use burn::backend::{Cube, TensorMetadata};
+use burn::tensor::Shape;
+use burn_cubecl::ops::reshape;
+use burn_cubecl::tensor::CubeTensor;
+
+use self::tile::{ExtentLaunch, PlaceLaunch, Plan, SIDE};
+use super::{Lazy, a_cube_each, dense, empty, queue};
+use crate::ops::attention::{AttentionBackward, AttentionOp, SavedForBackward};
+use crate::ops::joined_attention::{Heads, JoinedAttentionBackward, JoinedAttentionOp, SavedForBackward as Joined};
+use crate::ops::portable;
+
+/// Tiles from the largest on. More than 32 rows leave too few cubes for the sizes this project trains.
+const TILES: [usize; 3] = [32, 16, 8];
+
+/// Sizes of one attention.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Sizes {
+    batch: usize,
+    heads: usize,
+    key_heads: usize,
+    queries: usize,
+    keys: usize,
+    width: usize,
+    window: Option<usize>,
+}
+
+impl Sizes {
+    /// Of `query`: `[B, H, T, E]` and `key`: `[B, K, S, E]`.
+    fn of(query: &Shape, key: &Shape, window: Option<usize>) -> Self {
+        let [batch, heads, queries, width] = query.dims();
+        let [_, key_heads, keys, _] = key.dims();
+        Self { batch, heads, key_heads, queries, keys, width, window }
+    }
+
+    fn extent(self) -> ExtentLaunch {
+        let window = self.window.unwrap_or(self.keys).min(self.keys);
+        let scale = 1.0 / (self.width as f32).sqrt();
+        ExtentLaunch::new(self.heads, self.heads / self.key_heads, self.queries, self.keys, window, scale)
+    }
+
+    /// The largest tile for which `numbers` of shared memory fit on the device.
+    fn plan(self, like: &CubeTensor, rotated: bool, numbers: fn(Plan) -> usize) -> Option<Plan> {
+        let limit = like.client.properties().hardware.max_shared_memory_size / size_of::<f32>();
+        let needed = TILES.into_iter().find(|tile| *tile < 2 * self.queries.max(self.keys).max(SIDE));
+        let plans = TILES.map(|tile| Plan { width: self.width, tile, rotated });
+        plans.into_iter().find(|plan| Some(plan.tile) <= needed && numbers(*plan) <= limit)
+    }
+}
+
+/// Numbers of shared memory that the forward kernel uses.
+fn forward_numbers(plan: Plan) -> usize {
+    2 * plan.rows() + plan.scores() + plan.tile * SIDE
+}
+
+/// And the larger of the backward kernels.
+fn backward_numbers(plan: Plan) -> usize {
+    4 * plan.rows() + 2 * plan.scores()
+}
+
+/// Where the heads of queries, keys and values, or of their gradients, lie.
+#[derive(Clone, Copy, Debug)]
+struct Layout {
+    offset: usize,
+    batch: usize,
+    head: usize,
+    token: usize,
+}
+
+impl Layout {
+    /// Of `[B, heads, T, E]` with rows in one piece.
+    fn of(tensor: &CubeTensor) -> Self {
+        let strides = tensor.meta.strides();
+        Self { offset: 0, batch: strides[0], head: strides[1], token: strides[2] }
+    }
+
+    fn launch(self) -> PlaceLaunch {
+        PlaceLaunch::new(self.offset, self.batch, self.head, self.token)
+    }
+}
+
+/// Queries, keys and values with their places; the three may be one tensor.
+struct Input {
+    tensors: [CubeTensor; 3],
+    places: [Layout; 3],
+    /// Cosines and sines, `[T, E]`, where queries and keys are still to be rotated.
+    rotation: Option<[CubeTensor; 2]>,
+    sizes: Sizes,
+}
+
+impl Input {
+    /// The tables, or something in their place that is not read.
+    fn tables(&self) -> [CubeTensor; 2] {
+        self.rotation.clone().unwrap_or_else(|| [self.tensors[0].clone(), self.tensors[0].clone()])
+    }
+
+    /// The output, `[B, T, H, E]`, and the logarithms of the rows' sums, `[B, H, T, 1]`.
+    fn forward(self) -> [CubeTensor; 2] {
+        let Sizes { batch, heads, queries, width, .. } = self.sizes;
+        let [cos, sin] = self.tables();
+        let [query, key, value] = self.tensors;
+        let out = empty(&query, [batch, queries, heads, width]);
+        let logsumexp = empty(&query, [batch, heads, queries, 1]);
+        let plan = self.sizes.plan(&query, self.rotation.is_some(), forward_numbers).expect("was asked before");
+        let cubes = batch * heads * queries.div_ceil(plan.tile);
+        let (client, (count, dim)) = (query.client.clone(), a_cube_each(&query, cubes));
+        let [query, key, value, cos, sin] = [query, key, value, cos, sin].map(CubeTensor::into_buffer_arg);
+        let outputs = [&out, &logsumexp].map(|tensor| tensor.clone().into_buffer_arg());
+        let [result, logs] = outputs;
+        let [query_place, key_place, value_place] = self.places.map(Layout::launch);
+        let extent = self.sizes.extent();
+        forward::forward::launch(
+            &client,
+            count,
+            dim,
+            query,
+            key,
+            value,
+            cos,
+            sin,
+            result,
+            logs,
+            query_place,
+            key_place,
+            value_place,
+            extent,
+            cubes,
+            plan,
+        );
+        [out, logsumexp]
+    }
+
+    /// Fills `dquery` and `dkey_and_value`, which may be one tensor, at `places` for query, key and value.
+    fn backward(
+        self,
+        [out, logsumexp, grad]: [CubeTensor; 3],
+        dquery: &CubeTensor,
+        dkey_and_value: &CubeTensor,
+        places: [Layout; 3],
+    ) {
+        let Sizes { batch, heads, key_heads, queries, keys, .. } = self.sizes;
+        let plan = self.sizes.plan(&out, self.rotation.is_some(), backward_numbers).expect("was asked before");
+        let client = out.client.clone();
+        let along = empty(&out, [batch, heads, queries, 1]);
+        let extent = || self.sizes.extent();
+        let arg = |tensor: &CubeTensor| tensor.clone().into_buffer_arg();
+        let [cos, sin] = self.tables();
+        let [query, key, value] = &self.tensors;
+
+        let cubes = batch * heads * queries.div_ceil(plan.tile);
+        let (count, dim) = a_cube_each(&out, cubes);
+        let [query_place, key_place, value_place] = self.places.map(Layout::launch);
+        let [dquery_place, dkey_place, dvalue_place] = places.map(Layout::launch);
+        backward::queries::launch(
+            &client,
+            count,
+            dim,
+            arg(query),
+            arg(key),
+            arg(value),
+            arg(&cos),
+            arg(&sin),
+            arg(&out),
+            arg(&logsumexp),
+            arg(&grad),
+            arg(&along),
+            arg(dquery),
+            query_place,
+            key_place,
+            value_place,
+            dquery_place,
+            extent(),
+            cubes,
+            plan,
+        );
+
+        let cubes = batch * key_heads * keys.div_ceil(plan.tile);
+        let (count, dim) = a_cube_each(&out, cubes);
+        let [query_place, key_place, value_place] = self.places.map(Layout::launch);
+        backward::keys::launch(
+            &client,
+            count,
+            dim,
+            arg(query),
+            arg(key),
+            arg(value),
+            arg(&cos),
+            arg(&sin),
+            arg(&logsumexp),
+            arg(&along),
+            arg(&grad),
+            arg(dkey_and_value),
+            query_place,
+            key_place,
+            value_place,
+            dkey_place,
+            dvalue_place,
+            extent(),
+            cubes,
+            plan,
+        );
+    }
+}
+
+/// A tensor whose rows are in one piece, whatever its other strides.
+fn with_whole_rows(tensor: CubeTensor) -> CubeTensor {
+    if tensor.meta.strides().last() == Some(&1) { tensor } else { dense(tensor) }
+}
+
+/// `[B, T, heads, E]` from `[B, heads, T, E]`, or back.
+pub(super) fn swapped(mut tensor: CubeTensor) -> CubeTensor {
+    tensor.meta.swap(1, 2);
+    tensor
+}
+
+fn split(tensors: [CubeTensor; 3], sizes: Sizes) -> Input {
+    let tensors = tensors.map(with_whole_rows);
+    let places = tensors.each_ref().map(Layout::of);
+    Input { tensors, places, rotation: None, sizes }
+}
+
+impl AttentionOp for Cube {
+    fn causal_attention(query: Lazy, key: Lazy, value: Lazy, window: Option<usize>) -> Lazy {
+        Self::attention_forward([query, key, value], window).out
+    }
+}
+
+impl AttentionBackward for Cube {
+    fn attention_forward(qkv: [Lazy; 3], window: Option<usize>) -> SavedForBackward<Self> {
+        let sizes = Sizes::of(&qkv[0].shape(), &qkv[1].shape(), window);
+        if !fits(&qkv[0].device(), sizes.width) {
+            return portable::attention::forward::<Self>(qkv, window);
+        }
+        let shapes = [qkv[0].shape(), Shape::new([sizes.batch, sizes.heads, sizes.queries, 1])];
+        let [out, logsumexp] = queue("attention", qkv.clone(), shapes, move |tensors| {
+            let [out, logsumexp] = split(tensors, sizes).forward();
+            [swapped(out), logsumexp]
+        });
+        SavedForBackward { qkv, out, logsumexp, window }
+    }
+
+    fn attention_backward(saved: SavedForBackward<Self>, grad: Lazy) -> [Lazy; 3] {
+        let sizes = Sizes::of(&saved.qkv[0].shape(), &saved.qkv[1].shape(), saved.window);
+        if !fits(&grad.device(), sizes.width) {
+            return portable::attention::backward::<Self>(saved, &grad);
+        }
+        let SavedForBackward { qkv: [query, key, value], out, logsumexp, .. } = saved;
+        let shapes = [query.shape(), key.shape(), value.shape()];
+        let inputs = [query, key, value, out, logsumexp, grad];
+        queue("attention_backward", inputs, shapes, move |[query, key, value, out, logsumexp, grad]| {
+            let Sizes { batch, heads, key_heads, queries, keys, width, .. } = sizes;
+            let input = split([query, key, value], sizes);
+            let [out, grad] = [out, grad].map(|tensor| dense(swapped(tensor)));
+            let dquery = empty(&out, [batch, queries, heads, width]);
+            // Keys' and values' gradients in one buffer, each at an offset that a device can bind: a multiple of 256 bytes.
+            let numbers = batch * keys * key_heads * width;
+            let half = numbers.next_multiple_of(64);
+            let both = empty(&out, [2 * half]);
+            let place = |heads: usize, tokens: usize, offset: usize| Layout {
+                offset,
+                batch: tokens * heads * width,
+                head: width,
+                token: heads * width,
+            };
+            let places = [place(heads, queries, 0), place(key_heads, keys, 0), place(key_heads, keys, half)];
+            input.backward([out, logsumexp, grad], &dquery, &both, places);
+            let part = |from: usize| {
+                let size = size_of::<f32>() as u64;
+                let (start, end) = ((from * size_of::<f32>()) as u64, (2 * half - from - numbers) as u64 * size);
+                let handle = both.handle.clone().offset_start(start).offset_end(end);
+                let shape = Shape::new([batch, keys, key_heads, width]);
+                CubeTensor::new_contiguous(both.client.clone(), both.device.clone(), shape, handle, both.dtype)
+            };
+            [swapped(dquery), swapped(part(0)), swapped(part(half))]
+        })
+    }
+}
+
+/// Sizes and places of queries, keys and values side by side, `[B, T, (H + 2 K) E]`.
+fn joined([sequences, tokens]: [usize; 2], heads: Heads) -> (Sizes, [Layout; 3]) {
+    let Heads { queries, keys, width, window, .. } = heads;
+    let token = (queries + 2 * keys) * width;
+    let place = |before: usize| Layout { offset: before * width, batch: tokens * token, head: width, token };
+    let sizes =
+        Sizes { batch: sequences, heads: queries, key_heads: keys, queries: tokens, keys: tokens, width, window };
+    (sizes, [place(0), place(queries), place(queries + keys)])
+}
+
+fn rows_of(qkv: &CubeTensor) -> [usize; 2] {
+    let shape = qkv.shape();
+    [shape[0], shape[1]]
+}
+
+fn joined_input(qkv: CubeTensor, rotation: [CubeTensor; 2], heads: Heads) -> Input {
+    let qkv = dense(qkv);
+    let (sizes, places) = joined(rows_of(&qkv), heads);
+    let rotation = heads.rotated.then(|| rotation.map(dense));
+    Input { tensors: [qkv.clone(), qkv.clone(), qkv], places, rotation, sizes }
+}
+
+impl JoinedAttentionOp for Cube {
+    fn joined_attention(qkv: Lazy, cos: Lazy, sin: Lazy, heads: Heads) -> Lazy {
+        Self::joined_attention_forward(qkv, [cos, sin], heads).out
+    }
+}
+
+impl JoinedAttentionBackward for Cube {
+    fn joined_attention_forward(qkv: Lazy, rotation: [Lazy; 2], heads: Heads) -> Joined<Self> {
+        let [sequences, tokens, _] = qkv.shape().dims();
+        let shape = Shape::new([sequences, tokens, heads.queries * heads.width]);
+        let shapes = [shape.clone(), Shape::new([sequences, heads.queries, tokens, 1])];
+        let [cos, sin] = rotation.clone();
+        let [out, logsumexp] = queue("attention", [qkv.clone(), cos, sin], shapes, move |[qkv, cos, sin]| {
+            let [mut out, logsumexp] = joined_input(qkv, [cos, sin], heads).forward();
+            out = reshape(out, shape.clone());
+            [out, logsumexp]
+        });
+        Joined { qkv, rotation, out, logsumexp }
+    }
+
+    fn joined_attention_backward(saved: Joined<Self>, heads: Heads, grad: Lazy) -> Lazy {
+        let Joined { qkv, rotation: [cos, sin], out, logsumexp } = saved;
+        let shape = qkv.shape();
+        let inputs = [qkv, cos, sin, out, logsumexp, grad];
+        let [dqkv] = queue("attention_backward", inputs, [shape], move |[qkv, cos, sin, out, logsumexp, grad]| {
+            let dqkv = empty(&qkv, qkv.shape());
+            let (_, places) = joined(rows_of(&qkv), heads);
+            let input = joined_input(qkv, [cos, sin], heads);
+            input.backward([dense(out), logsumexp, dense(grad)], &dqkv, &dqkv, places);
+            [dqkv]
+        });
+        dqkv
+    }
+}
+
+/// Whether the device's shared memory holds what attention of heads this wide needs.
+pub fn fits(device: &burn_cubecl::CubeDevice, width: usize) -> bool {
+    let limit = device.client().properties().hardware.max_shared_memory_size / size_of::<f32>();
+    let smallest = Plan { width, tile: SIDE, rotated: false };
+    forward_numbers(smallest).max(backward_numbers(smallest)) <= limit
+}

@@ -1,0 +1,99 @@
+//! An optimiser's step on many parameters at once, without asking the device for anything: what the gradients are multiplied by, and whether
+//! the step is taken at all, is computed where they are. For GPUs, which would stand still while the host reads the loss and decides.
+//!
+//! Each function has a readable form of tensor operations, for every backend, and kernels of few launches in `cube`.
+
+#[cfg(feature = "cube")]
+use burn::backend::Cube;
+use burn::tensor::Tensor;
+
+use super::AdamWStep;
+#[cfg(feature = "cube")]
+use super::cube::multi_tensor as cube;
+
+/// When a step is taken as it is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct StepLimits {
+    /// The largest norm of all gradients together: longer ones are scaled down to it. 0: no limit.
+    pub grad_clip: f64,
+    /// The largest loss of a step that is taken.
+    pub loss: f64,
+    /// The largest norm, before clipping, of a step that is taken.
+    pub grad_norm: f64,
+}
+
+impl StepLimits {
+    /// No limit but that of f32: what is not finite is beyond it.
+    pub fn finite(grad_clip: f64) -> Self {
+        Self { grad_clip, loss: f64::from(f32::MAX), grad_norm: f64::from(f32::MAX) }
+    }
+
+    /// As f32, with nothing beyond its range.
+    pub(super) fn as_f32(self) -> [f32; 3] {
+        let largest = f64::from(f32::MAX);
+        [self.grad_clip, self.loss, self.grad_norm].map(|limit| limit.min(largest) as f32)
+    }
+}
+
+/// What a step's update depends on: the loss, the norm of all gradients, and what the gradients are multiplied by. The last is negative
+/// where nothing may be updated: beyond the limits, or with a loss or a gradient that is not finite.
+///
+/// # Shapes
+/// - `gradients`: at least one; `loss`: `[1]` -> `[3]`; without autodiff
+pub fn step_control(gradients: Vec<Tensor<1>>, loss: Tensor<1>, limits: StepLimits, fast: bool) -> Tensor<1> {
+    #[cfg(feature = "cube")]
+    if fast {
+        let lazy =
+            |tensor: Tensor<1>| tensor.try_into_primitive::<Cube>().expect("a tensor on a GPU, without autodiff");
+        let gradients = gradients.into_iter().map(lazy).collect();
+        return Tensor::from_primitive::<Cube>(cube::step_control(gradients, lazy(loss), limits));
+    }
+    let _ = fast;
+    let squares = gradients.into_iter().map(|gradient| gradient.square().sum()).collect();
+    let norm = Tensor::cat(squares, 0).sum().sqrt(); // [1]
+    let [grad_clip, largest_loss, largest_norm] = limits.as_f32();
+    let factor = if grad_clip > 0.0 {
+        (norm.clone().recip() * grad_clip).clamp_max(1.0) // [1]
+    } else {
+        norm.ones_like()
+    };
+    // No comparison holds for what is not a number.
+    let taken = loss.clone().abs().lower_equal_scalar(f32::MAX);
+    let taken = taken.bool_and(loss.clone().lower_equal_scalar(largest_loss));
+    let taken = taken.bool_and(norm.clone().lower_equal_scalar(largest_norm));
+    let factor = factor.full_like(-1.0).mask_where(taken, factor);
+    Tensor::cat(vec![loss, norm, factor], 0)
+}
+
+/// A step of `AdamW` for each of `tensors`: weight, gradient and the running means of it and its square. All but the gradient come back, on
+/// a GPU changed in place where nobody else holds them; as they were where `control` says that nothing may be updated.
+///
+/// # Shapes
+/// - of each parameter, all of one length; `control`: `[3]`, of [`step_control`]; without autodiff
+pub fn adam_w(
+    tensors: Vec<[Tensor<1>; 4]>,
+    control: &Tensor<1>,
+    steps: Vec<AdamWStep>,
+    fast: bool,
+) -> Vec<[Tensor<1>; 3]> {
+    #[cfg(feature = "cube")]
+    if fast {
+        let lazy =
+            |tensor: Tensor<1>| tensor.try_into_primitive::<Cube>().expect("a tensor on a GPU, without autodiff");
+        let tensors = tensors.into_iter().map(|tensors| tensors.map(lazy)).collect();
+        let updated = cube::adam_w(tensors, lazy(control.clone()), steps);
+        return updated.into_iter().map(|tensors| tensors.map(Tensor::from_primitive::<Cube>)).collect();
+    }
+    let _ = fast;
+    let factor = control.clone().narrow(0, 2, 1); // [1]
+    let taken = factor.clone().greater_equal_scalar(0.0); // [1]
+    let update = |([weight, gradient, mean, square], step): ([Tensor<1>; 4], AdamWStep)| {
+        let (taken, before) = (taken.clone().expand(weight.dims()), [weight.clone(), mean.clone(), square.clone()]);
+        let after = super::adam_w::readable(weight, gradient * factor.clone(), mean, square, step);
+        let [weight, mean, square] = before;
+        let [new_weight, new_mean, new_square] = after;
+        [(weight, new_weight), (mean, new_mean), (square, new_square)]
+            .map(|(before, after)| before.mask_where(taken.clone(), after))
+    };
+    tensors.into_iter().zip(steps).map(update).collect()
+}
