@@ -130,7 +130,10 @@ impl LanguageModel {
     /// - `ids`: `[B, T]` -> `[B, T, D]`; a cache, if given, holds the positions before these and grows by T.
     pub fn hidden_states(&self, ids: Tensor<2, Int>, cache: Option<&mut KvCache>, dropout: Dropout) -> Tensor<3> {
         let start = cache.as_ref().map_or(0, |cache| cache.len());
-        let context = self.context(start, ids.dims()[1], dropout);
+        let [b, t] = ids.dims();
+        let mut context = self.context(start, t, dropout);
+        // On a GPU the sequences lie one behind the other: every product is then one, and what follows it runs with it.
+        context.sequences = (self.compute.flat_products && cache.is_none() && context.dropout.is_off()).then_some(b);
         self.model.forward(ids, cache, &context)
     }
 
@@ -159,12 +162,17 @@ impl Decoder {
     /// - `ids`: `[B, T]` -> `[B, T, D]`
     pub fn forward(&self, ids: Tensor<2, Int>, mut cache: Option<&mut KvCache>, context: &ForwardContext) -> Tensor<3> {
         let start = cache.as_ref().map_or(0, |cache| cache.len());
+        let [b, t] = ids.dims();
         let mut x = self.embed(ids, start, context); // [B, T, D]
+        let d = x.dims()[2];
+        if context.sequences.is_some() {
+            x = x.reshape([1, b * t, d]);
+        }
         for (index, block) in self.layers.iter().enumerate() {
             let layer_cache = cache.as_mut().map(|cache| cache.layer(index));
             x = block.forward(x, layer_cache, context); // [B, T, D]
         }
-        self.norm.forward(x, context) // [B, T, D]
+        self.norm.forward(x, context).reshape([b, t, d])
     }
 
     /// What enters the first block.

@@ -61,6 +61,11 @@ impl Gradients {
         }
     }
 
+    /// All of them, in the order of their names.
+    pub fn all(&self) -> Vec<Tensor<1>> {
+        self.0.values().cloned().collect()
+    }
+
     /// Takes out the gradient of a parameter, flat.
     pub fn take(&mut self, name: &str) -> Option<Tensor<1>> {
         self.0.remove(name)

@@ -18,6 +18,7 @@ pub mod evaluate;
 pub mod file_lock;
 pub mod gradients;
 pub mod interrupt;
+pub mod later;
 pub mod metrics;
 pub mod optimizer;
 pub mod plan;

@@ -13,6 +13,7 @@ use minillm_model::config::ModelConfig;
 use minillm_model::decoder::LanguageModel;
 use minillm_model::layers::dropout::Dropout;
 use minillm_model::ops::Precision;
+use minillm_model::ops::multi_tensor::{self, StepLimits};
 use minillm_model::parameters;
 use minillm_model::random::derive;
 
@@ -20,6 +21,7 @@ use crate::config::RunConfig;
 use crate::data::Batch;
 use crate::error::{Error, Result};
 use crate::gradients::Gradients;
+use crate::later::Later;
 use crate::optimizer::ModelOptimizer;
 use crate::recompute;
 use crate::schedule::learning_rate;
@@ -63,6 +65,14 @@ impl StepOptions {
     }
 }
 
+impl StepOptions {
+    /// What the device needs to know to clip, and to leave a step out.
+    fn step_limits(&self) -> StepLimits {
+        let finite = StepLimits::finite(self.grad_clip);
+        self.limits.map_or(finite, |Limits { loss, grad_norm }| StepLimits { loss, grad_norm, ..finite })
+    }
+}
+
 /// The largest loss and gradient norm of a step that is taken.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Limits {
@@ -90,7 +100,7 @@ pub struct StepResult {
     pub skipped: bool,
 }
 
-/// Moves `model` by one step on `batch`. On a loss or gradient that is not finite nothing is updated.
+/// Moves `model` by one step on `batch`, and waits for the result. On a loss or gradient that is not finite nothing is updated.
 pub fn train_step(
     model: LanguageModel,
     optimizer: &mut ModelOptimizer,
@@ -98,61 +108,148 @@ pub fn train_step(
     workers: &Workers,
     options: &StepOptions,
 ) -> Result<(LanguageModel, StepResult)> {
-    let scored = batch.predicted();
-    if scored == 0 {
-        return Ok((model, StepResult { loss: 0.0, grad_norm: 0.0, skipped: true })); // nothing to learn from
-    }
-    // In f16 small gradients vanish: there the backward pass starts from the summed loss, and the division comes after it.
-    let divide_late = model.compute().precision == Precision::F16;
-    let divisor = if divide_late { 1 } else { scored };
+    let computed = Computed::new(&model, optimizer, batch, workers, options);
+    let (model, result) = computed.update(model, optimizer, workers, options)?;
+    let result = result.wait(&model)?;
+    Ok((model, result))
+}
 
-    // 1. Forward and backward, one micro-batch at a time; losses and gradients add up.
-    let mut gradients = Gradients::default();
-    let mut losses = Vec::new();
-    for first in (0..batch.rows).step_by(options.micro_batch_size) {
-        let rows = first..batch.rows.min(first + options.micro_batch_size);
-        let shares = shares(rows, workers.count());
-        let trainable = optimizer.trainable();
-        let results = workers.map(shares, |rows| {
-            // The same weights as leaves of a graph of their own: workers share no tape.
-            let model = trainable.freeze_others(model.valid().train());
-            forward_backward(&model, batch, rows, divisor, options)
-        });
-        for (loss, gradient) in results {
-            losses.push(loss);
-            gradients.add(gradient);
+/// The loss of a batch and its gradients: the first half of a step. On a GPU they may still be on their way.
+pub struct Computed {
+    /// Summed over the micro-batches, one number each; none without a token to learn from.
+    losses: Vec<Tensor<1>>,
+    gradients: Gradients,
+    /// What loss and gradients are still to be divided by.
+    divisor: usize,
+}
+
+impl Computed {
+    /// Forward and backward, one micro-batch at a time; losses and gradients add up.
+    pub fn new(
+        model: &LanguageModel,
+        optimizer: &ModelOptimizer,
+        batch: &Batch,
+        workers: &Workers,
+        options: &StepOptions,
+    ) -> Self {
+        let (mut losses, mut gradients, scored) = (Vec::new(), Gradients::default(), batch.predicted());
+        if scored == 0 {
+            return Self { losses, gradients, divisor: 1 }; // nothing to learn from
+        }
+        // In f16 small gradients vanish: there the backward pass starts from the summed loss, and the division comes after it.
+        let divide_late = model.compute().precision == Precision::F16;
+        let (now, later) = if divide_late { (1, scored) } else { (scored, 1) };
+        for first in (0..batch.rows).step_by(options.micro_batch_size) {
+            let rows = first..batch.rows.min(first + options.micro_batch_size);
+            let shares = shares(rows, workers.count());
+            let trainable = optimizer.trainable();
+            let results = workers.map(shares, |rows| {
+                // The same weights as leaves of a graph of their own: workers share no tape.
+                let model = trainable.freeze_others(model.valid().train());
+                forward_backward(&model, batch, rows, now, options)
+            });
+            for (loss, gradient) in results {
+                losses.push(loss);
+                gradients.add(gradient);
+            }
+        }
+        if divide_late {
+            gradients = gradients.scaled(1.0 / scored as f64);
+        }
+        Self { losses, gradients, divisor: later }
+    }
+
+    /// Clips by the global norm, so that the direction stays the same, and moves `model`: the second half of a step. Where the
+    /// optimiser works on many tensors at once, clipping and the checks of loss and norm run on the device, which is not waited for;
+    /// elsewhere the result is known when this returns.
+    pub fn update(
+        self,
+        model: LanguageModel,
+        optimizer: &mut ModelOptimizer,
+        workers: &Workers,
+        options: &StepOptions,
+    ) -> Result<(LanguageModel, Pending)> {
+        let Self { mut losses, gradients, divisor } = self;
+        if losses.is_empty() {
+            return Ok((model, Pending::Known(StepResult { loss: 0.0, grad_norm: 0.0, skipped: true })));
+        }
+        let loss = if losses.len() == 1 { losses.remove(0) } else { Tensor::cat(losses, 0).sum() };
+        let loss = if divisor == 1 { loss } else { loss / divisor as f64 };
+        let compute = model.compute();
+        if compute.multi_tensor {
+            let limits = options.step_limits();
+            let control = multi_tensor::step_control(gradients.all(), loss, limits, compute.multi_tensor);
+            let values = Later::of(control.clone());
+            let model = optimizer.step_on_device(model, gradients, &control, options.learning_rate);
+            return Ok((model, Pending::OnDevice { values, step: options.step }));
+        }
+
+        // Read loss and norm in one transfer: the only time the device is waited for.
+        let read = Tensor::cat(vec![loss, gradients.norm(compute)], 0).try_into_vec_as::<f32>();
+        let (loss, grad_norm) = loss_and_norm(&read, options.step)?;
+        check_finite(loss, grad_norm, options.step, &model, || gradients.first_not_finite().map(str::to_owned))?;
+        if options.limits.is_some_and(|limits| limits.are_exceeded_by(loss, grad_norm)) {
+            return Ok((model, Pending::Known(StepResult { loss, grad_norm, skipped: true })));
+        }
+        let is_too_long = options.grad_clip > 0.0 && grad_norm > options.grad_clip;
+        let grad_factor = if is_too_long { options.grad_clip / grad_norm } else { 1.0 };
+        let model = optimizer.step(model, gradients, grad_factor, options.learning_rate, workers);
+        Ok((model, Pending::Known(StepResult { loss, grad_norm, skipped: false })))
+    }
+}
+
+/// The result of a step, which the device may still be computing.
+pub enum Pending {
+    /// There it is.
+    Known(StepResult),
+    /// Loss, norm and the gradients' factor are on their way.
+    OnDevice {
+        /// Those three.
+        values: Later,
+        /// The step that they are of.
+        step: usize,
+    },
+}
+
+impl Pending {
+    /// Waits for the result. `model` is what the step left, to name a weight that is not finite.
+    pub fn wait(self, model: &LanguageModel) -> Result<StepResult> {
+        let (values, step) = match self {
+            Self::Known(result) => return Ok(result),
+            Self::OnDevice { values, step } => (values, step),
+        };
+        let device = |problem| Err(Error::Device { step, problem });
+        match values.wait().as_deref() {
+            Ok(&[loss, grad_norm, factor]) => {
+                let (loss, grad_norm) = (f64::from(loss), f64::from(grad_norm));
+                check_finite(loss, grad_norm, step, model, || None)?;
+                Ok(StepResult { loss, grad_norm, skipped: factor < 0.0 })
+            }
+            Ok(other) => device(format!("it gave {} numbers for a loss, a norm and a factor", other.len())),
+            Err(error) => device(error.clone()),
         }
     }
+}
 
-    if divide_late {
-        gradients = gradients.scaled(1.0 / scored as f64);
-    }
-
-    // 2. Read loss and norm in one transfer: the only time the device is waited for.
-    let loss = Tensor::cat(losses, 0).sum();
-    let read = Tensor::cat(vec![loss, gradients.norm(model.compute())], 0).try_into_vec_as::<f32>();
-    let (loss, grad_norm) = loss_and_norm(&read, options.step)?;
-    let not_finite = |what: String| Err(Error::NotFinite { step: options.step, what });
-    let loss = if divide_late { loss / scored as f64 } else { loss };
-    if !loss.is_finite() {
-        return not_finite(match parameters::first_not_finite(&model) {
+/// That a step is one to learn from; else an error that names what is not finite.
+fn check_finite(
+    loss: f64,
+    grad_norm: f64,
+    step: usize,
+    model: &LanguageModel,
+    gradient: impl FnOnce() -> Option<String>,
+) -> Result<()> {
+    let what = if !loss.is_finite() {
+        match parameters::first_not_finite(model) {
             Some(name) => format!("{name}, and so the loss,"),
             None => "the loss".to_owned(),
-        });
-    }
-    if !grad_norm.is_finite() {
-        let name = gradients.first_not_finite().unwrap_or("the sum of all squares");
-        return not_finite(format!("the gradient of {name}"));
-    }
-    if options.limits.is_some_and(|limits| limits.are_exceeded_by(loss, grad_norm)) {
-        return Ok((model, StepResult { loss, grad_norm, skipped: true }));
-    }
-
-    // 3. Clip by the global norm, so that the direction stays the same; then move.
-    let is_too_long = options.grad_clip > 0.0 && grad_norm > options.grad_clip;
-    let grad_factor = if is_too_long { options.grad_clip / grad_norm } else { 1.0 };
-    let model = optimizer.step(model, gradients, grad_factor, options.learning_rate, workers);
-    Ok((model, StepResult { loss, grad_norm, skipped: false }))
+        }
+    } else if !grad_norm.is_finite() {
+        format!("the gradient of {}", gradient().unwrap_or_else(|| "the sum of all squares".to_owned()))
+    } else {
+        return Ok(());
+    };
+    Err(Error::NotFinite { step, what })
 }
 
 /// The loss and the gradients' norm as they were read from the device.

@@ -40,7 +40,7 @@ use crate::optimizer::ModelOptimizer;
 use crate::report::Updates;
 use crate::run_dir::{METRICS_FILE, RunDir, SAMPLES_FOLDER, TENSORBOARD_FOLDER};
 use crate::start::{architecture, start};
-use crate::step::{StepOptions, StepResult, train_step};
+use crate::step::{Computed, Pending, StepOptions, StepResult};
 use crate::trainable::Trainable;
 use crate::workers::Workers;
 
@@ -58,6 +58,23 @@ pub struct Trainer {
     metrics: Metrics,
     console: Console,
     reports: Updates,
+    running: Option<Running>,
+    rate: Rate,
+}
+
+/// A step that a device may still be computing.
+struct Running {
+    result: Pending,
+    /// Tokens that it learns from.
+    tokens: u64,
+    learning_rate: f64,
+}
+
+/// From when on tokens are counted, for their rate.
+struct Rate {
+    since: Instant,
+    /// Those before.
+    tokens: u64,
 }
 
 /// How a run ended.
@@ -129,6 +146,8 @@ impl Trainer {
             metrics,
             console,
             reports: Updates::default(),
+            running: None,
+            rate: Rate { since: Instant::now(), tokens: 0 },
         })
     }
 
@@ -152,46 +171,41 @@ impl Trainer {
             best: self.state.best,
             interrupted: None,
         };
-        let (mut since, mut tokens_before) = (Instant::now(), self.state.tokens);
+        self.rate = Rate { since: Instant::now(), tokens: self.state.tokens };
         while self.state.step < max_steps && outcome.interrupted.is_none() {
-            // one optimiser step
-            let limits = self.config.train.skip_spikes.then(|| self.state.spikes.limits()).flatten();
-            let options = StepOptions { limits, ..StepOptions::of(&self.config, self.model.config(), self.state.step) };
-            let result;
-            (self, result) = self.step(&options)?;
-            let step = self.state.step;
+            // one optimiser step; a GPU may still be computing it when the next one begins
+            self = self.step()?;
+            let step = self.begun();
             let is_last = step == max_steps;
             let is_due = |every: usize| is_last || step.is_multiple_of(every);
-
-            // report
-            self.metrics.step(step);
-            if is_due(self.config.log.every_steps) {
-                let tokens = self.state.tokens - tokens_before;
-                self.report(result, options.learning_rate, tokens as f64 / since.elapsed().as_secs_f64())?;
-                (since, tokens_before) = (Instant::now(), self.state.tokens);
+            outcome.interrupted = interrupt.requested();
+            let (evaluates, saves) = (is_due(self.config.eval.every_steps), is_due(self.config.checkpoint.every_steps));
+            if evaluates || saves || outcome.interrupted.is_some() {
+                self.finish_step()?;
             }
 
             // evaluate
             let mut is_best = false;
-            if is_due(self.config.eval.every_steps) {
+            if evaluates {
                 let before = Instant::now();
                 let evaluation = self.evaluate()?;
                 is_best = self.keep_best(&evaluation);
                 outcome.evaluation = Some(evaluation);
                 self.reports.update(self.run.path());
-                since += before.elapsed(); // evaluation is not training time
+                self.rate.since += before.elapsed(); // evaluation is not training time
             }
 
             // save
-            outcome.interrupted = interrupt.requested();
-            if is_due(self.config.checkpoint.every_steps) || is_best || outcome.interrupted.is_some() {
+            outcome.interrupted = outcome.interrupted.or(interrupt.requested());
+            if saves || is_best || outcome.interrupted.is_some() {
+                self.finish_step()?;
                 let before = Instant::now();
                 match self.save() {
                     Ok(checkpoint) => outcome.checkpoint = checkpoint,
                     Err(error) if is_last || outcome.interrupted.is_some() => return Err(error),
                     Err(error) => self.tolerate(error)?,
                 }
-                since += before.elapsed();
+                self.rate.since += before.elapsed();
             }
         }
         self.metrics.flush().or_else(|error| self.tolerate(error))?;
@@ -200,20 +214,53 @@ impl Trainer {
         Ok(outcome)
     }
 
-    /// Takes the trainer and gives it back, so that the step holds the only handle on the weights and can change them
-    /// where they lie.
-    fn step(mut self, options: &StepOptions) -> Result<(Self, StepResult)> {
-        let batch = self.corpus.train.batch(self.state.step)?;
-        let taken = train_step(self.model, &mut self.optimizer, &batch, &self.workers, options);
+    /// Steps begun: the last one may still be running.
+    fn begun(&self) -> usize {
+        self.state.step + usize::from(self.running.is_some())
+    }
+
+    /// Takes a step. On a GPU its first half is asked for while the step before is still running, and only then is the result of that
+    /// one waited for: the device always has something to do. Takes the trainer and gives it back, so that the step holds the only
+    /// handle on the weights and can change them where they lie.
+    fn step(mut self) -> Result<Self> {
+        let options = StepOptions::of(&self.config, self.model.config(), self.begun());
+        let batch = self.corpus.train.batch(self.begun())?;
+        let computed = Computed::new(&self.model, &self.optimizer, &batch, &self.workers, &options);
+        self.finish_step()?;
+        let limits = self.config.train.skip_spikes.then(|| self.state.spikes.limits()).flatten();
+        let options = StepOptions { limits, ..options };
+        let updated = computed.update(self.model, &mut self.optimizer, &self.workers, &options);
         // First of all: what a device that failed computed is often not finite, and then not by the learning rate's fault.
-        device_works(self.state.step + 1)?;
-        let (model, result) = taken?;
-        let tokens = self.state.tokens + if result.skipped { 0 } else { batch.predicted() as u64 };
-        let mut state = State { step: self.state.step + 1, tokens, ..self.state };
-        if self.config.train.skip_spikes || result.skipped {
-            state.spikes.note(state.step, result.loss, result.grad_norm, result.skipped)?;
+        device_works(options.step)?;
+        let (model, result) = updated?;
+        let is_known = matches!(result, Pending::Known(_));
+        let running = Running { result, tokens: batch.predicted() as u64, learning_rate: options.learning_rate };
+        let mut trainer = Self { model, running: Some(running), ..self };
+        if is_known {
+            trainer.finish_step()?;
         }
-        Ok((Self { model, state, ..self }, result))
+        Ok(trainer)
+    }
+
+    /// Waits for the step that is running, if one is, and reports it.
+    fn finish_step(&mut self) -> Result<()> {
+        let Some(Running { result, tokens, learning_rate }) = self.running.take() else { return Ok(()) };
+        let result = result.wait(&self.model);
+        device_works(self.state.step + 1)?;
+        let result = result?;
+        self.state.step += 1;
+        self.state.tokens += if result.skipped { 0 } else { tokens };
+        let step = self.state.step;
+        if self.config.train.skip_spikes || result.skipped {
+            self.state.spikes.note(step, result.loss, result.grad_norm, result.skipped)?;
+        }
+        self.metrics.step(step);
+        if step == self.config.train.max_steps || step.is_multiple_of(self.config.log.every_steps) {
+            let tokens = self.state.tokens - self.rate.tokens;
+            self.report(result, learning_rate, tokens as f64 / self.rate.since.elapsed().as_secs_f64())?;
+            self.rate = Rate { since: Instant::now(), tokens: self.state.tokens };
+        }
+        Ok(())
     }
 
     /// What becomes of an error of writing while the run can go on: with `checkpoint.on_error = "continue"` a warning.

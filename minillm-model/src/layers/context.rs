@@ -8,6 +8,7 @@ use super::causal_mask::CausalMask;
 use super::dropout::Dropout;
 use super::rope::Rotation;
 use crate::ops::ComputeOptions;
+use burn::tensor::Tensor;
 
 /// What every layer of one forward pass is given.
 #[derive(Debug, Default)]
@@ -18,6 +19,8 @@ pub struct ForwardContext {
     pub rotation: Option<Rotation>,
     /// What is dropped in training.
     pub dropout: Dropout,
+    /// How many sequences lie one behind the other in what layers are given, `[1, B T, D]`; `None` where it is `[B, T, D]`.
+    pub(crate) sequences: Option<usize>,
     /// For blocks whose queries look at all earlier positions.
     full_mask: CausalMask,
     /// The mask of blocks with a sliding window.
@@ -33,7 +36,13 @@ impl ForwardContext {
     /// For tokens with this rotation, in a model of which some blocks look back `window` positions only.
     pub fn at(compute: ComputeOptions, rotation: Option<Rotation>, window: Option<usize>, dropout: Dropout) -> Self {
         let (full_mask, windowed_mask) = (CausalMask::new(None), CausalMask::new(window));
-        Self { compute, rotation, dropout, full_mask, windowed_mask }
+        Self { compute, rotation, dropout, sequences: None, full_mask, windowed_mask }
+    }
+
+    /// The sequences and the tokens of each, B and T, of what a layer was given.
+    pub fn batch(&self, x: &Tensor<3>) -> [usize; 2] {
+        let [b, t, _] = x.dims();
+        self.sequences.map_or([b, t], |sequences| [sequences, b * t / sequences])
     }
 
     /// Who may look at whom in a block with this window.

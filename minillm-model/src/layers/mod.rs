@@ -155,7 +155,7 @@ pub fn attention_forward(
     drop: &Dropout,
     context: &ForwardContext,
 ) -> Tensor<3> {
-    match attention.joined_heads(context.rotation.is_some()) {
+    match attention.joined_heads(context.batch(&x)[0], context.rotation.is_some()) {
         Some(heads) if context.compute.joined && cache.is_none() && drop.is_off() => {
             let Attention { q_proj, k_proj, v_proj, o_proj, .. } = attention;
             let weights = [q_proj, k_proj, v_proj].map(|linear| linear.weight.val());

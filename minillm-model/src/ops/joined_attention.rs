@@ -10,6 +10,8 @@ use super::autodiff::{Autodiff, Backend, CheckpointStrategy, record};
 /// How the rows of queries, keys and values are laid out: `[B, T, (H + 2 K) E]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Heads {
+    /// Sequences: B. Their rows lie one behind the other.
+    pub sequences: usize,
     /// Query heads: H.
     pub queries: usize,
     /// Key and value heads: K.

@@ -97,3 +97,93 @@ pub fn adam_w(
     };
     tensors.into_iter().zip(steps).map(update).collect()
 }
+
+/// Share of the old momentum that Muon keeps.
+const MUON_MOMENTUM: f32 = 0.95;
+/// Newton-Schulz iterations, and the coefficients of each (Jordan et al. 2024, kellerjordan.github.io/posts/muon).
+const ITERATIONS: usize = 5;
+const COEFFICIENTS: [f32; 3] = [3.4445, -4.775, 2.0315];
+/// Below every norm of a gradient that is one.
+const SMALLEST_NORM: f32 = 1e-7;
+
+/// How far Muon moves.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct MuonStep {
+    /// What is left of each weight after decay.
+    pub keep: f64,
+    /// How far along the orthogonal direction.
+    pub rate: f64,
+}
+
+/// A step of Muon for matrices that have one shape, some of them transposed: `tensors` are weight, gradient and momentum, each flat; weight
+/// and momentum come back, as they were where `control` says that nothing may be updated. The Newton-Schulz iterations are products of the
+/// whole batch.
+///
+/// # Shapes
+/// - each matrix: `[rows, columns]` with rows <= columns, or if it is `tall` `[columns, rows]`; `control`: `[3]`; without autodiff
+pub fn muon(
+    tensors: Vec<[Tensor<1>; 3]>,
+    tall: &[bool],
+    shape: [usize; 2],
+    control: &Tensor<1>,
+    step: MuonStep,
+    fast: bool,
+) -> Vec<[Tensor<1>; 2]> {
+    #[cfg(feature = "cube")]
+    if fast {
+        use super::cube::muon;
+
+        let lazy =
+            |tensor: Tensor<1>| tensor.try_into_primitive::<Cube>().expect("a tensor on a GPU, without autodiff");
+        let (mut weights, mut gradients, mut momenta) = (Vec::new(), Vec::new(), Vec::new());
+        for tensors in tensors {
+            let [weight, gradient, momentum] = tensors.map(lazy);
+            weights.push(weight);
+            gradients.push(gradient);
+            momenta.push(momentum);
+        }
+        let control = || lazy(control.clone());
+        let (momenta, batch) = muon::momentum(gradients, momenta, control(), tall.to_vec(), shape, MUON_MOMENTUM);
+        let directions = orthogonal(Tensor::from_primitive::<Cube>(batch));
+        let directions = directions.try_into_primitive::<Cube>().expect("a tensor on a GPU, without autodiff");
+        let weights = muon::update(weights, directions, control(), tall.to_vec(), step);
+        let plain = |(weight, momentum)| [weight, momentum].map(Tensor::from_primitive::<Cube>);
+        return weights.into_iter().zip(momenta).map(plain).collect();
+    }
+    let _ = fast;
+    let [rows, columns] = shape;
+    let factor = control.clone().narrow(0, 2, 1); // [1]
+    let taken = factor.clone().greater_equal_scalar(0.0); // [1]
+    let wide = |flat: Tensor<1>, tall: bool| {
+        if tall { flat.reshape([columns, rows]).transpose() } else { flat.reshape([rows, columns]) }
+    };
+    let (mut kept, mut batch) = (Vec::new(), Vec::new());
+    for ([weight, gradient, before], &tall) in tensors.into_iter().zip(tall) {
+        let gradient = gradient * factor.clone();
+        let momentum = before.clone() * MUON_MOMENTUM + gradient.clone();
+        batch.push(wide(gradient + momentum.clone() * MUON_MOMENTUM, tall));
+        kept.push((weight, before, momentum));
+    }
+    let directions = orthogonal(Tensor::stack(batch, 0)); // [n, rows, columns]
+    let update = |(index, ((weight, before, momentum), tall)): (usize, ((Tensor<1>, Tensor<1>, Tensor<1>), bool))| {
+        let direction = directions.clone().narrow(0, index, 1).squeeze_dim::<2>(0); // [rows, columns]
+        let direction = if tall { direction.transpose() } else { direction }.reshape([rows * columns]);
+        let taken = taken.clone().expand(weight.dims());
+        let moved = weight.clone() * step.keep - direction * step.rate;
+        [weight.mask_where(taken.clone(), moved), before.mask_where(taken, momentum)]
+    };
+    kept.into_iter().zip(tall.iter().copied()).enumerate().map(update).collect()
+}
+
+/// The nearest matrices whose singular values are about one: `[n, rows, columns]`, rows <= columns.
+fn orthogonal(x: Tensor<3>) -> Tensor<3> {
+    let [a, b, c] = COEFFICIENTS;
+    let norm = x.clone().square().sum_dim(2).sum_dim(1).sqrt().clamp_min(SMALLEST_NORM); // [n, 1, 1]
+    let mut x = x / norm;
+    for _ in 0..ITERATIONS {
+        let square = x.clone().matmul(x.clone().swap_dims(1, 2)); // [n, rows, rows]
+        let polynomial = square.clone() * b + square.clone().matmul(square) * c;
+        x = x.clone() * a + polynomial.matmul(x);
+    }
+    x
+}

@@ -87,10 +87,31 @@ impl ModelOptimizer {
         });
         let mut weights = BTreeMap::new();
         for (name, weight, rule) in computed {
-            self.rules.insert(name.clone(), rule);
-            weights.insert(name, weight);
+            weights.insert(name.clone(), (rule.shape(), weight));
+            self.rules.insert(name, rule);
         }
         if weights.is_empty() { model } else { parameters::map(model, &mut ApplyUpdates(weights)) }
+    }
+
+    /// [`ModelOptimizer::step`] where the device knows by how much the gradients are clipped and whether the step is taken: all parameters
+    /// together, in few launches. `control`: as of [`step_control`](minillm_model::ops::multi_tensor::step_control).
+    pub fn step_on_device(
+        &mut self,
+        model: LanguageModel,
+        gradients: Gradients,
+        control: &Tensor<1>,
+        learning_rate: f64,
+    ) -> LanguageModel {
+        let fast = model.compute().multi_tensor;
+        let mut taken = TakeParameters { optimizer: self, gradients, updates: Vec::new() };
+        let model = parameters::map(model, &mut taken);
+        let updates = std::mem::take(&mut taken.updates);
+        let mut weights = BTreeMap::new();
+        for (name, weight, rule) in rules::update_all(updates, control, learning_rate, fast) {
+            weights.insert(name.clone(), (rule.shape(), weight));
+            self.rules.insert(name, rule);
+        }
+        parameters::map(model, &mut ApplyUpdates(weights))
     }
 
     /// Takes out the rule of a parameter with its state, or makes it.
@@ -161,15 +182,36 @@ impl ParameterMapper for ApplyRules<'_> {
     }
 }
 
+/// Takes the weights that have a gradient out of the model, which is left with something in their place, so that nobody else holds them
+/// when they are changed.
+struct TakeParameters<'a> {
+    optimizer: &'a mut ModelOptimizer,
+    gradients: Gradients,
+    updates: Vec<Update>,
+}
+
+impl ParameterMapper for TakeParameters<'_> {
+    fn map<const D: usize>(&mut self, name: &str, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let Some(gradient) = self.gradients.take(name) else { return param }; // not trained
+        let shape = param.dims();
+        let rule = self.optimizer.take_rule(name, &shape);
+        let (id, weight, mapper) = param.consume();
+        let nothing = Tensor::empty([1; D], &weight.device().without_autodiff());
+        let weight = weight.inner().reshape([-1]);
+        self.updates.push(Update { name: name.to_owned(), weight, gradient, rule });
+        Param::from_mapped_value(id, Tensor::from_inner(nothing).require_grad(), mapper)
+    }
+}
+
 /// Replaces the weights by those that were computed.
-struct ApplyUpdates(BTreeMap<String, Tensor<1>>);
+struct ApplyUpdates(BTreeMap<String, (Vec<usize>, Tensor<1>)>);
 
 impl ParameterMapper for ApplyUpdates {
     fn map<const D: usize>(&mut self, name: &str, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        match self.0.remove(name) {
-            Some(weight) => with_value(param, |_| (weight, ())).0,
-            None => param,
-        }
+        let Some((shape, weight)) = self.0.remove(name) else { return param };
+        let (id, _, mapper) = param.consume();
+        let shape: [usize; D] = std::array::from_fn(|dim| shape[dim]);
+        Param::from_mapped_value(id, Tensor::from_inner(weight.reshape(shape)).require_grad(), mapper)
     }
 }
 

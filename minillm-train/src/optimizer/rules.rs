@@ -1,12 +1,16 @@
 //! How a parameter is updated, and what the rule remembers of its earlier gradients.
 
+use std::collections::BTreeMap;
+
 use burn::optim::decay::WeightDecayConfig;
 use burn::optim::momentum::MomentumState;
 use burn::optim::{AdjustLrFn, Muon as BurnMuon, MuonConfig, MuonState, Optimizer};
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Device, Tensor};
 use minillm_model::checkpoint::weights::{self, HostTensor};
+use minillm_model::ops::multi_tensor::{self, MuonStep};
 use minillm_model::ops::{self, AdamWStep};
 
+use super::Update;
 use crate::burn_compat::momentum_buffer;
 use crate::config::{OptimizerConfig, OptimizerKind};
 use crate::error::Result;
@@ -52,6 +56,14 @@ impl ParameterRule {
         }
     }
 
+    /// The parameter's shape.
+    pub(super) fn shape(&self) -> Vec<usize> {
+        match self {
+            Self::AdamW(rule) => rule.shape.clone(),
+            Self::Muon(rule) => rule.shape.to_vec(),
+        }
+    }
+
     /// The tensors of the state, by the ends of their names in the file; each has the parameter's shape.
     pub(super) fn tensors(&self) -> Result<Vec<(&'static str, HostTensor)>> {
         match self {
@@ -73,6 +85,59 @@ impl ParameterRule {
             Self::Muon(rule) => rule.restored(take, device).map(Self::Muon),
         }
     }
+}
+
+/// One step for all of `updates`, clipped and maybe left out by `control`: those of `AdamW` together, those of Muon shape by shape.
+pub(super) fn update_all(
+    updates: Vec<Update>,
+    control: &Tensor<1>,
+    learning_rate: f64,
+    fast: bool,
+) -> Vec<(String, Tensor<1>, ParameterRule)> {
+    let mut moved = Vec::with_capacity(updates.len());
+    let (mut adam_w, mut muon) = (Vec::new(), BTreeMap::<[usize; 2], Vec<_>>::new());
+    for Update { name, weight, gradient, rule } in updates {
+        match rule {
+            ParameterRule::AdamW(rule) => adam_w.push((name, weight, gradient, rule)),
+            ParameterRule::Muon(rule) => {
+                let [rows, columns] = rule.shape;
+                let wide = [rows.min(columns), rows.max(columns)];
+                muon.entry(wide).or_default().push((name, weight, gradient, rule));
+            }
+        }
+    }
+
+    let (mut names, mut tensors, mut steps) = (Vec::new(), Vec::new(), Vec::new());
+    for (name, weight, gradient, rule) in adam_w {
+        let (rule, Moments { time, mean, square }) = rule.at_next_step(&gradient);
+        steps.push(rule.step_at(time, learning_rate, 1.0));
+        tensors.push([weight, gradient, mean, square]);
+        names.push((name, rule, time));
+    }
+    let updated = multi_tensor::adam_w(tensors, control, steps, fast);
+    for ((name, rule, time), [weight, mean, square]) in names.into_iter().zip(updated) {
+        let rule = AdamW { moments: Some(Moments { time, mean, square }), ..rule };
+        moved.push((name, weight, ParameterRule::AdamW(rule)));
+    }
+
+    for (shape, matrices) in muon {
+        let (mut names, mut tensors, mut tall) = (Vec::new(), Vec::new(), Vec::new());
+        let mut step = None;
+        for (name, weight, gradient, mut rule) in matrices {
+            let momentum = rule.take_buffer().unwrap_or_else(|| gradient.zeros_like());
+            tall.push(rule.shape != shape);
+            step = Some(rule.step_at(learning_rate));
+            tensors.push([weight, gradient, momentum]);
+            names.push((name, rule));
+        }
+        let Some(step) = step else { continue };
+        let updated = multi_tensor::muon(tensors, &tall, shape, control, step, fast);
+        for ((name, rule), [weight, momentum]) in names.into_iter().zip(updated) {
+            let rule = Muon { state: Some(MuonMemory::Buffer(momentum)), ..rule };
+            moved.push((name, weight, ParameterRule::Muon(rule)));
+        }
+    }
+    moved
 }
 
 /// Whether Muon is meant for the matrix `name`: it orthogonalises a matrix between two hidden states. Rows of an embedding
@@ -138,16 +203,25 @@ impl AdamW {
         grad_factor: f64,
         learning_rate: f64,
     ) -> (Tensor<1>, Self) {
-        let Moments { time, mean, square } = self.moments.unwrap_or_else(|| {
+        let (rule, Moments { time, mean, square }) = self.at_next_step(&gradient);
+        let step = rule.step_at(time, learning_rate, grad_factor);
+        let [weight, mean, square] = form(weight, gradient, mean, square, step);
+        (weight, Self { moments: Some(Moments { time, mean, square }), ..rule })
+    }
+
+    /// The rule without its moments, and the moments with the number of the step about to be taken.
+    fn at_next_step(mut self, gradient: &Tensor<1>) -> (Self, Moments) {
+        let moments = self.moments.take().unwrap_or_else(|| {
             // Adding to -0.0 changes nothing, not even the sign of a zero: the first means are the gradient's own, as Burn's are.
             let nothing = || gradient.full_like(-0.0);
             Moments { time: 0, mean: nothing(), square: nothing() }
         });
-        let Self { beta1, beta2, epsilon, weight_decay, .. } = self;
-        let time = time + 1;
-        let step = AdamWStep { time, learning_rate, beta1, beta2, epsilon, weight_decay, grad_factor };
-        let [weight, mean, square] = form(weight, gradient, mean, square, step);
-        (weight, Self { moments: Some(Moments { time, mean, square }), ..self })
+        (self, Moments { time: moments.time + 1, ..moments })
+    }
+
+    fn step_at(&self, time: usize, learning_rate: f64, grad_factor: f64) -> AdamWStep {
+        let Self { beta1, beta2, epsilon, weight_decay, .. } = *self;
+        AdamWStep { time, learning_rate, beta1, beta2, epsilon, weight_decay, grad_factor }
     }
 
     fn tensors(&self) -> Result<Vec<(&'static str, HostTensor)>> {
@@ -169,13 +243,23 @@ impl AdamW {
     }
 }
 
-/// Burn's Muon, on one matrix.
+/// Muon on one matrix: Burn's, or many at once on a GPU.
 #[derive(Clone)]
 pub(super) struct Muon {
     rule: BurnMuon,
+    weight_decay: f64,
     shape: [usize; 2],
     /// `None` before the first step.
-    state: Option<MuonState<2>>,
+    state: Option<MuonMemory>,
+}
+
+/// The running sum of a matrix's gradients.
+#[derive(Clone)]
+enum MuonMemory {
+    /// Flat.
+    Buffer(Tensor<1>),
+    /// Inside Burn's own state.
+    Burn(MuonState<2>),
 }
 
 impl Muon {
@@ -184,23 +268,48 @@ impl Muon {
             .with_weight_decay(Some(WeightDecayConfig::new(config.weight_decay as f32)))
             .with_adjust_lr_fn(AdjustLrFn::MatchRmsAdamW)
             .build();
-        Self { rule, shape, state: None }
+        Self { rule, weight_decay: config.weight_decay, shape, state: None }
     }
 
     fn update(self, weight: Tensor<1>, gradient: Tensor<1>, learning_rate: f64) -> (Tensor<1>, Self) {
-        let Self { rule, shape, state } = self;
+        let Self { rule, shape, state, .. } = self;
+        let state = state.map(|state| match state {
+            MuonMemory::Buffer(buffer) => MuonState::new(MomentumState::new(buffer.reshape(shape))),
+            MuonMemory::Burn(state) => state,
+        });
         let (weight, state) = rule.step(learning_rate, weight.reshape(shape), gradient.reshape(shape), state);
-        (weight.reshape([-1]), Self { rule, shape, state })
+        (weight.reshape([-1]), Self { rule, state: state.map(MuonMemory::Burn), ..self })
+    }
+
+    /// How far many matrices of this shape move at once: as Burn's, with `AdamW`'s step size (arXiv:2502.16982).
+    fn step_at(&self, learning_rate: f64) -> MuonStep {
+        let [rows, columns] = self.shape;
+        let rate = learning_rate * 0.2 * (rows.max(columns) as f64).sqrt();
+        MuonStep { keep: 1.0 - learning_rate * f64::from(self.weight_decay as f32), rate }
+    }
+
+    /// The running sum, which nobody else holds then.
+    fn take_buffer(&mut self) -> Option<Tensor<1>> {
+        match self.state.take() {
+            Some(MuonMemory::Buffer(buffer)) => Some(buffer),
+            Some(MuonMemory::Burn(_)) | None => None,
+        }
     }
 
     fn tensors(&self) -> Result<Vec<(&'static str, HostTensor)>> {
-        let Some(state) = &self.state else { return Ok(Vec::new()) };
-        Ok(vec![("momentum_buffer", momentum_buffer(state)?)])
+        let buffer = match &self.state {
+            None => return Ok(Vec::new()),
+            Some(MuonMemory::Burn(state)) => momentum_buffer(state)?,
+            Some(MuonMemory::Buffer(buffer)) => {
+                HostTensor { shape: self.shape.to_vec(), ..weights::to_host("", buffer)? }
+            }
+        };
+        Ok(vec![("momentum_buffer", buffer)])
     }
 
     fn restored(self, mut take: impl FnMut(&'static str) -> Option<HostTensor>, device: &Device) -> Option<Self> {
         let tensor = take("momentum_buffer")?;
-        let buffer = Tensor::from_data(TensorData::new(tensor.values, self.shape), device);
-        Some(Self { state: Some(MuonState::new(MomentumState::new(buffer))), ..self })
+        let buffer = Tensor::<1>::from_data(tensor.values.as_slice(), device);
+        Some(Self { state: Some(MuonMemory::Buffer(buffer)), ..self })
     }
 }

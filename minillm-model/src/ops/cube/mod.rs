@@ -15,6 +15,7 @@ mod embedding;
 mod join;
 mod layer_norm;
 pub mod multi_tensor;
+pub mod muon;
 mod reduce;
 mod rms_norm;
 mod rotary;

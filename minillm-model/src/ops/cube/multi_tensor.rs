@@ -16,10 +16,13 @@ use crate::ops::multi_tensor::StepLimits;
 /// Numbers that a cube takes: enough that its sum is worth a memory access, few enough that small tensors keep a device busy.
 const NUMBERS_OF_A_CUBE: usize = 4096;
 
+/// Tensors in a launch. More make a kernel that takes long to compile.
+const MOST_AT_ONCE: usize = 16;
+
 /// The largest number of f32.
 const LARGEST: f32 = f32::MAX;
 
-/// Tensors of a launch, with the first cube of each.
+/// Tensors of a launch, and its cubes.
 struct Group<const N: usize> {
     /// For each tensor its buffers.
     tensors: Vec<[CubeTensor; N]>,
@@ -27,19 +30,29 @@ struct Group<const N: usize> {
 }
 
 /// Cuts `tensors` into groups of as many as the device can bind, beside `others` buffers.
-fn groups<const N: usize>(tensors: Vec<[CubeTensor; N]>, others: usize) -> Vec<Group<N>> {
-    let Some(first) = tensors.first().map(|tensors| &tensors[0]) else { return Vec::new() };
-    let bindings = first.client.properties().hardware.max_bindings as usize;
-    // One buffer is CubeCL's own, for sizes; more than 8 tensors make a kernel that takes long to compile.
-    let at_once = ((bindings.saturating_sub(others + 1)) / N).clamp(1, 8);
+pub fn groups_of<const N: usize>(
+    tensors: Vec<[CubeTensor; N]>,
+    like: &CubeTensor,
+    others: usize,
+) -> Vec<Vec<[CubeTensor; N]>> {
+    let bindings = like.client.properties().hardware.max_bindings as usize;
+    // One buffer is CubeCL's own, for sizes.
+    let at_once = (bindings.saturating_sub(others + 1) / N).clamp(1, MOST_AT_ONCE);
     let mut groups = Vec::new();
     let mut tensors = tensors.into_iter().peekable();
     while tensors.peek().is_some() {
-        let tensors: Vec<_> = tensors.by_ref().take(at_once).collect();
-        let cubes = tensors.iter().map(|tensors| cubes_of(&tensors[0])).sum();
-        groups.push(Group { tensors, cubes });
+        groups.push(tensors.by_ref().take(at_once).collect());
     }
     groups
+}
+
+/// [`groups_of`] with the cubes that each needs.
+fn groups<const N: usize>(tensors: Vec<[CubeTensor; N]>, like: &CubeTensor, others: usize) -> Vec<Group<N>> {
+    let with_cubes = |tensors: Vec<[CubeTensor; N]>| {
+        let cubes = tensors.iter().map(|tensors| cubes_of(&tensors[0])).sum();
+        Group { tensors, cubes }
+    };
+    groups_of(tensors, like, others).into_iter().map(with_cubes).collect()
 }
 
 fn cubes_of(tensor: &CubeTensor) -> usize {
@@ -78,8 +91,8 @@ pub fn step_control(gradients: Vec<Lazy>, loss: Lazy, limits: StepLimits) -> Laz
 
 /// Parts of the sum of all squares.
 fn parts_of_squares(tensors: Vec<CubeTensor>) -> CubeTensor {
-    let groups = groups(tensors.into_iter().map(|tensor| [dense(tensor)]).collect(), 1);
-    let like = groups[0].tensors[0][0].clone();
+    let like = tensors[0].clone();
+    let groups = groups(tensors.into_iter().map(|tensor| [dense(tensor)]).collect(), &like, 1);
     let parts = empty(&like, [groups.iter().map(|group| group.cubes).sum::<usize>()]);
     let mut first_part = 0;
     for group in groups {
@@ -94,7 +107,7 @@ fn parts_of_squares(tensors: Vec<CubeTensor>) -> CubeTensor {
 
 #[cube(launch)]
 fn squares_kernel(tensors: &Sequence<Box<[f32]>>, parts: &mut [f32], first_part: usize, cubes: usize) {
-    let mut cube = CUBE_POS as usize;
+    let cube = CUBE_POS as usize;
     if cube < cubes {
         let mut sum = 0.0f32;
         let mut from = 0usize;
@@ -160,7 +173,7 @@ pub fn adam_w(tensors: Vec<[Lazy; 4]>, control: Lazy, steps: Vec<AdamWStep>) -> 
 }
 
 /// `tensor` itself if it may be changed, or a copy.
-fn to_change(tensor: CubeTensor) -> CubeTensor {
+pub fn to_change(tensor: CubeTensor) -> CubeTensor {
     let tensor = dense(tensor);
     if tensor.can_mut() { tensor } else { tensor.copy() }
 }
@@ -178,7 +191,7 @@ fn update(mut tensors: Vec<CubeTensor>, steps: &[AdamWStep]) -> Vec<CubeTensor> 
     let outputs =
         all.iter().flat_map(|[weight, _, mean, square]| [weight, mean, square].map(CubeTensor::clone)).collect();
     let mut steps = steps.iter();
-    for group in groups(all, 1) {
+    for group in groups(all, &control, 1) {
         let (count, dim) = a_cube_each(&control, group.cubes);
         let [mut weights, mut grads, mut means, mut squares] = [(); 4].map(|()| SequenceArg::new());
         let [mut decays, mut means_shares, mut squares_shares] = [(); 3].map(|()| SequenceArg::new());

@@ -282,8 +282,9 @@ impl AttentionBackward for Cube {
 }
 
 /// Sizes and places of queries, keys and values side by side, `[B, T, (H + 2 K) E]`.
-fn joined([sequences, tokens]: [usize; 2], heads: Heads) -> (Sizes, [Layout; 3]) {
-    let Heads { queries, keys, width, window, .. } = heads;
+fn joined(rows: usize, heads: Heads) -> (Sizes, [Layout; 3]) {
+    let Heads { sequences, queries, keys, width, window, .. } = heads;
+    let tokens = rows / sequences;
     let token = (queries + 2 * keys) * width;
     let place = |before: usize| Layout { offset: before * width, batch: tokens * token, head: width, token };
     let sizes =
@@ -291,9 +292,9 @@ fn joined([sequences, tokens]: [usize; 2], heads: Heads) -> (Sizes, [Layout; 3])
     (sizes, [place(0), place(queries), place(queries + keys)])
 }
 
-fn rows_of(qkv: &CubeTensor) -> [usize; 2] {
+fn rows_of(qkv: &CubeTensor) -> usize {
     let shape = qkv.shape();
-    [shape[0], shape[1]]
+    shape[0] * shape[1]
 }
 
 fn joined_input(qkv: CubeTensor, rotation: [CubeTensor; 2], heads: Heads) -> Input {
@@ -311,9 +312,9 @@ impl JoinedAttentionOp for Cube {
 
 impl JoinedAttentionBackward for Cube {
     fn joined_attention_forward(qkv: Lazy, rotation: [Lazy; 2], heads: Heads) -> Joined<Self> {
-        let [sequences, tokens, _] = qkv.shape().dims();
-        let shape = Shape::new([sequences, tokens, heads.queries * heads.width]);
-        let shapes = [shape.clone(), Shape::new([sequences, heads.queries, tokens, 1])];
+        let [b, t, _] = qkv.shape().dims();
+        let shape = Shape::new([b, t, heads.queries * heads.width]);
+        let shapes = [shape.clone(), Shape::new([heads.sequences, heads.queries, b * t / heads.sequences, 1])];
         let [cos, sin] = rotation.clone();
         let [out, logsumexp] = queue("attention", [qkv.clone(), cos, sin], shapes, move |[qkv, cos, sin]| {
             let [mut out, logsumexp] = joined_input(qkv, [cos, sin], heads).forward();
