@@ -18,8 +18,10 @@ use minillm_model::loss::IGNORED;
 use minillm_model::ops::{self, AdamWStep, ComputeOptions, Precision};
 use minillm_model::parameters::{self, ParameterMapper, ParameterVisitor};
 
-/// Where all values cancel to zero (the gradient of the keys' bias), the terms that did count as this.
+/// Where all values cancel to zero (the gradient of the keys' bias, that of a norm over one number), the terms that did count as this. On a
+/// GPU the terms themselves are less exact: Vulkan lets a division be off by 2.5 units in the last place, a CPU's is off by half of one.
 const CANCELLED: f32 = 0.01;
+const CANCELLED_ON_A_GPU: f32 = 0.2;
 
 /// One device of each backend of this build that has fast forms, with autodiff.
 fn devices() -> Vec<(String, Device, ComputeOptions)> {
@@ -35,13 +37,14 @@ fn close<const D: usize>(what: &str, got: Tensor<D>, expected: Tensor<D>) {
 }
 
 fn close_values(what: &str, got: &[f32], expected: &[f32]) {
+    let cancelled = if what.contains("wgpu") { CANCELLED_ON_A_GPU } else { CANCELLED };
     assert_eq!(got.len(), expected.len(), "{what}");
     let largest = expected.iter().fold(0.0_f32, |largest, value| largest.max(value.abs()));
     let difference = got.iter().zip(expected).map(|(got, expected)| (got - expected).abs());
     // Not `f32::max`, which passes over a NaN.
     let difference = difference.fold(0.0_f32, |largest, value| if value <= largest { largest } else { value });
     assert!(
-        difference <= cases::TOLERANCE as f32 * largest.max(CANCELLED),
+        difference <= cases::TOLERANCE as f32 * largest.max(cancelled),
         "{what}: off by {difference}, the largest value is {largest}"
     );
 }

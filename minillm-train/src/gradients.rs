@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use burn::module::{Module, Param};
 use burn::tensor::{Gradients as Tape, Tensor};
 use minillm_model::decoder::LanguageModel;
-use minillm_model::ops::{self, ComputeOptions};
+use minillm_model::ops::ComputeOptions;
+use minillm_model::ops::adam_w::{readable_sum_of_squares, sum_of_squares};
 use minillm_model::parameters::{self, ParameterVisitor};
 
 /// Gradients by parameter name, each flattened to one dimension. A parameter that is not trained has none.
@@ -74,7 +75,8 @@ impl Gradients {
     /// The L2 norm of all gradients taken as one long vector: `[1]`.
     pub fn norm(&self, compute: ComputeOptions) -> Tensor<1> {
         let sum_of_squares = |gradient: &Tensor<1>| {
-            if compute.adam_w { ops::adam_w::sum_of_squares(gradient.clone()) } else { gradient.clone().square().sum() }
+            let sum = if compute.adam_w { sum_of_squares } else { readable_sum_of_squares };
+            sum(gradient.clone())
         };
         Tensor::cat(self.0.values().map(sum_of_squares).collect(), 0).sum().sqrt()
     }
@@ -87,7 +89,7 @@ impl Gradients {
 
     /// The first parameter whose gradient is not finite, or has squares whose sum is not.
     pub fn first_not_finite(&self) -> Option<&str> {
-        let finite = |gradient: &Tensor<1>| gradient.clone().square().sum().into_scalar::<f32>().is_finite();
+        let finite = |gradient: &Tensor<1>| readable_sum_of_squares(gradient.clone()).into_scalar::<f32>().is_finite();
         self.0.iter().find(|(_, gradient)| !finite(gradient)).map(|(name, _)| name.as_str())
     }
 }

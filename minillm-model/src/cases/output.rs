@@ -10,7 +10,7 @@ use crate::config::{ModelConfig, Preset};
 use crate::decoder::LanguageModel;
 use crate::loss::IGNORED;
 use crate::ops::AdamWStep;
-use crate::ops::adam_w::{adam_w as fused, readable, sum_of_squares};
+use crate::ops::adam_w::{adam_w as fused, readable, readable_sum_of_squares, sum_of_squares};
 
 /// `hidden`: `[B 2, T, D]`, V tokens, one of ten positions not scored; the output matrix is the embedding if `tied`
 pub fn cross_entropy((tied, t, d, v): (bool, usize, usize, usize), Place { device, compute, .. }: &Place) -> Prepared {
@@ -54,7 +54,7 @@ pub fn adam_w(n: usize, Place { plain, compute, .. }: &Place) -> Prepared {
             [weight, mean, square] = rule(weight, gradient.clone(), mean, square, step);
         }
         let first: Tensor<1> = gradients[0].clone();
-        let squares = if is_fast { sum_of_squares(first) } else { first.square().sum() };
+        let squares = if is_fast { sum_of_squares(first) } else { readable_sum_of_squares(first) };
         vec![
             ("weight", weight),
             ("running mean", mean),

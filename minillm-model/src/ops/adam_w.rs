@@ -70,6 +70,18 @@ pub fn readable(
     [weight, mean, square]
 }
 
+/// Numbers that are summed at once. Burn 0.22.1's sum of more than 262,132 numbers leaves out the others on some Vulkan drivers.
+const SUMMED_AT_ONCE: usize = 1 << 17;
+
+/// The sum of the squares by Burn's operations: `[1]`.
+pub fn readable_sum_of_squares(x: Tensor<1>) -> Tensor<1> {
+    let [length] = x.dims();
+    let pieces = (0..length).step_by(SUMMED_AT_ONCE);
+    let sums = pieces.map(|start| x.clone().narrow(0, start, SUMMED_AT_ONCE.min(length - start)).square().sum());
+    let sums: Vec<Tensor<1>> = sums.collect();
+    if sums.len() == 1 { sums[0].clone() } else { Tensor::cat(sums, 0).sum() }
+}
+
 /// One step of the rule in [`AdamWStep`]; tensors without autodiff.
 ///
 /// # Shapes

@@ -49,7 +49,7 @@ pub fn step_control(gradients: Vec<Tensor<1>>, loss: Tensor<1>, limits: StepLimi
         return Tensor::from_primitive::<Cube>(cube::step_control(gradients, lazy(loss), limits));
     }
     let _ = fast;
-    let squares = gradients.into_iter().map(|gradient| gradient.square().sum()).collect();
+    let squares = gradients.into_iter().map(|gradient| super::adam_w::readable_sum_of_squares(gradient)).collect();
     let norm = Tensor::cat(squares, 0).sum().sqrt(); // [1]
     let [grad_clip, largest_loss, largest_norm] = limits.as_f32();
     let factor = if grad_clip > 0.0 {

@@ -93,7 +93,7 @@ fn row_scale(x: &[f32], first: usize, mean: f32, eps: f32, #[comptime] width: us
         squares += value * value;
         column += UNITS;
     }
-    (cube_sum(squares) / comptime!(width as f32) + eps).inverse_sqrt()
+    1.0f32 / (cube_sum(squares) / comptime!(width as f32) + eps).sqrt()
 }
 
 /// Gradients of `x`, `weight` and `bias`. With n = (x - mean) s: `dx = s (g w - mean(g w) - n mean(g w n))`, `dw = sum of g n`

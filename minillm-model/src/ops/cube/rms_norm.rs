@@ -50,7 +50,7 @@ fn forward_kernel(x: &[f32], weight: &[f32], out: &mut [f32], eps: f32, rows: us
             squares += value * value;
             column += UNITS;
         }
-        let scale = (cube_sum(squares) / comptime!(width as f32) + eps).inverse_sqrt();
+        let scale = 1.0f32 / (cube_sum(squares) / comptime!(width as f32) + eps).sqrt();
         let mut column = UNIT_POS as usize;
         while column < width {
             out[first + column] = x[first + column] * scale * weight[column];
@@ -59,7 +59,7 @@ fn forward_kernel(x: &[f32], weight: &[f32], out: &mut [f32], eps: f32, rows: us
     }
 }
 
-/// Gradients of `x` and of `weight`. With s = 1 / sqrt(mean(x^2) + eps): `dx = s (g w - x s^2 mean(g w x))` and
+/// Gradients of `x` and of `weight`. With s = 1 / sqrt(mean(x^2) + eps): `dx = s g w - x s^3 mean(g w x)` and
 /// `dw = sum over rows of g x s`.
 fn backward(x: CubeTensor, weight: CubeTensor, grad: CubeTensor, eps: f64) -> [CubeTensor; 2] {
     let [x, weight, grad] = [x, weight, grad].map(dense);
@@ -113,17 +113,17 @@ fn backward_kernel(
         while column < width {
             let value = x[first + column];
             squares += value * value;
-            products += value * weight[column] * grad[first + column];
+            products += weight[column] * grad[first + column] * value;
             column += UNITS;
         }
-        let scale = (cube_sum(squares) / comptime!(width as f32) + eps).inverse_sqrt();
-        let along = cube_sum(products) / comptime!(width as f32) * scale * scale;
+        let scale = 1.0f32 / (cube_sum(squares) / comptime!(width as f32) + eps).sqrt();
+        let along = cube_sum(products) / comptime!(width as f32) * scale * scale * scale;
         #[unroll]
         for index in 0..columns {
             let column = UNIT_POS as usize + index * UNITS;
             if column < width {
                 let (value, grad) = (x[first + column], grad[first + column]);
-                dx[first + column] = scale * (grad * weight[column] - value * along);
+                dx[first + column] = scale * (weight[column] * grad) - along * value;
                 sums[index] += grad * value * scale;
             }
         }
