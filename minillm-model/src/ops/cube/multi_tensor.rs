@@ -36,8 +36,7 @@ pub fn groups_of<const N: usize>(
     others: usize,
 ) -> Vec<Vec<[CubeTensor; N]>> {
     let bindings = like.client.properties().hardware.max_bindings as usize;
-    // One buffer is CubeCL's own, for sizes.
-    let at_once = (bindings.saturating_sub(others + 1) / N).clamp(1, MOST_AT_ONCE);
+    let at_once = (bindings.saturating_sub(others) / N).clamp(1, MOST_AT_ONCE);
     let mut groups = Vec::new();
     let mut tensors = tensors.into_iter().peekable();
     while tensors.peek().is_some() {

@@ -12,22 +12,19 @@ use cubecl::prelude::*;
 
 use super::tile::{Extent, Place, Plan, SIDE, add_product, is_visible, put_rows, read_rows, write_rows, zeros};
 
-/// `dq`, and `along = sum(do out)` of each row for the other kernel.
+/// `dq`, and `sum(do out)` of each row for the other kernel.
 ///
 /// # Shapes
-/// - `out`, `grad`: `[B, T, H, E]`; `logsumexp`, `along`: `[B, H, T]`
+/// - `inputs`, `tables`: as in the forward kernel
+/// - `out`, `grad`: `[B, T, H, E]`; `row_sums`: `[2, B, H, T]`, of which the second half is written
 #[cube(launch)]
 #[allow(clippy::too_many_arguments)]
 pub fn queries(
-    query: &[f32],
-    key: &[f32],
-    value: &[f32],
-    cos: &[f32],
-    sin: &[f32],
+    inputs: &Sequence<Box<[f32]>>,
+    tables: &Sequence<Box<[f32]>>,
     out: &[f32],
-    logsumexp: &[f32],
+    row_sums: &mut [f32],
     grad: &[f32],
-    along: &mut [f32],
     gradient: &mut [f32],
     query_place: Place,
     key_place: Place,
@@ -50,6 +47,9 @@ pub fn queries(
         let earlier = extent.keys - extent.queries;
         let end = min(first + tile, extent.queries);
         let rotated = comptime!(plan.rotated);
+        let query = inputs.index(0);
+        let key = inputs.index(comptime!(plan.key()));
+        let value = inputs.index(comptime!(plan.value()));
 
         let mut q = Shared::<[f32]>::new_slice(comptime!(plan.rows()));
         let mut d = Shared::<[f32]>::new_slice(comptime!(plan.rows()));
@@ -61,9 +61,9 @@ pub fn queries(
         let out_token = extent.heads * comptime!(plan.width);
         let out_start = batch * extent.queries * out_token + head * comptime!(plan.width);
         let start = query_place.offset + batch * query_place.batch + head * query_place.head;
-        read_rows(&mut q, query, start, query_place.token, first, end, extent.scale, cos, sin, rotated, plan);
-        read_rows(&mut d, grad, out_start, out_token, first, end, 1.0f32, cos, sin, false, plan);
-        read_rows(&mut k, out, out_start, out_token, first, end, 1.0f32, cos, sin, false, plan);
+        read_rows(&mut q, query, start, query_place.token, first, end, extent.scale, tables, rotated, plan);
+        read_rows(&mut d, grad, out_start, out_token, first, end, 1.0f32, tables, false, plan);
+        read_rows(&mut k, out, out_start, out_token, first, end, 1.0f32, tables, false, plan);
         sync_cube();
 
         // sum(do out) of the unit's rows; units side by side compute the same.
@@ -77,9 +77,9 @@ pub fn queries(
                 sums[i] += d[row * stride + e] * k[row * stride + e];
             }
             if first + row < end {
-                logs[i] = logsumexp[row_start + first + row];
+                logs[i] = row_sums[row_start + first + row];
                 if x == 0 {
-                    along[row_start + first + row] = sums[i];
+                    row_sums[row_sums.len() / 2 + row_start + first + row] = sums[i];
                 }
             }
         }
@@ -94,8 +94,8 @@ pub fn queries(
             begin = (earlier + first + 1 - extent.window) / tile * tile;
         }
         while begin < last_key {
-            read_rows(&mut k, key, key_start, key_place.token, begin, last_key, 1.0f32, cos, sin, rotated, plan);
-            read_rows(&mut v, value, value_start, value_place.token, begin, last_key, 1.0f32, cos, sin, false, plan);
+            read_rows(&mut k, key, key_start, key_place.token, begin, last_key, 1.0f32, tables, rotated, plan);
+            read_rows(&mut v, value, value_start, value_place.token, begin, last_key, 1.0f32, tables, false, plan);
             sync_cube();
             let mut scores = zeros(comptime!(plan.rows_of_a_unit() * plan.rows_of_a_unit()));
             let mut dweights = zeros(comptime!(plan.rows_of_a_unit() * plan.rows_of_a_unit()));
@@ -133,24 +133,20 @@ pub fn queries(
         put_rows(&result, &mut q, extent.scale, plan);
         sync_cube();
         let target = gradient_place.offset + batch * gradient_place.batch + head * gradient_place.head;
-        write_rows(&q, gradient, target, gradient_place.token, first, end, cos, sin, rotated, plan);
+        write_rows(&q, gradient, target, gradient_place.token, first, end, tables, rotated, plan);
     }
 }
 
 /// `dk` and `dv`.
 ///
 /// # Shapes
-/// - `grad`: `[B, T, H, E]`; `logsumexp`, `along`: `[B, H, T]`
+/// - `inputs`, `tables`: as in the forward kernel; `grad`: `[B, T, H, E]`; `row_sums`: `[2, B, H, T]`
 #[cube(launch)]
 #[allow(clippy::too_many_arguments)]
 pub fn keys(
-    query: &[f32],
-    key: &[f32],
-    value: &[f32],
-    cos: &[f32],
-    sin: &[f32],
-    logsumexp: &[f32],
-    along: &[f32],
+    inputs: &Sequence<Box<[f32]>>,
+    tables: &Sequence<Box<[f32]>>,
+    row_sums: &[f32],
     grad: &[f32],
     gradient: &mut [f32],
     query_place: Place,
@@ -176,6 +172,9 @@ pub fn keys(
         let earlier = extent.keys - extent.queries;
         let end = min(first + tile, extent.keys);
         let rotated = comptime!(plan.rotated);
+        let query = inputs.index(0);
+        let key = inputs.index(comptime!(plan.key()));
+        let value = inputs.index(comptime!(plan.value()));
 
         let mut q = Shared::<[f32]>::new_slice(comptime!(plan.rows()));
         let mut d = Shared::<[f32]>::new_slice(comptime!(plan.rows()));
@@ -186,8 +185,8 @@ pub fn keys(
 
         let key_start = key_place.offset + batch * key_place.batch + key_head * key_place.head;
         let value_start = value_place.offset + batch * value_place.batch + key_head * value_place.head;
-        read_rows(&mut k, key, key_start, key_place.token, first, end, 1.0f32, cos, sin, rotated, plan);
-        read_rows(&mut v, value, value_start, value_place.token, first, end, 1.0f32, cos, sin, false, plan);
+        read_rows(&mut k, key, key_start, key_place.token, first, end, 1.0f32, tables, rotated, plan);
+        read_rows(&mut v, value, value_start, value_place.token, first, end, 1.0f32, tables, false, plan);
 
         let mut dkey = zeros(comptime!(plan.rows_of_a_unit() * plan.columns_of_a_unit()));
         let mut dvalue = zeros(comptime!(plan.rows_of_a_unit() * plan.columns_of_a_unit()));
@@ -210,8 +209,8 @@ pub fn keys(
             let mut begin = first_query;
             while begin < last_query {
                 let last = extent.queries;
-                read_rows(&mut q, query, start, query_place.token, begin, last, extent.scale, cos, sin, rotated, plan);
-                read_rows(&mut d, grad, out_start, out_token, begin, last, 1.0f32, cos, sin, false, plan);
+                read_rows(&mut q, query, start, query_place.token, begin, last, extent.scale, tables, rotated, plan);
+                read_rows(&mut d, grad, out_start, out_token, begin, last, 1.0f32, tables, false, plan);
                 sync_cube();
                 let mut scores = zeros(comptime!(plan.rows_of_a_unit() * plan.rows_of_a_unit()));
                 let mut dweights = zeros(comptime!(plan.rows_of_a_unit() * plan.rows_of_a_unit()));
@@ -234,8 +233,8 @@ pub fn keys(
                     let mut log = 0.0f32;
                     let mut sum = 0.0f32;
                     if token < extent.queries {
-                        log = logsumexp[row_start + token];
-                        sum = along[row_start + token];
+                        log = row_sums[row_start + token];
+                        sum = row_sums[row_sums.len() / 2 + row_start + token];
                     }
                     #[unroll]
                     for j in 0..m {
@@ -261,8 +260,8 @@ pub fn keys(
         put_rows(&dvalue, &mut v, 1.0f32, plan);
         sync_cube();
         let target = key_gradient.offset + batch * key_gradient.batch + key_head * key_gradient.head;
-        write_rows(&k, gradient, target, key_gradient.token, first, end, cos, sin, rotated, plan);
+        write_rows(&k, gradient, target, key_gradient.token, first, end, tables, rotated, plan);
         let target = value_gradient.offset + batch * value_gradient.batch + key_head * value_gradient.head;
-        write_rows(&v, gradient, target, value_gradient.token, first, end, cos, sin, false, plan);
+        write_rows(&v, gradient, target, value_gradient.token, first, end, tables, false, plan);
     }
 }

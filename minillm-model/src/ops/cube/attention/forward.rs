@@ -7,17 +7,15 @@ use cubecl::prelude::*;
 use super::tile::{Extent, HIDDEN, Place, Plan, SIDE, add_product, is_visible, read_rows, zeros};
 
 /// # Shapes
-/// - `out`: `[B, T, H, E]`, `logsumexp`: `[B, H, T]`
+/// - `inputs`: queries, keys and values, or one tensor with all; `tables`: cosines and sines, `[T, E]`, or none
+/// - `out`: `[B, T, H, E]`; `row_sums`: `[2, B, H, T]`, of which the first half is written: the logarithms
 #[cube(launch)]
 #[allow(clippy::too_many_arguments)]
 pub fn forward(
-    query: &[f32],
-    key: &[f32],
-    value: &[f32],
-    cos: &[f32],
-    sin: &[f32],
+    inputs: &Sequence<Box<[f32]>>,
+    tables: &Sequence<Box<[f32]>>,
     out: &mut [f32],
-    logsumexp: &mut [f32],
+    row_sums: &mut [f32],
     query_place: Place,
     key_place: Place,
     value_place: Place,
@@ -47,7 +45,10 @@ pub fn forward(
         let start = query_place.offset + batch * query_place.batch + head * query_place.head;
         let end = min(first + tile, extent.queries);
         let rotated = comptime!(plan.rotated);
-        read_rows(&mut queries, query, start, query_place.token, first, end, extent.scale, cos, sin, rotated, plan);
+        let query = inputs.index(0);
+        let key = inputs.index(comptime!(plan.key()));
+        let value = inputs.index(comptime!(plan.value()));
+        read_rows(&mut queries, query, start, query_place.token, first, end, extent.scale, tables, rotated, plan);
 
         let mut result = zeros(comptime!(plan.rows_of_a_unit() * plan.columns_of_a_unit()));
         let mut sums = zeros(m);
@@ -65,7 +66,7 @@ pub fn forward(
             begin = (earlier + first + 1 - extent.window) / tile * tile;
         }
         while begin < last_key {
-            read_rows(&mut rows, key, key_start, key_place.token, begin, last_key, 1.0f32, cos, sin, rotated, plan);
+            read_rows(&mut rows, key, key_start, key_place.token, begin, last_key, 1.0f32, tables, rotated, plan);
             sync_cube();
 
             // Scores of the unit's rows and columns.
@@ -117,7 +118,7 @@ pub fn forward(
                     weights[row * comptime!(plan.tile + 1) + x + j * SIDE] = weight;
                 }
             }
-            read_rows(&mut rows, value, value_start, value_place.token, begin, last_key, 1.0f32, cos, sin, false, plan);
+            read_rows(&mut rows, value, value_start, value_place.token, begin, last_key, 1.0f32, tables, false, plan);
             sync_cube();
             add_product(&mut result, &weights, &rows, false, plan);
             sync_cube();
@@ -149,7 +150,7 @@ pub fn forward(
                 }
                 if x == 0 {
                     let place = (batch * extent.heads + head) * extent.queries + token;
-                    logsumexp[place] = largest[i] + sum.ln();
+                    row_sums[place] = largest[i] + sum.ln();
                 }
             }
         }

@@ -8,8 +8,10 @@ use burn::backend::{Cube, TensorMetadata};
 use burn::tensor::Shape;
 use burn_cubecl::ops::reshape;
 use burn_cubecl::tensor::CubeTensor;
+use cubecl::prelude::SequenceArg;
 
 use self::tile::{ExtentLaunch, PlaceLaunch, Plan, SIDE};
+use super::multi_tensor::to_change;
 use super::{Lazy, a_cube_each, dense, empty, queue};
 use crate::ops::attention::{AttentionBackward, AttentionOp, SavedForBackward};
 use crate::ops::joined_attention::{Heads, JoinedAttentionBackward, JoinedAttentionOp, SavedForBackward as Joined};
@@ -45,10 +47,10 @@ impl Sizes {
     }
 
     /// The largest tile for which `numbers` of shared memory fit on the device.
-    fn plan(self, like: &CubeTensor, rotated: bool, numbers: fn(Plan) -> usize) -> Option<Plan> {
+    fn plan(self, like: &CubeTensor, rotated: bool, joined: bool, numbers: fn(Plan) -> usize) -> Option<Plan> {
         let limit = like.client.properties().hardware.max_shared_memory_size / size_of::<f32>();
         let needed = TILES.into_iter().find(|tile| *tile < 2 * self.queries.max(self.keys).max(SIDE));
-        let plans = TILES.map(|tile| Plan { width: self.width, tile, rotated });
+        let plans = TILES.map(|tile| Plan { width: self.width, tile, rotated, joined });
         plans.into_iter().find(|plan| Some(plan.tile) <= needed && numbers(*plan) <= limit)
     }
 }
@@ -84,123 +86,109 @@ impl Layout {
     }
 }
 
-/// Queries, keys and values with their places; the three may be one tensor.
+/// Queries, keys and values with their places.
 struct Input {
-    tensors: [CubeTensor; 3],
+    /// The three, or one tensor with all.
+    tensors: Vec<CubeTensor>,
     places: [Layout; 3],
-    /// Cosines and sines, `[T, E]`, where queries and keys are still to be rotated.
-    rotation: Option<[CubeTensor; 2]>,
+    /// Cosines and sines, `[T, E]`, where queries and keys are still to be rotated; or nothing.
+    tables: Vec<CubeTensor>,
     sizes: Sizes,
 }
 
+/// Kernel arguments for any number of tensors.
+fn buffers(tensors: &[CubeTensor]) -> SequenceArg<Box<[f32]>> {
+    tensors.iter().map(|tensor| tensor.clone().into_buffer_arg()).collect()
+}
+
 impl Input {
-    /// The tables, or something in their place that is not read.
-    fn tables(&self) -> [CubeTensor; 2] {
-        self.rotation.clone().unwrap_or_else(|| [self.tensors[0].clone(), self.tensors[0].clone()])
+    fn plan(&self, numbers: fn(Plan) -> usize) -> Plan {
+        let (rotated, joined) = (!self.tables.is_empty(), self.tensors.len() == 1);
+        self.sizes.plan(&self.tensors[0], rotated, joined, numbers).expect("was asked before")
     }
 
-    /// The output, `[B, T, H, E]`, and the logarithms of the rows' sums, `[B, H, T, 1]`.
+    /// The output, `[B, T, H, E]`, and the logarithms of the rows' sums, `[2, B, H, T]`, with room for as many numbers of the backward
+    /// pass.
     fn forward(self) -> [CubeTensor; 2] {
         let Sizes { batch, heads, queries, width, .. } = self.sizes;
-        let [cos, sin] = self.tables();
-        let [query, key, value] = self.tensors;
-        let out = empty(&query, [batch, queries, heads, width]);
-        let logsumexp = empty(&query, [batch, heads, queries, 1]);
-        let plan = self.sizes.plan(&query, self.rotation.is_some(), forward_numbers).expect("was asked before");
+        let plan = self.plan(forward_numbers);
+        let like = &self.tensors[0];
+        let out = empty(like, [batch, queries, heads, width]);
+        let row_sums = empty(like, [2, batch, heads, queries]);
         let cubes = batch * heads * queries.div_ceil(plan.tile);
-        let (client, (count, dim)) = (query.client.clone(), a_cube_each(&query, cubes));
-        let [query, key, value, cos, sin] = [query, key, value, cos, sin].map(CubeTensor::into_buffer_arg);
-        let outputs = [&out, &logsumexp].map(|tensor| tensor.clone().into_buffer_arg());
-        let [result, logs] = outputs;
-        let [query_place, key_place, value_place] = self.places.map(Layout::launch);
-        let extent = self.sizes.extent();
+        let (count, dim) = a_cube_each(like, cubes);
+        let [query, key, value] = self.places.map(Layout::launch);
         forward::forward::launch(
-            &client,
+            &like.client,
             count,
             dim,
+            buffers(&self.tensors),
+            buffers(&self.tables),
+            out.clone().into_buffer_arg(),
+            row_sums.clone().into_buffer_arg(),
             query,
             key,
             value,
-            cos,
-            sin,
-            result,
-            logs,
-            query_place,
-            key_place,
-            value_place,
-            extent,
+            self.sizes.extent(),
             cubes,
             plan,
         );
-        [out, logsumexp]
+        [out, row_sums]
     }
 
     /// Fills `dquery` and `dkey_and_value`, which may be one tensor, at `places` for query, key and value.
     fn backward(
         self,
-        [out, logsumexp, grad]: [CubeTensor; 3],
+        [out, row_sums, grad]: [CubeTensor; 3],
         dquery: &CubeTensor,
         dkey_and_value: &CubeTensor,
         places: [Layout; 3],
     ) {
         let Sizes { batch, heads, key_heads, queries, keys, .. } = self.sizes;
-        let plan = self.sizes.plan(&out, self.rotation.is_some(), backward_numbers).expect("was asked before");
-        let client = out.client.clone();
-        let along = empty(&out, [batch, heads, queries, 1]);
-        let extent = || self.sizes.extent();
-        let arg = |tensor: &CubeTensor| tensor.clone().into_buffer_arg();
-        let [cos, sin] = self.tables();
-        let [query, key, value] = &self.tensors;
+        let plan = self.plan(backward_numbers);
+        let (client, row_sums) = (out.client.clone(), to_change(row_sums));
+        let [dquery_place, dkey_place, dvalue_place] = places.map(Layout::launch);
 
         let cubes = batch * heads * queries.div_ceil(plan.tile);
         let (count, dim) = a_cube_each(&out, cubes);
-        let [query_place, key_place, value_place] = self.places.map(Layout::launch);
-        let [dquery_place, dkey_place, dvalue_place] = places.map(Layout::launch);
+        let [query, key, value] = self.places.map(Layout::launch);
         backward::queries::launch(
             &client,
             count,
             dim,
-            arg(query),
-            arg(key),
-            arg(value),
-            arg(&cos),
-            arg(&sin),
-            arg(&out),
-            arg(&logsumexp),
-            arg(&grad),
-            arg(&along),
-            arg(dquery),
-            query_place,
-            key_place,
-            value_place,
+            buffers(&self.tensors),
+            buffers(&self.tables),
+            out.clone().into_buffer_arg(),
+            row_sums.clone().into_buffer_arg(),
+            grad.clone().into_buffer_arg(),
+            dquery.clone().into_buffer_arg(),
+            query,
+            key,
+            value,
             dquery_place,
-            extent(),
+            self.sizes.extent(),
             cubes,
             plan,
         );
 
         let cubes = batch * key_heads * keys.div_ceil(plan.tile);
         let (count, dim) = a_cube_each(&out, cubes);
-        let [query_place, key_place, value_place] = self.places.map(Layout::launch);
+        let [query, key, value] = self.places.map(Layout::launch);
         backward::keys::launch(
             &client,
             count,
             dim,
-            arg(query),
-            arg(key),
-            arg(value),
-            arg(&cos),
-            arg(&sin),
-            arg(&logsumexp),
-            arg(&along),
-            arg(&grad),
-            arg(dkey_and_value),
-            query_place,
-            key_place,
-            value_place,
+            buffers(&self.tensors),
+            buffers(&self.tables),
+            row_sums.into_buffer_arg(),
+            grad.into_buffer_arg(),
+            dkey_and_value.clone().into_buffer_arg(),
+            query,
+            key,
+            value,
             dkey_place,
             dvalue_place,
-            extent(),
+            self.sizes.extent(),
             cubes,
             plan,
         );
@@ -221,7 +209,7 @@ pub(super) fn swapped(mut tensor: CubeTensor) -> CubeTensor {
 fn split(tensors: [CubeTensor; 3], sizes: Sizes) -> Input {
     let tensors = tensors.map(with_whole_rows);
     let places = tensors.each_ref().map(Layout::of);
-    Input { tensors, places, rotation: None, sizes }
+    Input { tensors: tensors.to_vec(), places, tables: Vec::new(), sizes }
 }
 
 impl AttentionOp for Cube {
@@ -236,7 +224,7 @@ impl AttentionBackward for Cube {
         if !fits(&qkv[0].device(), sizes.width) {
             return portable::attention::forward::<Self>(qkv, window);
         }
-        let shapes = [qkv[0].shape(), Shape::new([sizes.batch, sizes.heads, sizes.queries, 1])];
+        let shapes = [qkv[0].shape(), Shape::new([2, sizes.batch, sizes.heads, sizes.queries])];
         let [out, logsumexp] = queue("attention", qkv.clone(), shapes, move |tensors| {
             let [out, logsumexp] = split(tensors, sizes).forward();
             [swapped(out), logsumexp]
@@ -300,8 +288,8 @@ fn rows_of(qkv: &CubeTensor) -> usize {
 fn joined_input(qkv: CubeTensor, rotation: [CubeTensor; 2], heads: Heads) -> Input {
     let qkv = dense(qkv);
     let (sizes, places) = joined(rows_of(&qkv), heads);
-    let rotation = heads.rotated.then(|| rotation.map(dense));
-    Input { tensors: [qkv.clone(), qkv.clone(), qkv], places, rotation, sizes }
+    let tables = if heads.rotated { rotation.map(dense).to_vec() } else { Vec::new() };
+    Input { tensors: vec![qkv], places, tables, sizes }
 }
 
 impl JoinedAttentionOp for Cube {
@@ -314,7 +302,7 @@ impl JoinedAttentionBackward for Cube {
     fn joined_attention_forward(qkv: Lazy, rotation: [Lazy; 2], heads: Heads) -> Joined<Self> {
         let [b, t, _] = qkv.shape().dims();
         let shape = Shape::new([b, t, heads.queries * heads.width]);
-        let shapes = [shape.clone(), Shape::new([heads.sequences, heads.queries, b * t / heads.sequences, 1])];
+        let shapes = [shape.clone(), Shape::new([2, heads.sequences, heads.queries, b * t / heads.sequences])];
         let [cos, sin] = rotation.clone();
         let [out, logsumexp] = queue("attention", [qkv.clone(), cos, sin], shapes, move |[qkv, cos, sin]| {
             let [mut out, logsumexp] = joined_input(qkv, [cos, sin], heads).forward();
@@ -342,6 +330,6 @@ impl JoinedAttentionBackward for Cube {
 /// Whether the device's shared memory holds what attention of heads this wide needs.
 pub fn fits(device: &burn_cubecl::CubeDevice, width: usize) -> bool {
     let limit = device.client().properties().hardware.max_shared_memory_size / size_of::<f32>();
-    let smallest = Plan { width, tile: SIDE, rotated: false };
+    let smallest = Plan { width, tile: SIDE, rotated: false, joined: false };
     forward_numbers(smallest).max(backward_numbers(smallest)) <= limit
 }

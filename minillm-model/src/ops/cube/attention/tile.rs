@@ -49,9 +49,21 @@ pub struct Plan {
     pub tile: usize,
     /// Whether queries and keys are still to be rotated.
     pub rotated: bool,
+    /// Whether queries, keys and values are one tensor.
+    pub joined: bool,
 }
 
 impl Plan {
+    /// Which of the inputs has the keys. (The first has the queries.)
+    pub const fn key(self) -> usize {
+        if self.joined { 0 } else { 1 }
+    }
+
+    /// Which of the inputs has the values.
+    pub const fn value(self) -> usize {
+        if self.joined { 0 } else { 2 }
+    }
+
     /// Distance between rows in shared memory: one more than the width, so that the same column of neighbouring rows lies in different
     /// banks.
     pub const fn stride(self) -> usize {
@@ -79,7 +91,7 @@ impl Plan {
     }
 }
 
-/// Reads `plan.tile` rows from token `first` on, times `factor`, rotated if the plan says so; zeros from token `end` on.
+/// Reads `plan.tile` rows from token `first` on, times `factor`, rotated by `tables` of cosines and sines, `[T, E]`, if so asked; zeros from token `end` on.
 #[cube]
 #[allow(clippy::too_many_arguments)]
 pub fn read_rows(
@@ -90,8 +102,7 @@ pub fn read_rows(
     first: usize,
     end: usize,
     factor: f32,
-    cos: &[f32],
-    sin: &[f32],
+    tables: &Sequence<Box<[f32]>>,
     #[comptime] rotated: bool,
     #[comptime] plan: Plan,
 ) {
@@ -109,7 +120,8 @@ pub fn read_rows(
                 // The partner is half a row away, in one direction or the other.
                 let half = comptime!(plan.width / 2);
                 let partner = source[begin + (column + half) % width];
-                value = value * cos[token * width + column] + partner * sin[token * width + column];
+                let angle = token * width + column;
+                value = value * tables.index(0)[angle] + partner * tables.index(1)[angle];
             }
         }
         tile[row * comptime!(plan.stride()) + column] = value * factor;
@@ -127,8 +139,7 @@ pub fn write_rows(
     token_stride: usize,
     first: usize,
     end: usize,
-    cos: &[f32],
-    sin: &[f32],
+    tables: &Sequence<Box<[f32]>>,
     #[comptime] rotated: bool,
     #[comptime] plan: Plan,
 ) {
@@ -145,7 +156,8 @@ pub fn write_rows(
                 let half = comptime!(plan.width / 2);
                 let partner = tile[begin + (column + half) % width];
                 // The sines' sign is that of the column.
-                value = value * cos[token * width + column] - partner * sin[token * width + column];
+                let angle = token * width + column;
+                value = value * tables.index(0)[angle] - partner * tables.index(1)[angle];
             }
             target[start + token * token_stride + column] = value;
         }
