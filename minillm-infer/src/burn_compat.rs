@@ -17,6 +17,12 @@ pub fn means_failed_work(source: &str, level: Level) -> bool {
     level <= Level::WARN && is_from(&WARNINGS) || level == Level::ERROR && is_from(&ERRORS)
 }
 
+/// The problem in the message of a panic after which a device computes nothing more: wgpu's own errors, which nobody catches (no memory,
+/// a lost device), arrive as panics of the device's thread.
+pub fn means_broken_device(message: &str) -> Option<&str> {
+    message.strip_prefix("wgpu error: ").map(str::trim)
+}
+
 /// Whether a device computes on the CPU. Its type is opaque; its debug form names the kind of wgpu's adapter, which is
 /// `Cpu` for a graphics driver without a GPU.
 pub fn computes_on_cpu(device: &Device) -> bool {
@@ -58,6 +64,12 @@ mod tests {
             let added = found.limits().atomic_add.unwrap();
             assert!(added.iter().any(|name| name == "i32") && added.iter().any(|name| name == "u32"), "{added:?}");
         }
+    }
+
+    #[test]
+    fn panics_of_a_broken_device_are_told_from_others() {
+        assert_eq!(means_broken_device("wgpu error: Out of Memory\n"), Some("Out of Memory"));
+        assert_eq!(means_broken_device("index out of bounds"), None);
     }
 
     #[test]

@@ -162,6 +162,9 @@ fn devices_of(backend: &Backend) -> Vec<DeviceInfo> {
     if backend.name == "tch" {
         devices.extend(libtorch_cpu()); // Burn lists only its CUDA devices
     }
+    if backend.is_gpu {
+        devices.iter().for_each(leave_memory_unmeasured);
+    }
     let many = devices.len() > 1 || backend.is_gpu;
     devices
         .into_iter()
@@ -185,6 +188,32 @@ fn libtorch_cpu() -> Option<Device> {
 fn libtorch_cpu() -> Option<Device> {
     None
 }
+
+/// Tells `CubeCL` that the bandwidth of the device's memory is unknown. It would measure that before it chooses its first kernel, with buffers
+/// of a gigabyte, however little memory the device has: SwiftShader, and so perhaps a small GPU, refuses them, and every error
+/// after that is a consequence. Without the number its choice of kernels ends no search early.
+#[cfg(feature = "gpu")]
+fn leave_memory_unmeasured(device: &Device) {
+    use cubecl::throughput::{
+        DEFAULT_WORKING_SET_BYTES, MemoryAccess, MemorySpec, ThroughputKey, ThroughputMode, ThroughputValue,
+        working_set_sweep,
+    };
+
+    let burn::backend::DispatchDevice::Cube(device) = device.as_dispatch() else { return };
+    let client = device.client();
+    let largest = DEFAULT_WORKING_SET_BYTES.min(client.properties().memory.max_page_size / 2).max(1);
+    for access in [MemoryAccess::Copy, MemoryAccess::Read, MemoryAccess::Write] {
+        let sizes = working_set_sweep(largest * access.buffers());
+        for bytes in sizes.into_iter().chain([access.default_working_set()]) {
+            let mode = ThroughputMode::Memory(MemorySpec::new(access, bytes));
+            // What was measured before stays.
+            let _ = client.measure_throughput(ThroughputKey { mode }, || Ok(ThroughputValue::ZERO));
+        }
+    }
+}
+
+#[cfg(not(feature = "gpu"))]
+fn leave_memory_unmeasured(_device: &Device) {}
 
 #[cfg(feature = "gpu")]
 fn hardware_name(device: &Device) -> Option<String> {

@@ -12,7 +12,8 @@ use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
 
-use crate::burn_compat::means_failed_work;
+use crate::burn_compat::{means_broken_device, means_failed_work};
+use crate::output;
 
 static FIRST: Mutex<Option<String>> = Mutex::new(None);
 
@@ -36,6 +37,21 @@ impl<S: Subscriber> Layer<S> for Watch {
             FIRST.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(seen.message);
         }
     }
+}
+
+/// Ends the program, with one message, when a device's own thread panics in a way after which nothing more comes from it. The thread that
+/// waits for the device would wait for ever, or be told the same again for minutes. Called once, by programs.
+pub fn end_with_a_broken_device() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        let message = panic.payload_as_str().unwrap_or_default();
+        if let Some(problem) = means_broken_device(message) {
+            let hint = "choose a smaller model, batch or context, or another device (`--device flex` is the CPU); what is saved is intact";
+            output::report(&std::io::Error::other(format!("the device failed: {problem}")), Some(hint));
+            std::process::exit(1);
+        }
+        report(panic);
+    }));
 }
 
 /// What an event says.

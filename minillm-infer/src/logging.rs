@@ -7,7 +7,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
 
-use crate::failures::Watch;
+use crate::failures::{Watch, end_with_a_broken_device};
 
 /// Warnings go to stderr; `RUST_LOG` asks for more or less. Whatever it says, failures of the device are noticed.
 pub fn start() {
@@ -21,4 +21,5 @@ pub fn start() {
         .with_target(false)
         .with_filter(filter);
     tracing_subscriber::registry().with(messages).with(Watch.with_filter(LevelFilter::WARN)).init();
+    end_with_a_broken_device();
 }
