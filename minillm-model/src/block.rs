@@ -16,7 +16,8 @@ use crate::kv_cache::Cache;
 use crate::layers::attention::{Attention, attention_weights};
 use crate::layers::context::ForwardContext;
 use crate::layers::dropout::dropout;
-use crate::layers::{Mlp, Norm, attention_forward};
+use crate::layers::gpu::attention_forward;
+use crate::layers::{Mlp, Norm};
 
 /// A transformer block.
 #[derive(Module, Debug)]

@@ -14,13 +14,14 @@ use burn::tensor::{Device, Int, Tensor};
 
 use crate::block::Block;
 use crate::config::{ModelConfig, Position};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::kv_cache::KvCache;
+use crate::layers::Norm;
 use crate::layers::context::ForwardContext;
 use crate::layers::dropout::{Dropout, dropout};
+use crate::layers::gpu::{as_layers_take_it, embedding_forward, put_in_one_piece};
 use crate::layers::linear::{Linear, tied_head};
 use crate::layers::rope_table::RotaryEmbedding;
-use crate::layers::{Norm, embedding_forward};
 use crate::ops::ComputeOptions;
 use crate::ops::generation::QuantizedMatrix;
 
@@ -76,25 +77,6 @@ impl LanguageModel {
         Ok(Self { model, lm_head, config, compute, quantized: None })
     }
 
-    /// The same weights under `config`, which may differ from the model's only in what no weight depends on: dropout, and
-    /// with rotary positions the context and the scaling of the angles.
-    pub fn with_config(mut self, config: &ModelConfig) -> Result<Self> {
-        config.validate()?;
-        let mut nearest = ModelConfig { dropout: config.dropout, ..self.config().clone() };
-        if config.position == Position::Rope {
-            nearest.max_position_embeddings = config.max_position_embeddings;
-            nearest.rope_scaling = config.rope_scaling;
-        }
-        if nearest != *config {
-            let problem = "is another architecture than that of the weights".to_owned();
-            let hint = "change only dropout, and with rotary positions the context and the scaling".to_owned();
-            return Err(Error::InvalidConfig { field: "config", problem, hint });
-        }
-        let device = self.device();
-        self.model.rope = self.model.rope.map(|_| RotaryEmbedding::new(config, &device));
-        Ok(Self { config: Arc::new(nearest), ..self })
-    }
-
     /// The architecture of the model.
     pub fn config(&self) -> &ModelConfig {
         &self.config
@@ -132,8 +114,7 @@ impl LanguageModel {
         let start = cache.as_ref().map_or(0, |cache| cache.len());
         let [b, t] = ids.dims();
         let mut context = self.context(start, t, dropout);
-        // On a GPU the sequences lie one behind the other: every product is then one, and what follows it runs with it.
-        context.sequences = (self.compute.flat_products && cache.is_none() && context.dropout.is_off()).then_some(b);
+        put_in_one_piece(&mut context, b, cache.is_some(), self.model.layers.iter().map(|block| &block.self_attn));
         self.model.forward(ids, cache, &context)
     }
 
@@ -162,17 +143,13 @@ impl Decoder {
     /// - `ids`: `[B, T]` -> `[B, T, D]`
     pub fn forward(&self, ids: Tensor<2, Int>, mut cache: Option<&mut KvCache>, context: &ForwardContext) -> Tensor<3> {
         let start = cache.as_ref().map_or(0, |cache| cache.len());
-        let [b, t] = ids.dims();
-        let mut x = self.embed(ids, start, context); // [B, T, D]
-        let d = x.dims()[2];
-        if context.sequences.is_some() {
-            x = x.reshape([1, b * t, d]);
-        }
+        let x = self.embed(ids, start, context); // [B, T, D]
+        let (shape, mut x) = (x.dims(), as_layers_take_it(x, context));
         for (index, block) in self.layers.iter().enumerate() {
             let layer_cache = cache.as_mut().map(|cache| cache.layer(index));
             x = block.forward(x, layer_cache, context); // [B, T, D]
         }
-        self.norm.forward(x, context).reshape([b, t, d])
+        self.norm.forward(x, context).reshape(shape) // [B, T, D]
     }
 
     /// What enters the first block.

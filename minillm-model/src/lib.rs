@@ -52,3 +52,4 @@ pub mod parameters;
 pub mod random;
 pub mod stats;
 pub mod tokenizer;
+mod with_config;

@@ -24,7 +24,7 @@ impl Later {
         let read = tensor.into_data_async();
         let mut future: Pin<Box<dyn Future<Output = Values> + Send>> = Box::pin(async move {
             let data = read.await.map_err(|error| error.to_string())?;
-            data.convert::<f32>().into_vec::<f32>().map_err(|error| format!("{error:?}"))
+            data.convert::<f32>().try_into_vec::<f32>().map_err(|error| error.to_string())
         });
         // The copy is asked for when the future is polled for the first time.
         let ready = match future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {

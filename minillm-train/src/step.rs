@@ -13,7 +13,8 @@ use minillm_model::config::ModelConfig;
 use minillm_model::decoder::LanguageModel;
 use minillm_model::layers::dropout::Dropout;
 use minillm_model::ops::Precision;
-use minillm_model::ops::multi_tensor::{self, StepLimits};
+use minillm_model::ops::multi_tensor;
+use minillm_model::ops::update::StepLimits;
 use minillm_model::parameters;
 use minillm_model::random::derive;
 

@@ -26,7 +26,6 @@ use super::rms_norm::RmsNorm;
 use super::{attend, rms_norm_forward, rotate};
 use crate::config::ModelConfig;
 use crate::kv_cache::Cache;
-use crate::ops::joined_attention::Heads;
 
 /// Multi-head, grouped-query or multi-query attention: one field decides.
 #[derive(Module, Debug)]
@@ -43,8 +42,8 @@ pub struct Attention {
     pub q_norm: Option<RmsNorm>,
     /// Norm of each head's key.
     pub k_norm: Option<RmsNorm>,
-    num_attention_heads: usize,
-    num_key_value_heads: usize,
+    pub(super) num_attention_heads: usize,
+    pub(super) num_key_value_heads: usize,
     /// How many tokens back a query may look, its own included; `None` for all.
     #[module(skip)]
     pub(crate) window: Option<usize>,
@@ -70,22 +69,14 @@ impl Attention {
         }
     }
 
-    /// How queries, keys and values lie where one product makes them all, for the form of it that needs no norm between.
-    pub(super) fn joined_heads(&self, sequences: usize, rotated: bool) -> Option<Heads> {
-        let (queries, keys, window) = (self.num_attention_heads, self.num_key_value_heads, self.window);
-        let [_, width] = self.q_proj.weight.dims();
-        let heads = Heads { sequences, queries, keys, width: width / queries, window, rotated };
-        (self.q_norm.is_none() && self.q_proj.quantized.is_none()).then_some(heads)
-    }
-
     /// What is compared: the query and the key of every token.
     ///
     /// # Shapes
     /// - `x`: `[B, T, D]` -> `[B, H, T, E]` and `[B, K, T, E]`
     pub fn query_and_key(&self, x: Tensor<3>, context: &ForwardContext) -> (Tensor<4>, Tensor<4>) {
         // 1. Project, then bring the heads forward.
-        let query = heads(self.q_proj.forward(x.clone(), context), self.num_attention_heads, context); // [B, H, T, E]
-        let key = heads(self.k_proj.forward(x, context), self.num_key_value_heads, context); // [B, K, T, E]
+        let query = heads(self.q_proj.forward(x.clone(), context), self.num_attention_heads); // [B, H, T, E]
+        let key = heads(self.k_proj.forward(x, context), self.num_key_value_heads); // [B, K, T, E]
 
         // 2. Bring queries and keys to one length, if the model does that.
         let (query, key) = match (&self.q_norm, &self.k_norm) {
@@ -105,7 +96,7 @@ impl Attention {
     pub fn forward(&self, x: Tensor<3>, cache: Cache, drop: &Dropout, context: &ForwardContext) -> Tensor<3> {
         // 1. to 3. above.
         let (query, key) = self.query_and_key(x.clone(), context); // [B, H, T, E], [B, K, T, E]
-        let value = heads(self.v_proj.forward(x.clone(), context), self.num_key_value_heads, context); // [B, K, T, E]
+        let value = heads(self.v_proj.forward(x, context), self.num_key_value_heads); // [B, K, T, E]
 
         // 4. Remember, if there is a cache: then keys and values of earlier tokens are in front.
         let (key, value) = match cache {
@@ -117,14 +108,13 @@ impl Attention {
         let out = attend(query, key, value, self.window, drop, context); // [B, H, T, E]
 
         // 6. Put the heads side by side again, and mix them.
-        let [b, t, _] = x.dims();
-        self.o_proj.forward(out.swap_dims(1, 2).reshape([b as isize, t as isize, -1]), context) // [B, T, H E] -> [B, T, D]
+        self.o_proj.forward(out.swap_dims(1, 2).flatten(2, 3), context) // [B, T, H E] -> [B, T, D]
     }
 }
 
 /// `[B, T, n E]` -> `[B, n, T, E]`
-fn heads(x: Tensor<3>, n: usize, context: &ForwardContext) -> Tensor<4> {
-    let ([b, t], [_, _, width]) = (context.batch(&x), x.dims());
+fn heads(x: Tensor<3>, n: usize) -> Tensor<4> {
+    let [b, t, width] = x.dims();
     x.reshape([b, t, n, width / n]).swap_dims(1, 2)
 }
 

@@ -8,7 +8,6 @@ use super::causal_mask::CausalMask;
 use super::dropout::Dropout;
 use super::rope::Rotation;
 use crate::ops::ComputeOptions;
-use burn::tensor::Tensor;
 
 /// What every layer of one forward pass is given.
 #[derive(Debug, Default)]
@@ -37,12 +36,6 @@ impl ForwardContext {
     pub fn at(compute: ComputeOptions, rotation: Option<Rotation>, window: Option<usize>, dropout: Dropout) -> Self {
         let (full_mask, windowed_mask) = (CausalMask::new(None), CausalMask::new(window));
         Self { compute, rotation, dropout, sequences: None, full_mask, windowed_mask }
-    }
-
-    /// The sequences and the tokens of each, B and T, of what a layer was given.
-    pub fn batch(&self, x: &Tensor<3>) -> [usize; 2] {
-        let [b, t, _] = x.dims();
-        self.sequences.map_or([b, t], |sequences| [sequences, b * t / sequences])
     }
 
     /// Who may look at whom in a block with this window.

@@ -10,6 +10,7 @@ pub mod causal_mask;
 pub mod context;
 pub mod dropout;
 pub mod gelu_mlp;
+pub mod gpu;
 pub mod layer_norm;
 pub mod linear;
 pub mod rms_norm;
@@ -22,21 +23,16 @@ pub mod swiglu;
 mod tests;
 
 use burn::module::{Module, Param};
-use burn::nn::Embedding;
-use burn::tensor::{Device, Int, Tensor};
+use burn::tensor::{Device, Tensor};
 
 use crate::config::{MlpKind, ModelConfig, NormKind};
-use crate::kv_cache::Cache;
 use crate::ops;
 use crate::ops::activation::Activation;
-use crate::ops::join::{join_three, join_two};
-use crate::ops::joined_attention::joined_attention;
-use attention::{Attention, grouped_attention};
+use attention::grouped_attention;
 use context::ForwardContext;
 use dropout::Dropout;
 use gelu_mlp::GeluMlp;
 use layer_norm::LayerNorm;
-use linear::linear;
 use rms_norm::RmsNorm;
 use rope::Rotation;
 use swiglu::Swiglu;
@@ -99,18 +95,6 @@ impl Mlp {
     }
 }
 
-/// The rows of `embedding` that `ids` name, in the form that `context` asks for.
-///
-/// # Shapes
-/// - `ids`: `[B, T]` -> `[B, T, D]`
-pub fn embedding_forward(embedding: &Embedding, ids: Tensor<2, Int>, context: &ForwardContext) -> Tensor<3> {
-    if context.compute.embedding {
-        ops::embedding::look_up(embedding.weight.val(), ids)
-    } else {
-        embedding.forward(ids)
-    }
-}
-
 /// [`RmsNorm`] in the form that `context` asks for.
 ///
 /// # Shapes
@@ -143,38 +127,6 @@ pub fn rotate(rotation: &Rotation, x: Tensor<4>, context: &ForwardContext) -> Te
     }
 }
 
-/// [`Attention`] in the form that `context` asks for. Where there is a cache, dropout or a norm of queries and keys, its own lines run, with
-/// fast forms in their place.
-///
-/// # Shapes
-/// - `x`: `[B, T, D]` -> the same
-pub fn attention_forward(
-    attention: &Attention,
-    x: Tensor<3>,
-    cache: Cache,
-    drop: &Dropout,
-    context: &ForwardContext,
-) -> Tensor<3> {
-    match attention.joined_heads(context.batch(&x)[0], context.rotation.is_some()) {
-        Some(heads) if context.compute.joined && cache.is_none() && drop.is_off() => {
-            let Attention { q_proj, k_proj, v_proj, o_proj, .. } = attention;
-            let weights = [q_proj, k_proj, v_proj].map(|linear| linear.weight.val());
-            let biases = [&q_proj.bias, &k_proj.bias, &v_proj.bias].map(|bias| bias.as_ref().map(row));
-            let bias =
-                if let [Some(q), Some(k), Some(v)] = biases { Some(join_three([q, k, v]).flatten(0, 1)) } else { None };
-            let qkv = linear(x, join_three(weights), bias, context); // [B, T, (H + 2 K) E]
-            let rotation = context.rotation.as_ref().map(|rotation| [rotation.cos.clone(), rotation.sin.clone()]);
-            o_proj.forward(joined_attention(qkv, rotation, heads), context) // [B, T, H E] -> [B, T, D]
-        }
-        _ => attention.forward(x, cache, drop, context),
-    }
-}
-
-/// A bias as a matrix of one row.
-fn row(bias: &Param<Tensor<1>>) -> Tensor<2> {
-    bias.val().unsqueeze()
-}
-
 /// [`Swiglu`] in the form that `context` asks for.
 ///
 /// # Shapes
@@ -183,17 +135,12 @@ pub fn swiglu_forward(mlp: &Swiglu, x: Tensor<3>, context: &ForwardContext) -> T
     if !context.compute.activation {
         return mlp.forward(x, context);
     }
-    let Swiglu { gate_proj, up_proj, down_proj } = mlp;
-    if context.compute.joined && gate_proj.quantized.is_none() {
-        let weight = join_two([gate_proj, up_proj].map(|linear| linear.weight.val())); // [D, 2 F]
-        let biases = [&gate_proj.bias, &up_proj.bias].map(|bias| bias.as_ref().map(row));
-        let bias = if let [Some(gate), Some(up)] = biases { Some(join_two([gate, up]).flatten(0, 1)) } else { None };
-        let both = linear(x, weight, bias, context); // [B, T, 2 F]
-        return down_proj.forward(ops::swiglu::joined_swiglu(both), context); // [B, T, D]
+    if context.compute.joined && mlp.gate_proj.quantized.is_none() {
+        return gpu::swiglu(mlp, x, context);
     }
-    let gate = gate_proj.forward(x.clone(), context); // [B, T, F]
-    let up = up_proj.forward(x, context); // [B, T, F]
-    down_proj.forward(ops::swiglu::swiglu(gate, up), context) // [B, T, D]
+    let gate = mlp.gate_proj.forward(x.clone(), context); // [B, T, F]
+    let up = mlp.up_proj.forward(x, context); // [B, T, F]
+    mlp.down_proj.forward(ops::swiglu::swiglu(gate, up), context) // [B, T, D]
 }
 
 /// [`GeluMlp`] in the form that `context` asks for.

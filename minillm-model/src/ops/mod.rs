@@ -38,6 +38,7 @@ mod precision;
 pub mod rms_norm;
 pub mod rotary;
 pub mod swiglu;
+pub mod update;
 
 pub use self::adam_w::AdamWStep;
 pub use self::compute::ComputeOptions;

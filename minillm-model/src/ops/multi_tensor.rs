@@ -10,30 +10,7 @@ use burn::tensor::Tensor;
 use super::AdamWStep;
 #[cfg(feature = "cube")]
 use super::cube::multi_tensor as cube;
-
-/// When a step is taken as it is.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct StepLimits {
-    /// The largest norm of all gradients together: longer ones are scaled down to it. 0: no limit.
-    pub grad_clip: f64,
-    /// The largest loss of a step that is taken.
-    pub loss: f64,
-    /// The largest norm, before clipping, of a step that is taken.
-    pub grad_norm: f64,
-}
-
-impl StepLimits {
-    /// No limit but that of f32: what is not finite is beyond it.
-    pub fn finite(grad_clip: f64) -> Self {
-        Self { grad_clip, loss: f64::from(f32::MAX), grad_norm: f64::from(f32::MAX) }
-    }
-
-    /// As f32, with nothing beyond its range.
-    pub(super) fn as_f32(self) -> [f32; 3] {
-        let largest = f64::from(f32::MAX);
-        [self.grad_clip, self.loss, self.grad_norm].map(|limit| limit.min(largest) as f32)
-    }
-}
+use super::update::{MuonStep, StepLimits};
 
 /// What a step's update depends on: the loss, the norm of all gradients, and what the gradients are multiplied by. The last is negative
 /// where nothing may be updated: beyond the limits, or with a loss or a gradient that is not finite.
@@ -105,15 +82,6 @@ const ITERATIONS: usize = 5;
 const COEFFICIENTS: [f32; 3] = [3.4445, -4.775, 2.0315];
 /// Below every norm of a gradient that is one.
 const SMALLEST_NORM: f32 = 1e-7;
-
-/// How far Muon moves.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct MuonStep {
-    /// What is left of each weight after decay.
-    pub keep: f64,
-    /// How far along the orthogonal direction.
-    pub rate: f64,
-}
 
 /// A step of Muon for matrices that have one shape, some of them transposed: `tensors` are weight, gradient and momentum, each flat; weight
 /// and momentum come back, as they were where `control` says that nothing may be updated. The Newton-Schulz iterations are products of the

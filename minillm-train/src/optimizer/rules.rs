@@ -7,7 +7,8 @@ use burn::optim::momentum::MomentumState;
 use burn::optim::{AdjustLrFn, Muon as BurnMuon, MuonConfig, MuonState, Optimizer};
 use burn::tensor::{Device, Tensor};
 use minillm_model::checkpoint::weights::{self, HostTensor};
-use minillm_model::ops::multi_tensor::{self, MuonStep};
+use minillm_model::ops::multi_tensor;
+use minillm_model::ops::update::MuonStep;
 use minillm_model::ops::{self, AdamWStep};
 
 use super::Update;

@@ -11,7 +11,7 @@ use super::reduce::{cube_sum, sum_rows};
 use super::{Lazy, UNITS, a_cube_each, dense, empty, queue_any};
 use crate::ops::AdamWStep;
 use crate::ops::adam_w::AdamWOp;
-use crate::ops::multi_tensor::StepLimits;
+use crate::ops::update::StepLimits;
 
 /// Numbers that a cube takes: enough that its sum is worth a memory access, few enough that small tensors keep a device busy.
 const NUMBERS_OF_A_CUBE: usize = 4096;

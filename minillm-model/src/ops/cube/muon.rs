@@ -8,7 +8,7 @@ use cubecl::prelude::*;
 
 use super::multi_tensor::{groups_of, to_change};
 use super::{Lazy, UNITS, a_cube_each, dense, empty, queue_any};
-use crate::ops::multi_tensor::MuonStep;
+use crate::ops::update::MuonStep;
 
 /// Numbers that a cube takes.
 const NUMBERS_OF_A_CUBE: usize = 1024;
