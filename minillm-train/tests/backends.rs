@@ -57,3 +57,26 @@ fn bench_reports_the_memory_of_every_device() {
         assert!(bytes.is_none_or(|bytes| (least..1 << 30).contains(&bytes)), "{device}: {report}");
     }
 }
+
+/// What one step asks of a GPU. The numbers are those of the design; a change that needs more of them should know it.
+#[test]
+fn a_step_is_few_launches() {
+    let bench = Bench::new();
+    let count = |device: &str, more: &[&str]| {
+        let arguments = ["bench", "tiny.toml", "--set", "model.vocab_size=30", "--steps", "1", "--warmup", "2"];
+        let output = bench.run(&[&arguments[..], &["--launches", "--json", "--device", device], more].concat());
+        let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        (report["launches"].as_u64().unwrap(), report.to_string())
+    };
+    for device in all_devices() {
+        if ["flex", "ndarray", "tch"].contains(&device.split(':').next().unwrap()) {
+            assert_eq!(count(&device, &[]).0, 0, "{device} launches nothing");
+            continue;
+        }
+        let layers = |n: &'static str| count(&device, &["--set", n]);
+        let (one, two) = (layers("model.num_hidden_layers=1"), layers("model.num_hidden_layers=2"));
+        assert!((1..=60).contains(&one.0), "{device}, one layer: {}", one.1);
+        // A device with few bindings has more launches of the optimiser.
+        assert!(two.0 - one.0 <= 32, "{device}, {} for one layer more: {}", two.0 - one.0, two.1);
+    }
+}

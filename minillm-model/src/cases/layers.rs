@@ -8,9 +8,11 @@ use super::inputs::{ids, leaf, random, sized};
 use super::prepared::{Prepared, to};
 use crate::config::{self, ModelConfig, Preset};
 use crate::layers;
+use crate::layers::attention::Attention;
 use crate::layers::context::ForwardContext;
 use crate::layers::dropout::{Dropout, dropout};
 use crate::layers::gelu_mlp::GeluMlp;
+use crate::layers::gpu::{attention_forward, embedding_forward};
 use crate::layers::layer_norm::LayerNorm;
 use crate::layers::rms_norm::RmsNorm;
 use crate::layers::rope_table::RotaryEmbedding;
@@ -76,17 +78,56 @@ pub fn mlp(activation: config::MlpKind, (t, f): (usize, usize), place: &Place) -
     Prepared::new(leaves, move || layers::gelu_mlp_forward(&mlp, x.clone(), &context))
 }
 
-/// 12 tokens of 11, so that some come twice and their gradients have to be added; D 8
-pub fn embedding((): (), Place { device, .. }: &Place) -> Prepared {
-    let mut embedding = EmbeddingConfig::new(11, 8).init(device);
-    embedding.weight = Param::from_tensor(random([11, 8], "weight", device));
-    let tokens = ids(&[3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5, 8], 2, device);
+/// 12 tokens of 11, so that some come twice and their gradients have to be added; or `times` as many; D as given
+pub fn embedding((times, d): (usize, usize), place: &Place) -> Prepared {
+    let (device, context) = (place.device.clone(), ForwardContext::new(place.compute));
+    let mut embedding = EmbeddingConfig::new(11, d).init(&device);
+    embedding.weight = Param::from_tensor(random([11, d], "weight", &device));
+    let tokens = ids(&[3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5, 8].repeat(times), 2, &device);
     let leaves = vec![to("weight", &embedding.weight.val())];
-    Prepared::new(leaves, move || embedding.forward(tokens.clone()))
+    Prepared::new(leaves, move || embedding_forward(&embedding, tokens.clone(), &context))
 }
 
 /// `x`: `[B 2, T 5, D 8]`. The masks are hashes of integers, which a device must multiply and shift as all others do.
 pub fn dropped((): (), Place { device, .. }: &Place) -> Prepared {
     let x = leaf([2, 5, 8], "x", device);
     Prepared::new(vec![to("x", &x)], move || dropout(x.clone(), &Dropout::new(0.3, vec![5, 17])))
+}
+
+/// `x`: `[B 2, T, D 2 H E]`: the whole sub-layer, from its input to its output, rotated or with biases and not.
+pub fn attention_layer(
+    (heads, key_heads, t, e, window, rotated): (usize, usize, usize, usize, Option<usize>, bool),
+    place: &Place,
+) -> Prepared {
+    let (device, d) = (place.device.clone(), heads * e);
+    let preset = if rotated { Preset::Llama } else { Preset::Gpt2 };
+    let config = ModelConfig {
+        num_attention_heads: heads,
+        num_key_value_heads: key_heads,
+        head_dim: e,
+        sliding_window: window,
+        max_position_embeddings: t,
+        ..sized(preset, d, 8, 7)
+    };
+    let mut attention = Attention::new(&config, 0, &device);
+    let mut leaves = Vec::new();
+    let x = leaf([2, t, d], "x", &device);
+    leaves.push(to("x", &x));
+    for (name, linear) in [
+        ("q_proj", &mut attention.q_proj),
+        ("k_proj", &mut attention.k_proj),
+        ("v_proj", &mut attention.v_proj),
+        ("o_proj", &mut attention.o_proj),
+    ] {
+        // Small enough that no softmax is all at one place.
+        linear.weight = Param::from_tensor(random(linear.weight.val().dims(), name, &device) / d as f64);
+        leaves.push(to(name, &linear.weight.val()));
+        if let Some(bias) = &mut linear.bias {
+            *bias = Param::from_tensor(random(bias.val().dims(), &format!("{name} bias"), &device));
+        }
+    }
+    let rotation = rotated.then(|| RotaryEmbedding::new(&config, &device).at(0, t));
+    let context = ForwardContext::at(place.compute, rotation, window, Dropout::off());
+    let drop = Dropout::off();
+    Prepared::new(leaves, move || attention_forward(&attention, x.clone(), None, &drop, &context))
 }

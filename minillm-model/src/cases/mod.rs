@@ -162,7 +162,22 @@ pub fn all() -> Vec<Case> {
         Case::new("linear (8 bits)", |compute| compute.decode_matvec, linear::in_8_bits, (3, 64, 37), &[(1, 96, 130)])
             .timed(linear::in_8_bits, (1, 768, 2048))
             .for_generation(),
-        Case::new("embedding", no_fast_form, layers::embedding, (), &[]),
+        Case::new(
+            "attention layer",
+            |compute| compute.joined,
+            layers::attention_layer,
+            (4, 2, 7, 8, None, true),
+            &[
+                (1, 1, 1, 8, None, true),
+                (2, 2, 17, 10, None, false),
+                (3, 1, 40, 32, Some(9), true),
+                (2, 2, 64, 64, None, true),
+                (1, 1, 33, 128, None, false),
+            ],
+        ),
+        Case::new("embedding", |compute| compute.embedding, layers::embedding, (1, 8), &[(100, 70)]),
+        Case::new("step of many parameters", |compute| compute.multi_tensor, output::many_parameters, false, &[true]),
+        Case::new("Muon", |compute| compute.multi_tensor, output::muon, [3, 5], &[[16, 16], [40, 100]]),
         Case::new("dropout", no_fast_form, layers::dropped, (), &[]),
     ]
 }

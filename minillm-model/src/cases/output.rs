@@ -11,6 +11,8 @@ use crate::decoder::LanguageModel;
 use crate::loss::IGNORED;
 use crate::ops::AdamWStep;
 use crate::ops::adam_w::{adam_w as fused, readable, readable_sum_of_squares, sum_of_squares};
+use crate::ops::multi_tensor;
+use crate::ops::update::{MuonStep, StepLimits};
 
 /// `hidden`: `[B 2, T, D]`, V tokens, one of ten positions not scored; the output matrix is the embedding if `tied`
 pub fn cross_entropy((tied, t, d, v): (bool, usize, usize, usize), Place { device, compute, .. }: &Place) -> Prepared {
@@ -61,5 +63,49 @@ pub fn adam_w(n: usize, Place { plain, compute, .. }: &Place) -> Prepared {
             ("running mean of squares", square),
             ("sum of squares", squares),
         ]
+    })
+}
+
+/// Three parameters with the control of a step between them, which clips; `beyond` its limits, nothing moves.
+pub fn many_parameters(beyond: bool, Place { plain, compute, .. }: &Place) -> Prepared {
+    let numbers = |n: usize, what: &str| random([n], &format!("{what} of {n}"), plain);
+    let sizes = [1, 300, 5000];
+    let parameters = sizes
+        .map(|n| [numbers(n, "weight"), numbers(n, "gradient"), numbers(n, "mean"), numbers(n, "square").square()]);
+    let loss = random([1], "loss", plain);
+    let fast = compute.multi_tensor;
+    Prepared::forward_only(move || {
+        let gradients = parameters.iter().map(|[_, gradient, ..]| gradient.clone()).collect();
+        let limits = StepLimits { grad_norm: if beyond { 1.0 } else { 1e9 }, ..StepLimits::finite(1.0) };
+        let control = multi_tensor::step_control(gradients, loss.clone(), limits, fast);
+        let steps = vec![AdamWStep { time: 3, grad_factor: 1.0, ..STEP }; 3];
+        let moved = multi_tensor::adam_w(parameters.to_vec(), &control, steps, fast);
+        let mut outputs = vec![("control", control)];
+        let names = [
+            ["first weight", "first mean", "first mean of squares"],
+            ["second weight", "second mean", "second mean of squares"],
+            ["third weight", "third mean", "third mean of squares"],
+        ];
+        for (names, tensors) in names.into_iter().zip(moved) {
+            outputs.extend(names.into_iter().zip(tensors));
+        }
+        outputs
+    })
+}
+
+/// A wide matrix and a tall one of the same shape but for that.
+pub fn muon([rows, columns]: [usize; 2], Place { plain, compute, .. }: &Place) -> Prepared {
+    let numbers = |what: &str| random([rows * columns], what, plain);
+    let matrices = [
+        [numbers("weight"), numbers("gradient"), numbers("momentum")],
+        [numbers("other weight"), numbers("other gradient"), numbers("other momentum")],
+    ];
+    let fast = compute.multi_tensor;
+    let control = Tensor::from_floats([0.0, 0.0, 0.5], plain);
+    Prepared::forward_only(move || {
+        let step = MuonStep { keep: 0.999, rate: 0.01 };
+        let moved = multi_tensor::muon(matrices.to_vec(), &[false, true], [rows, columns], &control, step, fast);
+        let names = [["weight", "momentum"], ["other weight", "other momentum"]];
+        names.into_iter().zip(moved).flat_map(|(names, tensors)| names.into_iter().zip(tensors)).collect()
     })
 }
