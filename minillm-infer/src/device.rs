@@ -190,7 +190,7 @@ fn libtorch_cpu() -> Option<Device> {
 }
 
 /// Tells `CubeCL` that the bandwidth of the device's memory is unknown. It would measure that before it chooses its first kernel, with buffers
-/// of a gigabyte, however little memory the device has: SwiftShader, and so perhaps a small GPU, refuses them, and every error
+/// of a gigabyte, however little memory the device has: Google's software driver, and so perhaps a small GPU, refuses them, and every error
 /// after that is a consequence. Without the number its choice of kernels ends no search early.
 #[cfg(feature = "gpu")]
 fn leave_memory_unmeasured(device: &Device) {

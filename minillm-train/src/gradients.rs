@@ -75,8 +75,7 @@ impl Gradients {
     /// The L2 norm of all gradients taken as one long vector: `[1]`.
     pub fn norm(&self, compute: ComputeOptions) -> Tensor<1> {
         let sum_of_squares = |gradient: &Tensor<1>| {
-            let sum = if compute.adam_w { sum_of_squares } else { readable_sum_of_squares };
-            sum(gradient.clone())
+            if compute.adam_w { sum_of_squares(gradient.clone()) } else { readable_sum_of_squares(gradient) }
         };
         Tensor::cat(self.0.values().map(sum_of_squares).collect(), 0).sum().sqrt()
     }
@@ -89,7 +88,7 @@ impl Gradients {
 
     /// The first parameter whose gradient is not finite, or has squares whose sum is not.
     pub fn first_not_finite(&self) -> Option<&str> {
-        let finite = |gradient: &Tensor<1>| readable_sum_of_squares(gradient.clone()).into_scalar::<f32>().is_finite();
+        let finite = |gradient: &Tensor<1>| readable_sum_of_squares(gradient).into_scalar::<f32>().is_finite();
         self.0.iter().find(|(_, gradient)| !finite(gradient)).map(|(name, _)| name.as_str())
     }
 }

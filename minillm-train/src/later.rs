@@ -21,7 +21,7 @@ impl Later {
     /// Asks for the values of `tensor` without waiting. The device copies them when it comes to this point of its work, whatever is
     /// asked of it afterwards.
     pub fn of(tensor: Tensor<1>) -> Self {
-        let read = tensor.into_data_async();
+        let read = Box::pin(tensor.into_data_async());
         let mut future: Pin<Box<dyn Future<Output = Values> + Send>> = Box::pin(async move {
             let data = read.await.map_err(|error| error.to_string())?;
             data.convert::<f32>().try_into_vec::<f32>().map_err(|error| error.to_string())

@@ -111,7 +111,7 @@ pub fn train_step(
 ) -> Result<(LanguageModel, StepResult)> {
     let computed = Computed::new(&model, optimizer, batch, workers, options);
     let (model, result) = computed.update(model, optimizer, workers, options)?;
-    let result = result.wait(&model)?;
+    let result = result.wait(&model, optimizer)?;
     Ok((model, result))
 }
 
@@ -213,8 +213,9 @@ pub enum Pending {
 }
 
 impl Pending {
-    /// Waits for the result. `model` is what the step left, to name a weight that is not finite.
-    pub fn wait(self, model: &LanguageModel) -> Result<StepResult> {
+    /// Waits for the result. `model` is what the step left, to name a weight that is not finite; `optimizer` took the step, and counts it no
+    /// longer if it was left out.
+    pub fn wait(self, model: &LanguageModel, optimizer: &mut ModelOptimizer) -> Result<StepResult> {
         let (values, step) = match self {
             Self::Known(result) => return Ok(result),
             Self::OnDevice { values, step } => (values, step),
@@ -224,7 +225,11 @@ impl Pending {
             Ok(&[loss, grad_norm, factor]) => {
                 let (loss, grad_norm) = (f64::from(loss), f64::from(grad_norm));
                 check_finite(loss, grad_norm, step, model, || None)?;
-                Ok(StepResult { loss, grad_norm, skipped: factor < 0.0 })
+                let skipped = factor < 0.0;
+                if skipped {
+                    optimizer.uncount_step();
+                }
+                Ok(StepResult { loss, grad_norm, skipped })
             }
             Ok(other) => device(format!("it gave {} numbers for a loss, a norm and a factor", other.len())),
             Err(error) => device(error.clone()),

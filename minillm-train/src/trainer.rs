@@ -245,7 +245,7 @@ impl Trainer {
     /// Waits for the step that is running, if one is, and reports it.
     fn finish_step(&mut self) -> Result<()> {
         let Some(Running { result, tokens, learning_rate }) = self.running.take() else { return Ok(()) };
-        let result = result.wait(&self.model);
+        let result = result.wait(&self.model, &mut self.optimizer);
         device_works(self.state.step + 1)?;
         let result = result?;
         self.state.step += 1;

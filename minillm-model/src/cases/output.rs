@@ -56,7 +56,7 @@ pub fn adam_w(n: usize, Place { plain, compute, .. }: &Place) -> Prepared {
             [weight, mean, square] = rule(weight, gradient.clone(), mean, square, step);
         }
         let first: Tensor<1> = gradients[0].clone();
-        let squares = if is_fast { sum_of_squares(first) } else { readable_sum_of_squares(first) };
+        let squares = if is_fast { sum_of_squares(first) } else { readable_sum_of_squares(&first) };
         vec![
             ("weight", weight),
             ("running mean", mean),

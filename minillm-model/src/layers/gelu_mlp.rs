@@ -56,5 +56,5 @@ impl GeluMlp {
 fn gelu_tanh(z: Tensor<3>) -> Tensor<3> {
     let sqrt_2_over_pi = (2.0 / std::f64::consts::PI).sqrt();
     let inner = (z.clone() + z.clone() * z.clone().square() * 0.044_715) * sqrt_2_over_pi;
-    z * (inner.tanh() + 1.0) * 0.5
+    z * (inner.clamp(-10.0, 10.0).tanh() + 1.0) * 0.5 // beyond, tanh is 1, and on some drivers NaN
 }

@@ -74,7 +74,7 @@ pub fn readable(
 const SUMMED_AT_ONCE: usize = 1 << 17;
 
 /// The sum of the squares by Burn's operations: `[1]`.
-pub fn readable_sum_of_squares(x: Tensor<1>) -> Tensor<1> {
+pub fn readable_sum_of_squares(x: &Tensor<1>) -> Tensor<1> {
     let [length] = x.dims();
     let pieces = (0..length).step_by(SUMMED_AT_ONCE);
     let sums = pieces.map(|start| x.clone().narrow(0, start, SUMMED_AT_ONCE.min(length - start)).square().sum());

@@ -17,6 +17,10 @@ use super::update::{MuonStep, StepLimits};
 ///
 /// # Shapes
 /// - `gradients`: at least one; `loss`: `[1]` -> `[3]`; without autodiff
+///
+/// # Panics
+///
+/// If it is to be `fast` and a tensor is not on a GPU.
 pub fn step_control(gradients: Vec<Tensor<1>>, loss: Tensor<1>, limits: StepLimits, fast: bool) -> Tensor<1> {
     #[cfg(feature = "cube")]
     if fast {
@@ -26,7 +30,7 @@ pub fn step_control(gradients: Vec<Tensor<1>>, loss: Tensor<1>, limits: StepLimi
         return Tensor::from_primitive::<Cube>(cube::step_control(gradients, lazy(loss), limits));
     }
     let _ = fast;
-    let squares = gradients.into_iter().map(|gradient| super::adam_w::readable_sum_of_squares(gradient)).collect();
+    let squares = gradients.iter().map(super::adam_w::readable_sum_of_squares).collect();
     let norm = Tensor::cat(squares, 0).sum().sqrt(); // [1]
     let [grad_clip, largest_loss, largest_norm] = limits.as_f32();
     let factor = if grad_clip > 0.0 {
@@ -47,6 +51,10 @@ pub fn step_control(gradients: Vec<Tensor<1>>, loss: Tensor<1>, limits: StepLimi
 ///
 /// # Shapes
 /// - of each parameter, all of one length; `control`: `[3]`, of [`step_control`]; without autodiff
+///
+/// # Panics
+///
+/// If it is to be `fast` and a tensor is not on a GPU.
 pub fn adam_w(
     tensors: Vec<[Tensor<1>; 4]>,
     control: &Tensor<1>,
@@ -89,6 +97,10 @@ const SMALLEST_NORM: f32 = 1e-7;
 ///
 /// # Shapes
 /// - each matrix: `[rows, columns]` with rows <= columns, or if it is `tall` `[columns, rows]`; `control`: `[3]`; without autodiff
+///
+/// # Panics
+///
+/// If it is to be `fast` and a tensor is not on a GPU.
 pub fn muon(
     tensors: Vec<[Tensor<1>; 3]>,
     tall: &[bool],

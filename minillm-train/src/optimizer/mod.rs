@@ -114,6 +114,11 @@ impl ModelOptimizer {
         parameters::map(model, &mut ApplyUpdates(weights))
     }
 
+    /// Takes back the count of the last [`ModelOptimizer::step_on_device`], which turned out to have been left out.
+    pub fn uncount_step(&mut self) {
+        self.rules.values_mut().for_each(ParameterRule::uncount);
+    }
+
     /// Takes out the rule of a parameter with its state, or makes it.
     fn take_rule(&mut self, name: &str, shape: &[usize]) -> ParameterRule {
         self.rules.remove(name).unwrap_or_else(|| ParameterRule::new(&self.config, name, shape))

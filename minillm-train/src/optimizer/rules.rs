@@ -57,6 +57,13 @@ impl ParameterRule {
         }
     }
 
+    /// Takes back that a step was counted which the device left out.
+    pub(super) fn uncount(&mut self) {
+        if let Self::AdamW(AdamW { moments: Some(moments), .. }) = self {
+            moments.time -= 1;
+        }
+    }
+
     /// The parameter's shape.
     pub(super) fn shape(&self) -> Vec<usize> {
         match self {
@@ -115,8 +122,8 @@ pub(super) fn update_all(
         tensors.push([weight, gradient, mean, square]);
         names.push((name, rule, time));
     }
-    let updated = multi_tensor::adam_w(tensors, control, steps, fast);
-    for ((name, rule, time), [weight, mean, square]) in names.into_iter().zip(updated) {
+    let results = multi_tensor::adam_w(tensors, control, steps, fast);
+    for ((name, rule, time), [weight, mean, square]) in names.into_iter().zip(results) {
         let rule = AdamW { moments: Some(Moments { time, mean, square }), ..rule };
         moved.push((name, weight, ParameterRule::AdamW(rule)));
     }
@@ -132,8 +139,8 @@ pub(super) fn update_all(
             names.push((name, rule));
         }
         let Some(step) = step else { continue };
-        let updated = multi_tensor::muon(tensors, &tall, shape, control, step, fast);
-        for ((name, rule), [weight, momentum]) in names.into_iter().zip(updated) {
+        let results = multi_tensor::muon(tensors, &tall, shape, control, step, fast);
+        for ((name, rule), [weight, momentum]) in names.into_iter().zip(results) {
             let rule = Muon { state: Some(MuonMemory::Buffer(momentum)), ..rule };
             moved.push((name, weight, ParameterRule::Muon(rule)));
         }

@@ -1,6 +1,7 @@
 //! [`ops::activation`](crate::ops::activation) on a GPU: a unit for each number.
 
 use burn::backend::{Cube, TensorMetadata};
+use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
 use super::{Lazy, a_unit_each, dense, empty, queue};
@@ -27,7 +28,7 @@ impl ActivationBackward for Cube {
             let [z, grad] = inputs.map(dense);
             let out = empty(&z, z.shape());
             let (client, (count, dim)) = (z.client.clone(), a_unit_each(&z, z.shape().num_elements()));
-            let [z, grad, dz] = [z, grad, out.clone()].map(|tensor| tensor.into_buffer_arg());
+            let [z, grad, dz] = [z, grad, out.clone()].map(CubeTensor::into_buffer_arg);
             backward_kernel::launch(&client, count, dim, z, grad, dz, kind);
             [out]
         });

@@ -1,4 +1,4 @@
-//! Kernels of our own for GPUs, written in CubeCL: one source for wgpu, Vulkan, Metal, CUDA and ROCm.
+//! Kernels of our own for GPUs, written in `CubeCL`: one source for wgpu, Vulkan, Metal, CUDA and `ROCm`.
 //!
 //! A kernel is a Rust function under `#[cube]`. On the device it runs in *cubes* (CUDA's blocks, wgpu's workgroups) of
 //! *units* (threads); the units of a cube share a little fast memory ([`Shared`](cubecl::prelude::Shared)) and wait for each
@@ -8,14 +8,26 @@
 //! On a GPU most of Burn's operations are only noted down and run later, several in one kernel (`burn-fusion`). [`queue`]
 //! notes down one of ours among them.
 
+// A kernel's lines are translated for the device. Some of what Clippy would write instead has no translation, positions are of another
+// type there than Clippy sees, and a kernel is not cut where its shared memory and its registers are one.
+#![allow(
+    clippy::assign_op_pattern,
+    clippy::manual_div_ceil,
+    clippy::needless_pass_by_value,
+    clippy::too_many_arguments,
+    clippy::too_many_lines,
+    clippy::trivially_copy_pass_by_ref,
+    clippy::unnecessary_cast
+)]
+
 mod activation;
-pub mod attention;
+mod attention;
 mod cross_entropy;
 mod embedding;
 mod join;
 mod layer_norm;
-pub mod multi_tensor;
-pub mod muon;
+pub(super) mod multi_tensor;
+pub(super) mod muon;
 mod reduce;
 mod rms_norm;
 mod rotary;
@@ -52,7 +64,7 @@ fn queue<const N: usize, const M: usize>(
         let inputs = inputs.try_into().unwrap_or_else(|_| panic!("{name} has {N} inputs"));
         run(inputs).to_vec()
     };
-    let outputs = queue_any(name, inputs.to_vec(), outputs.to_vec(), run);
+    let outputs = queue_any(name, Vec::from(inputs), Vec::from(outputs), run);
     outputs.try_into().unwrap_or_else(|_| panic!("{name} has {M} outputs"))
 }
 

@@ -232,7 +232,6 @@ fn update(mut tensors: Vec<CubeTensor>, steps: &[AdamWStep]) -> Vec<CubeTensor> 
 /// [`ops::adam_w::readable`](crate::ops::adam_w::readable); `decays` is what each weight keeps, the shares are those of real gradients in
 /// the running means.
 #[cube(launch)]
-#[allow(clippy::too_many_arguments)]
 fn adam_w_kernel(
     weights: &mut Sequence<Box<[f32]>>,
     grads: &Sequence<Box<[f32]>>,

@@ -72,7 +72,6 @@ pub fn momentum(
 }
 
 #[cube(launch)]
-#[allow(clippy::too_many_arguments)]
 fn momentum_kernel(
     gradients: &Sequence<Box<[f32]>>,
     momenta: &mut Sequence<Box<[f32]>>,
@@ -154,7 +153,6 @@ pub fn update(weights: Vec<Lazy>, batch: Lazy, control: Lazy, tall: Vec<bool>, s
 }
 
 #[cube(launch)]
-#[allow(clippy::too_many_arguments)]
 fn update_kernel(
     weights: &mut Sequence<Box<[f32]>>,
     transposed: Sequence<u32>,

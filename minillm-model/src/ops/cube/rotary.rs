@@ -16,7 +16,7 @@ impl RotaryOp for Cube {
             let [_, tokens, heads, width] = x.shape().dims();
             let out = empty(&x, x.shape());
             let (client, (count, dim)) = (x.client.clone(), a_unit_each(&x, x.shape().num_elements()));
-            let sign = if direction == Direction::Forward { 1.0f32 } else { -1.0f32 };
+            let turn = if direction == Direction::Forward { 1.0f32 } else { -1.0f32 };
             rotate_kernel::launch(
                 &client,
                 count,
@@ -25,7 +25,7 @@ impl RotaryOp for Cube {
                 cos.into_buffer_arg(),
                 sin.into_buffer_arg(),
                 out.clone().into_buffer_arg(),
-                sign,
+                turn,
                 tokens,
                 heads,
                 width,
@@ -38,13 +38,12 @@ impl RotaryOp for Cube {
 
 /// `x cos + partner sin`, where the partner is half a row away and the table has the sines' signs.
 #[cube(launch)]
-#[allow(clippy::too_many_arguments)]
 fn rotate_kernel(
     x: &[f32],
     cos: &[f32],
     sin: &[f32],
     out: &mut [f32],
-    sign: f32,
+    turn: f32,
     tokens: usize,
     heads: usize,
     #[comptime] width: usize,
@@ -54,6 +53,6 @@ fn rotate_kernel(
         let column = index % width;
         let angle = index / width / heads % tokens * width + column;
         let partner = x[index - column + (column + comptime!(width / 2)) % width];
-        out[index] = x[index] * cos[angle] + partner * sin[angle] * sign;
+        out[index] = x[index] * cos[angle] + partner * sin[angle] * turn;
     }
 }

@@ -15,7 +15,7 @@ impl SwigluOp for Cube {
             let [gate, up] = inputs.map(dense);
             let out = empty(&gate, gate.shape());
             let (client, (count, dim)) = (gate.client.clone(), a_unit_each(&gate, gate.shape().num_elements()));
-            let [gate, up, result] = [gate, up, out.clone()].map(|tensor| tensor.into_buffer_arg());
+            let [gate, up, result] = [gate, up, out.clone()].map(CubeTensor::into_buffer_arg);
             forward_kernel::launch(&client, count, dim, gate, up, result);
             [out]
         });
@@ -30,8 +30,8 @@ impl SwigluBackward for Cube {
             let [gate, up, grad] = inputs.map(dense);
             let out = [empty(&gate, gate.shape()), empty(&gate, gate.shape())];
             let (client, (count, dim)) = (gate.client.clone(), a_unit_each(&gate, gate.shape().num_elements()));
-            let [gate, up, grad] = [gate, up, grad].map(|tensor| tensor.into_buffer_arg());
-            let [dgate, dup] = out.clone().map(|tensor| tensor.into_buffer_arg());
+            let [gate, up, grad] = [gate, up, grad].map(CubeTensor::into_buffer_arg);
+            let [dgate, dup] = out.clone().map(CubeTensor::into_buffer_arg);
             backward_kernel::launch(&client, count, dim, gate, up, grad, dgate, dup);
             out
         })

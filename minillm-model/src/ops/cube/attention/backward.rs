@@ -18,7 +18,6 @@ use super::tile::{Extent, Place, Plan, SIDE, add_product, is_visible, put_rows, 
 /// - `inputs`, `tables`: as in the forward kernel
 /// - `out`, `grad`: `[B, T, H, E]`; `row_sums`: `[2, B, H, T]`, of which the second half is written
 #[cube(launch)]
-#[allow(clippy::too_many_arguments)]
 pub fn queries(
     inputs: &Sequence<Box<[f32]>>,
     tables: &Sequence<Box<[f32]>>,
@@ -142,7 +141,6 @@ pub fn queries(
 /// # Shapes
 /// - `inputs`, `tables`: as in the forward kernel; `grad`: `[B, T, H, E]`; `row_sums`: `[2, B, H, T]`
 #[cube(launch)]
-#[allow(clippy::too_many_arguments)]
 pub fn keys(
     inputs: &Sequence<Box<[f32]>>,
     tables: &Sequence<Box<[f32]>>,

@@ -10,7 +10,6 @@ use super::tile::{Extent, HIDDEN, Place, Plan, SIDE, add_product, is_visible, re
 /// - `inputs`: queries, keys and values, or one tensor with all; `tables`: cosines and sines, `[T, E]`, or none
 /// - `out`: `[B, T, H, E]`; `row_sums`: `[2, B, H, T]`, of which the first half is written: the logarithms
 #[cube(launch)]
-#[allow(clippy::too_many_arguments)]
 pub fn forward(
     inputs: &Sequence<Box<[f32]>>,
     tables: &Sequence<Box<[f32]>>,

@@ -93,7 +93,6 @@ impl Plan {
 
 /// Reads `plan.tile` rows from token `first` on, times `factor`, rotated by `tables` of cosines and sines, `[T, E]`, if so asked; zeros from token `end` on.
 #[cube]
-#[allow(clippy::too_many_arguments)]
 pub fn read_rows(
     tile: &mut Shared<[f32]>,
     source: &[f32],
@@ -131,7 +130,6 @@ pub fn read_rows(
 
 /// Writes the rows of a tile from token `first` on, up to token `end`; rotated rows are turned back.
 #[cube]
-#[allow(clippy::too_many_arguments)]
 pub fn write_rows(
     tile: &Shared<[f32]>,
     target: &mut [f32],
