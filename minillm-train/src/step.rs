@@ -170,13 +170,20 @@ impl Computed {
         workers: &Workers,
         options: &StepOptions,
     ) -> Result<(LanguageModel, Pending)> {
-        let Self { mut losses, gradients, divisor } = self;
-        if losses.is_empty() {
+        let Self { losses, gradients, divisor } = self;
+        let mut losses = losses.into_iter();
+        let Some(first) = losses.next() else {
             return Ok((model, Pending::Known(StepResult { loss: 0.0, grad_norm: 0.0, skipped: true })));
-        }
-        let loss = if losses.len() == 1 { losses.remove(0) } else { Tensor::cat(losses, 0).sum() };
-        let loss = if divisor == 1 { loss } else { loss / divisor as f64 };
+        };
         let compute = model.compute();
+        let loss = if losses.len() == 0 {
+            first
+        } else if compute.multi_tensor {
+            losses.fold(first, |sum, loss| sum + loss) // Burn's sum may want an addition that not every GPU has
+        } else {
+            Tensor::cat(std::iter::once(first).chain(losses).collect(), 0).sum()
+        };
+        let loss = if divisor == 1 { loss } else { loss / divisor as f64 };
         if compute.multi_tensor {
             let limits = options.step_limits();
             let control = multi_tensor::step_control(gradients.all(), loss, limits, compute.multi_tensor);
