@@ -13,10 +13,14 @@ use minillm_model::decoder::LanguageModel;
 use minillm_model::encoding::Encoding;
 use minillm_model::init;
 use minillm_model::kv_cache::KvCache;
+use minillm_model::layers::attend;
+use minillm_model::layers::context::ForwardContext;
 use minillm_model::layers::dropout::Dropout;
 use minillm_model::loss::IGNORED;
 use minillm_model::ops::{self, AdamWStep, ComputeOptions, Precision};
 use minillm_model::parameters::{self, ParameterMapper, ParameterVisitor};
+use minillm_model::random::stream;
+use rand::RngExt;
 
 /// Where all values cancel to zero (the gradient of the keys' bias, that of a norm over one number), the terms that did count as this. On a
 /// GPU the terms themselves are less exact: Vulkan lets a division be off by 2.5 units in the last place, a CPU's is off by half of one.
@@ -77,6 +81,40 @@ fn edited_layers_match_their_fast_forms() {
                     assert_eq!(got.what, expected.what);
                     close_values(&what, &got.values, &expected.values);
                 }
+            }
+        }
+    }
+}
+
+/// Attention at sizes that nobody chose, in value and gradient, on every device as on flex.
+#[test]
+fn attention_at_random_sizes() {
+    let mut rng = stream(1, "sizes");
+    for _ in 0..8 {
+        let (k, group, e) = (rng.random_range(1..4), rng.random_range(1..9), rng.random_range(1..129));
+        let t = rng.random_range(1..90);
+        let s = t + if rng.random_bool(0.5) { rng.random_range(0..70) } else { 0 };
+        let window = rng.random_bool(0.5).then(|| rng.random_range(1..s + 1));
+        let compute = |device: &Device| {
+            let leaf = |heads, tokens, name| random([2, tokens, heads, e], name, device).require_grad();
+            let (query, key, value) = (leaf(k * group, t, "query"), leaf(k, s, "key"), leaf(k, s, "value"));
+            let heads = |x: &Tensor<4>| x.clone().swap_dims(1, 2);
+            let context = ForwardContext::new(ComputeOptions::fastest(device));
+            let out = attend(heads(&query), heads(&key), heads(&value), window, &Dropout::off(), &context);
+            let weights = random(out.dims(), "weights", device);
+            let gradients = (out.clone() * weights).sum().backward();
+            let gradients = [query, key, value].map(|x| x.grad(&gradients).unwrap());
+            [vec![out.inner()], gradients.to_vec()].concat()
+        };
+        let expected = compute(&device::open("flex").unwrap().device.autodiff());
+        for (name, device, _) in devices().into_iter().filter(|(name, ..)| name != "flex") {
+            for (what, (got, expected)) in
+                ["value", "query", "key", "value's gradient"].iter().zip(compute(&device).iter().zip(&expected))
+            {
+                let got = got.clone().try_into_vec_as::<f32>().unwrap();
+                let expected = expected.clone().try_into_vec_as::<f32>().unwrap();
+                let size = format!("{name}, {what}: K {k}, G {group}, T {t}, S {s}, E {e}, window {window:?}");
+                close_values(&size, &got, &expected);
             }
         }
     }

@@ -7,7 +7,7 @@
 //!
 //! One file an operation: a trait with its forward function, which Burn dispatches to the tensor's backend, a trait with its
 //! backward function, which [`autodiff`] calls on the backend inside, and a function on tensors. The arithmetic is in [`cpu`]
-//! for Burn's Rust backends, in `libtorch` for LibTorch, and in [`portable`] for the others.
+//! for Burn's Rust backends, in `libtorch` for LibTorch, in `cube` for GPUs, and in [`portable`] for what those have not.
 
 // Burn is about to drop its ndarray and LibTorch backends; until then they are ours, too.
 #![cfg_attr(any(feature = "ndarray", feature = "tch"), allow(deprecated))]

@@ -1,5 +1,5 @@
-//! Fast forms put together from a backend's own operations, for the backends whose kernels are not ours: what they save is
-//! memory. Attention and the loss go through their rows a block at a time and keep no scores and no logits.
+//! Fast forms put together from a backend's own operations, where it has no kernel of ours: what they save is memory.
+//! Attention and the loss go through their rows a block at a time and keep no scores and no logits.
 
 pub mod attention;
 pub mod cross_entropy;
