@@ -63,8 +63,10 @@ fn bench_reports_the_memory_of_every_device() {
 fn a_step_is_few_launches() {
     let bench = Bench::new();
     let count = |device: &str, more: &[&str]| {
-        let arguments = ["bench", "tiny.toml", "--set", "model.vocab_size=30", "--steps", "1", "--warmup", "2"];
-        let output = bench.run(&[&arguments[..], &["--launches", "--json", "--device", device], more].concat());
+        let model = ["model.preset=llama", "model.dropout=0.0", "model.vocab_size=30", "train.micro_batch_size=5"];
+        let set: Vec<&str> = model.iter().flat_map(|setting| ["--set", setting]).collect();
+        let arguments = ["bench", "tiny.toml", "--steps", "1", "--warmup", "2", "--launches", "--json"];
+        let output = bench.run(&[&arguments[..], &["--device", device], &set, more].concat());
         let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
         (report["launches"].as_u64().unwrap(), report.to_string())
     };
