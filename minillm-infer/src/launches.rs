@@ -67,8 +67,9 @@ mod counter {
     }
 
     impl Counter {
+        /// What was counted; the next count begins at nothing.
         pub fn take(&self) -> Launches {
-            std::mem::take(&mut self.with(|state| std::mem::take(&mut state.found)))
+            self.with(|state| std::mem::take(&mut state.found))
         }
 
         fn with<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {

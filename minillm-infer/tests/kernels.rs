@@ -17,7 +17,8 @@ use minillm_model::layers::attend;
 use minillm_model::layers::context::ForwardContext;
 use minillm_model::layers::dropout::Dropout;
 use minillm_model::loss::IGNORED;
-use minillm_model::ops::{self, AdamWStep, ComputeOptions, Precision};
+use minillm_model::ops::update::StepLimits;
+use minillm_model::ops::{self, AdamWStep, ComputeOptions, Precision, multi_tensor};
 use minillm_model::parameters::{self, ParameterMapper, ParameterVisitor};
 use minillm_model::random::stream;
 use rand::RngExt;
@@ -116,6 +117,26 @@ fn attention_at_random_sizes() {
                 let size = format!("{name}, {what}: K {k}, G {group}, T {t}, S {s}, E {e}, window {window:?}");
                 close_values(&size, &got, &expected);
             }
+        }
+    }
+}
+
+/// A step whose loss or gradient is no number, or infinite, is not to be taken: the device says so itself.
+#[test]
+fn a_step_on_no_number_is_not_taken() {
+    for (name, device, compute) in devices() {
+        let device = device.inner();
+        let factor = |gradient: f32, loss: f32| {
+            let numbers = |values: &[f32]| Tensor::<1>::from_floats(values, &device);
+            let gradients = vec![numbers(&[0.25, 0.5]), numbers(&[gradient, 0.5, 0.1])];
+            let limits = StepLimits::finite(1.0);
+            let control = multi_tensor::step_control(gradients, numbers(&[loss]), limits, compute.multi_tensor);
+            control.try_into_vec_as::<f32>().unwrap()[2]
+        };
+        assert!(factor(0.5, 2.0) > 0.0, "{name}");
+        for wrong in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            assert!(factor(wrong, 2.0) < 0.0, "{name}: a gradient of {wrong}");
+            assert!(factor(0.5, wrong) < 0.0, "{name}: a loss of {wrong}");
         }
     }
 }

@@ -231,7 +231,7 @@ impl Pending {
         match values.wait().as_deref() {
             Ok(&[loss, grad_norm, factor]) => {
                 let (loss, grad_norm) = (f64::from(loss), f64::from(grad_norm));
-                check_finite(loss, grad_norm, step, model, || None)?;
+                check_finite(loss, grad_norm, step, model, || Some("a parameter".to_owned()))?;
                 let skipped = factor < 0.0;
                 if skipped {
                     optimizer.uncount_step();

@@ -173,6 +173,7 @@ pub fn all() -> Vec<Case> {
                 (3, 1, 40, 32, Some(9), true),
                 (2, 2, 64, 64, None, true),
                 (1, 1, 33, 128, None, false),
+                (1, 1, 9, 600, None, true), // wider than a cube's memory holds
             ],
         ),
         Case::new("embedding", |compute| compute.embedding, layers::embedding, (1, 8), &[(100, 70)]),

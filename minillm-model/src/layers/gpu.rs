@@ -14,7 +14,7 @@ use super::swiglu::Swiglu;
 use crate::kv_cache::Cache;
 use crate::ops::embedding::look_up;
 use crate::ops::join::{join_three, join_two};
-use crate::ops::joined_attention::{Heads, joined_attention};
+use crate::ops::joined_attention::{Heads, fits, joined_attention};
 use crate::ops::swiglu::joined_swiglu;
 
 /// The rows of `embedding` that `ids` name, in the form that `context` asks for.
@@ -46,9 +46,13 @@ pub fn as_layers_take_it(x: Tensor<3>, context: &ForwardContext) -> Tensor<3> {
     if context.sequences.is_some() { x.reshape([1, b * t, d]) } else { x }
 }
 
-/// Whether [`attention_forward`] has this form for it: not if queries and keys pass a norm before they are rotated.
+/// Whether [`attention_forward`] has this form for it: not if queries and keys pass a norm before they are rotated, or heads are too wide for
+/// the device.
 fn can_join(attention: &Attention) -> bool {
-    attention.q_norm.is_none() && attention.q_proj.quantized.is_none()
+    let Attention { q_norm, q_proj, num_attention_heads, .. } = attention;
+    q_norm.is_none()
+        && q_proj.quantized.is_none()
+        && fits(&q_proj.weight.lazy_device(), q_proj.weight.lazy_shape()[1] / num_attention_heads)
 }
 
 /// [`Attention`], with one product for queries, keys and values where `context` asks for it and there is neither a cache nor dropout.

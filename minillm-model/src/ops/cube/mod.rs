@@ -21,7 +21,7 @@
 )]
 
 mod activation;
-mod attention;
+pub(super) mod attention;
 mod cross_entropy;
 mod embedding;
 mod join;

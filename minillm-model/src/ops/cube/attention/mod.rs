@@ -8,6 +8,7 @@ use burn::backend::{Cube, TensorMetadata};
 use burn::tensor::Shape;
 use burn_cubecl::ops::reshape;
 use burn_cubecl::tensor::CubeTensor;
+use cubecl::client::Client;
 use cubecl::prelude::SequenceArg;
 
 use self::tile::{ExtentLaunch, PlaceLaunch, Plan, SIDE};
@@ -47,11 +48,16 @@ impl Sizes {
 
     /// The largest tile for which `numbers` of shared memory fit on the device.
     fn plan(self, like: &CubeTensor, rotated: bool, joined: bool, numbers: fn(Plan) -> usize) -> Option<Plan> {
-        let limit = like.client.properties().hardware.max_shared_memory_size / size_of::<f32>();
+        let limit = shared_numbers(&like.client);
         let needed = TILES.into_iter().find(|tile| *tile < 2 * self.queries.max(self.keys).max(SIDE));
         let plans = TILES.map(|tile| Plan { width: self.width, tile, rotated, joined });
         plans.into_iter().find(|plan| Some(plan.tile) <= needed && numbers(*plan) <= limit)
     }
+}
+
+/// Numbers that a cube's shared memory holds on this device.
+fn shared_numbers(client: &Client) -> usize {
+    client.properties().hardware.max_shared_memory_size / size_of::<f32>()
 }
 
 /// Numbers of shared memory that the forward kernel uses.
@@ -103,7 +109,7 @@ fn buffers(tensors: &[CubeTensor]) -> SequenceArg<Box<[f32]>> {
 impl Input {
     fn plan(&self, numbers: fn(Plan) -> usize) -> Plan {
         let (rotated, joined) = (!self.tables.is_empty(), self.tensors.len() == 1);
-        self.sizes.plan(&self.tensors[0], rotated, joined, numbers).expect("was asked before")
+        self.sizes.plan(&self.tensors[0], rotated, joined, numbers).expect("`fits` was asked before")
     }
 
     /// The output, `[B, T, H, E]`, and the logarithms of the rows' sums, `[2, B, H, T]`, with room for as many numbers of the backward
@@ -330,7 +336,7 @@ impl JoinedAttentionBackward for Cube {
 
 /// Whether the device's shared memory holds what attention of heads this wide needs.
 pub fn fits(device: &burn_cubecl::CubeDevice, width: usize) -> bool {
-    let limit = device.client().properties().hardware.max_shared_memory_size / size_of::<f32>();
+    let limit = shared_numbers(&device.client());
     let smallest = Plan { width, tile: SIDE, rotated: false, joined: false };
     forward_numbers(smallest).max(backward_numbers(smallest)) <= limit
 }
