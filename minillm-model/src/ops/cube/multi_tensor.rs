@@ -1,5 +1,5 @@
-//! Operations on many tensors in few launches: a model has dozens of parameters, most of them small, and a launch costs as much as
-//! moving a hundred thousand numbers. How many tensors a kernel may be given, the device says.
+//! Operations on many tensors in few launches: a model has dozens of parameters, most of them small. How many tensors a kernel may be
+//! given, the device says.
 
 use burn::backend::ops::FloatTensorOps;
 use burn::backend::{Cube, TensorMetadata};
@@ -16,7 +16,7 @@ use crate::ops::update::StepLimits;
 /// Numbers that a cube takes: enough that its sum is worth a memory access, few enough that small tensors keep a device busy.
 const NUMBERS_OF_A_CUBE: usize = 4096;
 
-/// Tensors in a launch. More make a kernel that takes long to compile.
+/// Tensors in a launch, so that a kernel, which has code for each, does not grow without bound.
 const MOST_AT_ONCE: usize = 16;
 
 /// The largest number of f32.
