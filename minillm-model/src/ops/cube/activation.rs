@@ -41,7 +41,7 @@ const ROOT: f32 = 0.797_884_6;
 /// GELU's tanh form has `tanh(ROOT (z + CUBIC z^3))`.
 const CUBIC: f32 = 0.044_715;
 
-/// `tanh(y)` without the overflow that some drivers' own has (SwiftShader's gives no number).
+/// `tanh(y)` without the overflow that some drivers' own has, and then gives no number.
 #[cube]
 fn tanh(y: f32) -> f32 {
     let e = (-2.0f32 * y.abs()).exp();
