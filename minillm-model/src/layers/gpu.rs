@@ -13,8 +13,9 @@ use super::linear::linear;
 use super::swiglu::Swiglu;
 use crate::kv_cache::Cache;
 use crate::ops::embedding::look_up;
+use crate::ops::fits_joined_attention;
 use crate::ops::join::{join_three, join_two};
-use crate::ops::joined_attention::{Heads, fits, joined_attention};
+use crate::ops::joined_attention::{Heads, joined_attention};
 use crate::ops::swiglu::joined_swiglu;
 
 /// The rows of `embedding` that `ids` name, in the form that `context` asks for.
@@ -52,7 +53,7 @@ fn can_join(attention: &Attention) -> bool {
     let Attention { q_norm, q_proj, num_attention_heads, .. } = attention;
     q_norm.is_none()
         && q_proj.quantized.is_none()
-        && fits(&q_proj.weight.lazy_device(), q_proj.weight.lazy_shape()[1] / num_attention_heads)
+        && fits_joined_attention(&q_proj.weight.lazy_device(), q_proj.weight.lazy_shape()[1] / num_attention_heads)
 }
 
 /// [`Attention`], with one product for queries, keys and values where `context` asks for it and there is neither a cache nor dropout.

@@ -151,6 +151,20 @@ impl ComputeOptions {
     }
 }
 
+/// Whether `device` has [`joined_attention`](super::joined_attention) for heads of `width` numbers: its fast memory must hold some rows of them.
+pub fn fits_joined_attention(device: &Device, width: usize) -> bool {
+    fn fits(device: &DispatchDevice, width: usize) -> bool {
+        match device {
+            #[cfg(feature = "cube")]
+            DispatchDevice::Cube(device) => super::cube::attention::fits(device, width),
+            DispatchDevice::Autodiff(inner) => fits(inner, width),
+            #[allow(unreachable_patterns)] // in a program with GPU backends alone
+            _ => false,
+        }
+    }
+    fits(device.as_dispatch(), width)
+}
+
 impl Precision {
     /// Whether products of this precision run on `device`. Burn's Rust backends compute in f32 only.
     pub fn runs_on(self, device: &Device) -> bool {

@@ -5,8 +5,8 @@
 #![cfg_attr(not(feature = "cube"), allow(unused_variables))]
 
 use burn::backend::tensor::FloatTensor;
-use burn::backend::{Dispatch, DispatchDevice, backend_extension};
-use burn::tensor::{Device, Tensor};
+use burn::backend::{Dispatch, backend_extension};
+use burn::tensor::Tensor;
 
 use super::autodiff::{Autodiff, Backend, CheckpointStrategy, record};
 
@@ -92,20 +92,6 @@ impl<B: JoinedAttentionOp + JoinedAttentionBackward, C: CheckpointStrategy> Join
             |(saved, heads), grad| [B::joined_attention_backward(saved, heads, grad)],
         )
     }
-}
-
-/// Whether `device` has this form for heads of `width` numbers: its fast memory must hold some rows of them.
-pub fn fits(device: &Device, width: usize) -> bool {
-    fn fits(device: &DispatchDevice, width: usize) -> bool {
-        match device {
-            #[cfg(feature = "cube")]
-            DispatchDevice::Cube(device) => super::cube::attention::fits(device, width),
-            DispatchDevice::Autodiff(inner) => fits(inner, width),
-            #[allow(unreachable_patterns)] // in a program with GPU backends alone
-            _ => false,
-        }
-    }
-    fits(device.as_dispatch(), width)
 }
 
 /// Causal grouped-query attention of whole sequences.

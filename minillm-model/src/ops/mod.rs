@@ -41,5 +41,5 @@ pub mod swiglu;
 pub mod update;
 
 pub use self::adam_w::AdamWStep;
-pub use self::compute::ComputeOptions;
+pub use self::compute::{ComputeOptions, fits_joined_attention};
 pub use self::precision::Precision;
