@@ -17,10 +17,18 @@ pub fn means_failed_work(source: &str, level: Level) -> bool {
     level <= Level::WARN && is_from(&WARNINGS) || level == Level::ERROR && is_from(&ERRORS)
 }
 
-/// The problem in the message of a panic after which a device computes nothing more: wgpu's own errors, which nobody catches (no memory,
-/// a lost device), arrive as panics of the device's thread.
-pub fn means_broken_device(message: &str) -> Option<&str> {
-    message.strip_prefix("wgpu error: ").map(str::trim)
+/// Whether a message in the log, by the module that it comes from, says that a device computes nothing more.
+pub fn means_lost_device(source: &str, level: Level) -> bool {
+    level == Level::ERROR && source == "cubecl_wgpu::compute::device_poison"
+}
+
+/// The problem in the message of a panic after which a device computes nothing more, by the file that panicked: wgpu's own errors,
+/// which nobody catches (no memory), a device that cannot be opened, and the clearing up after either, arrive as panics of the device's
+/// thread.
+pub fn means_broken_device<'a>(message: &'a str, file: &str) -> Option<&'a str> {
+    let starts = ["wgpu error: ", "Unable to acquire wgpu device: ", "Unable to initialize wgpu runtime: "];
+    let problem = starts.iter().find_map(|start| message.strip_prefix(start)).map(str::trim);
+    problem.or_else(|| file.contains("wgpu-hal").then_some(message))
 }
 
 /// Whether a device computes on the CPU. Its type is opaque; its debug form names the kind of wgpu's adapter, which is
@@ -68,8 +76,12 @@ mod tests {
 
     #[test]
     fn panics_of_a_broken_device_are_told_from_others() {
-        assert_eq!(means_broken_device("wgpu error: Out of Memory\n"), Some("Out of Memory"));
-        assert_eq!(means_broken_device("index out of bounds"), None);
+        let file = "registry/cubecl-wgpu-0.11.3/src/runtime.rs";
+        assert_eq!(means_broken_device("wgpu error: Out of Memory\n", file), Some("Out of Memory"));
+        assert_eq!(means_broken_device("Unable to acquire wgpu device: Lost", file), Some("Lost"));
+        assert_eq!(means_broken_device("index out of bounds", file), None);
+        let driver = "registry/wgpu-hal-30.0.1/src/vulkan/descriptor.rs";
+        assert_eq!(means_broken_device("buckets are not empty", driver), Some("buckets are not empty"));
     }
 
     #[test]
@@ -80,5 +92,7 @@ mod tests {
         assert!(means_failed_work("cubecl_wgpu::compute::device_poison", Level::ERROR));
         assert!(!means_failed_work("cubecl_wgpu::compute::stream", Level::WARN));
         assert!(!means_failed_work("burn_optim", Level::ERROR));
+        assert!(means_lost_device("cubecl_wgpu::compute::device_poison", Level::ERROR));
+        assert!(!means_lost_device("cubecl_wgpu::compute::stream", Level::ERROR));
     }
 }

@@ -5,6 +5,7 @@
 //! each step. The log is one for the whole process, and so is what it has seen.
 
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use tracing::field::{Field, Visit};
@@ -12,10 +13,13 @@ use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
 
-use crate::burn_compat::{means_broken_device, means_failed_work};
+use crate::burn_compat::{means_broken_device, means_failed_work, means_lost_device};
 use crate::output;
 
 static FIRST: Mutex<Option<String>> = Mutex::new(None);
+
+/// Whether this process is one of the programs, and so may be ended.
+static IS_PROGRAM: AtomicBool = AtomicBool::new(false);
 
 /// The first failure since the program began.
 pub fn first() -> Option<String> {
@@ -33,25 +37,37 @@ impl<S: Subscriber> Layer<S> for Watch {
         }
         let mut seen = Seen { source: event.metadata().target().to_owned(), message: String::new() };
         event.record(&mut seen);
+        if means_lost_device(&seen.source, *event.metadata().level()) && IS_PROGRAM.load(Ordering::Relaxed) {
+            end(&seen.message);
+        }
         if means_failed_work(&seen.source, *event.metadata().level()) {
             FIRST.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(seen.message);
         }
     }
 }
 
-/// Ends the program, with one message, when a device's own thread panics in a way after which nothing more comes from it. The thread that
-/// waits for the device would wait for ever, or be told the same again for minutes. Called once, by programs.
+/// From now on the program ends, with one message, as soon as a device can compute nothing more: it was lost, or its own thread panics.
+/// The thread that waits for the device would wait for ever, or be told the same again for minutes. Called once, by programs.
 pub fn end_with_a_broken_device() {
+    IS_PROGRAM.store(true, Ordering::Relaxed);
     let report = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         let message = panic.payload_as_str().unwrap_or_default();
-        if let Some(problem) = means_broken_device(message) {
-            let hint = "choose a smaller model, batch or context, or another device (`--device flex` is the CPU); what is saved is intact";
-            output::report(&std::io::Error::other(format!("the device failed: {problem}")), Some(hint));
-            std::process::exit(1);
+        let file = panic.location().map_or("", std::panic::Location::file);
+        if let Some(problem) = means_broken_device(message, file) {
+            end(problem);
         }
         report(panic);
     }));
+}
+
+/// Ends the program: the thread that could return an error waits for the device. Checkpoints are published whole or not at all, so
+/// nothing that is saved is harmed.
+fn end(problem: &str) -> ! {
+    let hint = "choose a smaller model, batch or context, or another device (`--device flex` is the CPU); what is saved is intact, and \
+                `--resume` goes on from there";
+    output::report(&std::io::Error::other(format!("the device failed: {problem}")), Some(hint));
+    std::process::exit(1);
 }
 
 /// What an event says.

@@ -82,3 +82,111 @@ fn a_step_is_few_launches() {
         assert!(two.0 - one.0 <= 32, "{device}, {} for one layer more: {}", two.0 - one.0, two.1);
     }
 }
+
+/// A driver's own errors, planted between Vulkan and the program by a layer of Vulkan's, `common/vulkan_faults.c`.
+#[cfg(target_os = "linux")]
+mod device_faults {
+    use std::io::{Read, Seek};
+    use std::path::{Path, PathBuf};
+    use std::process::{Command, Output, Stdio};
+    use std::time::{Duration, Instant};
+
+    use super::common::{Bench, all_devices, files, infer, stderr};
+
+    /// The program says so once and exits with code 1 instead of waiting for ever, and the run's last checkpoint can be resumed.
+    #[test]
+    fn a_device_that_fails_is_one_error_and_the_checkpoint_stays() {
+        if !all_devices().iter().any(|device| device == "wgpu:0") {
+            return;
+        }
+        let bench = Bench::new();
+        let layer = compile_vulkan_faults(bench.path());
+        // In another process, so that each run meets the fault at the same call.
+        let faulty = |program: &Path, arguments: &[&str], fault: Option<&str>| {
+            let mut command = Command::new(program);
+            command.args(arguments).args(["--device", "wgpu"]).current_dir(bench.path());
+            command.env("MINILLM_CACHE", bench.path().join("cache")).env_remove("RUST_LOG");
+            command.env("VK_LAYER_PATH", &layer).env("VK_INSTANCE_LAYERS", "VK_LAYER_MINILLM_faults");
+            command.envs(fault.map(|fault| ("VULKAN_FAULT", fault)));
+            ends_within_two_minutes(&mut command)
+        };
+        let train = Path::new(env!("CARGO_BIN_EXE_minillm-train"));
+        let one_layer = ["train", "tiny.toml", "--out", "run", "--set", "model.num_hidden_layers=1"];
+        let first = [&one_layer[..], &["--set", "train.max_steps=2"]].concat();
+        let further = [&one_layer[..], &["--set", "train.max_steps=4", "--resume"]].concat();
+        assert!(faulty(train, &first, None).status.success());
+        let saved = || files(&bench.path().join("run/checkpoint-000002"));
+        let (before, copy) = (saved(), bench.path().join("copy"));
+        let whole =
+            ["train", "tiny.toml", "--out", "copy", "--set", "model.num_hidden_layers=1", "--set", "train.max_steps=4"];
+        let counted = faulty(train, &whole, None);
+        let said = stderr(&counted);
+        assert!(counted.status.success() && copy.exists(), "{said}");
+        let calls = |kind: &str| -> usize {
+            let line = said.lines().find(|line| line.starts_with("vulkan calls: ")).unwrap_or_else(|| panic!("{said}"));
+            line.split(&format!("{kind} ")).nth(1).unwrap().split(',').next().unwrap().trim().parse().unwrap()
+        };
+        let (buffers, kernels, submissions) = (calls("buffer"), calls("kernel"), calls("submit"));
+        let generate = ["generate", "run", "--prompt", "line ", "--max-new-tokens", "8"];
+        let faults = [
+            (train, &further[..], "memory 1".to_owned()), // while the device is opened
+            (train, &further[..], "kernel 1".to_owned()),
+            (train, &further[..], format!("buffer {}", buffers / 2)),
+            (train, &further[..], format!("kernel {}", kernels / 2)),
+            (train, &further[..], format!("submit {}", submissions / 2)), // and all after it
+            (&infer(), &generate[..], "submit 3".to_owned()),
+        ];
+        for (program, arguments, fault) in faults {
+            let output = faulty(program, arguments, Some(&fault));
+            let said = stderr(&output);
+            // (Mesa writes an `error:` of its own where no graphical session is.)
+            let errors: Vec<&str> = said.lines().filter(|line| !line.contains("XDG_RUNTIME_DIR")).collect();
+            let count = |word: &str| errors.iter().filter(|line| line.to_lowercase().contains(word)).count();
+            assert_eq!((output.status.code(), count("error")), (Some(1), 1), "{fault}: {said}");
+            assert!(errors.iter().any(|line| line.starts_with("error: the device failed")), "{fault}: {said}");
+            assert_eq!(count("warn") + count("panicked"), 0, "{fault}: {said}");
+            assert_eq!(saved(), before, "{fault}");
+        }
+        assert!(faulty(train, &further, None).status.success());
+        assert_eq!(bench.newest_step("run"), 4);
+    }
+
+    /// The folder with the layer and its description, as the Vulkan loader looks for it.
+    fn compile_vulkan_faults(folder: &Path) -> PathBuf {
+        let layer = folder.join("layer");
+        fs_err::create_dir(&layer).unwrap();
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/common/vulkan_faults.c");
+        let compiler = std::env::var("CC").unwrap_or_else(|_| "cc".to_owned());
+        let mut command = Command::new(compiler);
+        command.args(["-shared", "-fPIC", "-Wall", "-Werror", "-o"]).arg(layer.join("libvulkan_faults.so")).arg(source);
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{}", stderr(&output));
+        let description = serde_json::json!({ "file_format_version": "1.1.0", "layer": {
+            "name": "VK_LAYER_MINILLM_faults", "type": "GLOBAL", "library_path": "./libvulkan_faults.so",
+            "api_version": "1.3.0", "implementation_version": "1", "description": "errors for tests",
+        }});
+        fs_err::write(layer.join("vulkan_faults.json"), description.to_string()).unwrap();
+        layer
+    }
+
+    /// The output of a program that must not wait for ever. (Each of these ends in some ten seconds, nearly all of them for compiling kernels.)
+    fn ends_within_two_minutes(command: &mut Command) -> Output {
+        let stderr = tempfile::tempfile().unwrap();
+        let mut child = command.stdout(Stdio::null()).stderr(stderr.try_clone().unwrap()).spawn().unwrap();
+        let limit = Instant::now() + Duration::from_secs(120);
+        let status = loop {
+            match child.try_wait().unwrap() {
+                Some(status) => break status,
+                None if Instant::now() > limit => {
+                    child.kill().unwrap();
+                    panic!("{command:?} did not end");
+                }
+                None => std::thread::sleep(Duration::from_millis(50)),
+            }
+        };
+        let mut said = Vec::new();
+        (&stderr).rewind().unwrap();
+        (&stderr).read_to_end(&mut said).unwrap();
+        Output { status, stdout: Vec::new(), stderr: said }
+    }
+}
