@@ -10,7 +10,10 @@
 
 use cubecl::prelude::*;
 
-use super::tile::{Extent, Place, Plan, SIDE, add_product, is_visible, put_rows, read_rows, write_rows, zeros};
+use super::tile::{
+    Extent, Four, Place, Plan, SIDE, add_product, is_visible, products, put_rows, read_rows, write_rows, zero_rows,
+    zeros,
+};
 
 /// `dq`, and `sum(do out)` of each row for the other kernel.
 ///
@@ -50,10 +53,10 @@ pub fn queries(
         let key = inputs.index(comptime!(plan.key()));
         let value = inputs.index(comptime!(plan.value()));
 
-        let mut q = Shared::<[f32]>::new_slice(comptime!(plan.rows()));
-        let mut d = Shared::<[f32]>::new_slice(comptime!(plan.rows()));
-        let mut k = Shared::<[f32]>::new_slice(comptime!(plan.rows()));
-        let mut v = Shared::<[f32]>::new_slice(comptime!(plan.rows()));
+        let mut q = Shared::<[Four]>::new_slice(comptime!(plan.rows()));
+        let mut d = Shared::<[Four]>::new_slice(comptime!(plan.rows()));
+        let mut k = Shared::<[Four]>::new_slice(comptime!(plan.rows()));
+        let mut v = Shared::<[Four]>::new_slice(comptime!(plan.rows()));
         let mut dscores = Shared::<[f32]>::new_slice(comptime!(plan.scores()));
 
         // Output and gradient lie token after token, heads side by side.
@@ -72,8 +75,8 @@ pub fn queries(
         #[unroll]
         for i in 0..m {
             let row = y + i * SIDE;
-            for e in 0..comptime!(plan.width) {
-                sums[i] += d[row * stride + e] * k[row * stride + e];
+            for four in 0..comptime!(plan.fours()) {
+                sums[i] += d[row * stride + four].dot(k[row * stride + four]);
             }
             if first + row < end {
                 logs[i] = row_sums[row_start + first + row];
@@ -84,7 +87,7 @@ pub fn queries(
         }
         sync_cube();
 
-        let mut result = zeros(comptime!(plan.rows_of_a_unit() * plan.columns_of_a_unit()));
+        let mut result = zero_rows(plan);
         let key_start = key_place.offset + batch * key_place.batch + key_head * key_place.head;
         let value_start = value_place.offset + batch * value_place.batch + key_head * value_place.head;
         let last_key = earlier + end;
@@ -96,20 +99,8 @@ pub fn queries(
             read_rows(&mut k, key, key_start, key_place.token, begin, last_key, 1.0f32, tables, rotated, plan);
             read_rows(&mut v, value, value_start, value_place.token, begin, last_key, 1.0f32, tables, false, plan);
             sync_cube();
-            let mut scores = zeros(comptime!(plan.rows_of_a_unit() * plan.rows_of_a_unit()));
-            let mut dweights = zeros(comptime!(plan.rows_of_a_unit() * plan.rows_of_a_unit()));
-            for e in 0..comptime!(plan.width) {
-                #[unroll]
-                for i in 0..m {
-                    let row = (y + i * SIDE) * stride + e;
-                    #[unroll]
-                    for j in 0..m {
-                        let column = (x + j * SIDE) * stride + e;
-                        scores[i * m + j] += q[row] * k[column];
-                        dweights[i * m + j] += d[row] * v[column];
-                    }
-                }
-            }
+            let scores = products(&q, &k, plan);
+            let dweights = products(&d, &v, plan);
             #[unroll]
             for i in 0..m {
                 let row = y + i * SIDE;
@@ -157,7 +148,7 @@ pub fn keys(
     #[comptime] plan: Plan,
 ) {
     if (CUBE_POS as usize) < cubes {
-        let (tile, stride) = (comptime!(plan.tile), comptime!(plan.stride()));
+        let tile = comptime!(plan.tile);
         let (y, x) = (UNIT_POS as usize / SIDE, UNIT_POS as usize % SIDE);
         let m = comptime!(plan.rows_of_a_unit());
 
@@ -174,10 +165,10 @@ pub fn keys(
         let key = inputs.index(comptime!(plan.key()));
         let value = inputs.index(comptime!(plan.value()));
 
-        let mut q = Shared::<[f32]>::new_slice(comptime!(plan.rows()));
-        let mut d = Shared::<[f32]>::new_slice(comptime!(plan.rows()));
-        let mut k = Shared::<[f32]>::new_slice(comptime!(plan.rows()));
-        let mut v = Shared::<[f32]>::new_slice(comptime!(plan.rows()));
+        let mut q = Shared::<[Four]>::new_slice(comptime!(plan.rows()));
+        let mut d = Shared::<[Four]>::new_slice(comptime!(plan.rows()));
+        let mut k = Shared::<[Four]>::new_slice(comptime!(plan.rows()));
+        let mut v = Shared::<[Four]>::new_slice(comptime!(plan.rows()));
         let mut weights = Shared::<[f32]>::new_slice(comptime!(plan.scores()));
         let mut dscores = Shared::<[f32]>::new_slice(comptime!(plan.scores()));
 
@@ -186,8 +177,8 @@ pub fn keys(
         read_rows(&mut k, key, key_start, key_place.token, first, end, 1.0f32, tables, rotated, plan);
         read_rows(&mut v, value, value_start, value_place.token, first, end, 1.0f32, tables, false, plan);
 
-        let mut dkey = zeros(comptime!(plan.rows_of_a_unit() * plan.columns_of_a_unit()));
-        let mut dvalue = zeros(comptime!(plan.rows_of_a_unit() * plan.columns_of_a_unit()));
+        let mut dkey = zero_rows(plan);
+        let mut dvalue = zero_rows(plan);
         let out_token = extent.heads * comptime!(plan.width);
 
         // Queries that see one of the keys: from the first key's own on, as far as the last key is seen.
@@ -210,20 +201,8 @@ pub fn keys(
                 read_rows(&mut q, query, start, query_place.token, begin, last, extent.scale, tables, rotated, plan);
                 read_rows(&mut d, grad, out_start, out_token, begin, last, 1.0f32, tables, false, plan);
                 sync_cube();
-                let mut scores = zeros(comptime!(plan.rows_of_a_unit() * plan.rows_of_a_unit()));
-                let mut dweights = zeros(comptime!(plan.rows_of_a_unit() * plan.rows_of_a_unit()));
-                for e in 0..comptime!(plan.width) {
-                    #[unroll]
-                    for i in 0..m {
-                        let row = (y + i * SIDE) * stride + e;
-                        #[unroll]
-                        for j in 0..m {
-                            let column = (x + j * SIDE) * stride + e;
-                            scores[i * m + j] += q[row] * k[column];
-                            dweights[i * m + j] += d[row] * v[column];
-                        }
-                    }
-                }
+                let scores = products(&q, &k, plan);
+                let dweights = products(&d, &v, plan);
                 #[unroll]
                 for i in 0..m {
                     let row = y + i * SIDE;

@@ -4,7 +4,9 @@
 
 use cubecl::prelude::*;
 
-use super::tile::{Extent, HIDDEN, Place, Plan, SIDE, add_product, is_visible, read_rows, zeros};
+use super::tile::{
+    Extent, FOUR, Four, HIDDEN, Place, Plan, SIDE, add_product, is_visible, products, read_rows, zero_rows, zeros,
+};
 
 /// # Shapes
 /// - `inputs`: queries, keys and values, or one tensor with all; `tables`: cosines and sines, `[T, E]`, or none
@@ -23,10 +25,10 @@ pub fn forward(
     #[comptime] plan: Plan,
 ) {
     if (CUBE_POS as usize) < cubes {
-        let (tile, stride) = (comptime!(plan.tile), comptime!(plan.stride()));
+        let tile = comptime!(plan.tile);
         let (y, x) = (UNIT_POS as usize / SIDE, UNIT_POS as usize % SIDE);
         let m = comptime!(plan.rows_of_a_unit());
-        let columns = comptime!(plan.columns_of_a_unit());
+        let fours = comptime!(plan.fours_of_a_unit());
 
         // Which head and which queries. The last tiles have the most keys and go first.
         let tiles = (extent.queries + tile - 1) / tile;
@@ -36,8 +38,8 @@ pub fn forward(
         let key_head = head / extent.group;
         let earlier = extent.keys - extent.queries;
 
-        let mut queries = Shared::<[f32]>::new_slice(comptime!(plan.rows()));
-        let mut rows = Shared::<[f32]>::new_slice(comptime!(plan.rows()));
+        let mut queries = Shared::<[Four]>::new_slice(comptime!(plan.rows()));
+        let mut rows = Shared::<[Four]>::new_slice(comptime!(plan.rows()));
         let mut weights = Shared::<[f32]>::new_slice(comptime!(plan.scores()));
         let mut across = Shared::<[f32]>::new_slice(comptime!(plan.tile * SIDE));
 
@@ -49,7 +51,7 @@ pub fn forward(
         let value = inputs.index(comptime!(plan.value()));
         read_rows(&mut queries, query, start, query_place.token, first, end, extent.scale, tables, rotated, plan);
 
-        let mut result = zeros(comptime!(plan.rows_of_a_unit() * plan.columns_of_a_unit()));
+        let mut result = zero_rows(plan);
         let mut sums = zeros(m);
         let mut largest = zeros(m);
         #[unroll]
@@ -69,17 +71,7 @@ pub fn forward(
             sync_cube();
 
             // Scores of the unit's rows and columns.
-            let mut scores = zeros(comptime!(plan.rows_of_a_unit() * plan.rows_of_a_unit()));
-            for e in 0..comptime!(plan.width) {
-                #[unroll]
-                for i in 0..m {
-                    let q = queries[(y + i * SIDE) * stride + e];
-                    #[unroll]
-                    for j in 0..m {
-                        scores[i * m + j] += q * rows[(x + j * SIDE) * stride + e];
-                    }
-                }
-            }
+            let mut scores = products(&queries, &rows, plan);
             // The largest of each row: of the unit's columns, then of all.
             #[unroll]
             for i in 0..m {
@@ -107,8 +99,8 @@ pub fn forward(
                 largest[i] = top;
                 sums[i] *= shrink;
                 #[unroll]
-                for c in 0..columns {
-                    result[i * columns + c] *= shrink;
+                for c in 0..fours {
+                    result[i * fours + c] *= Four::new(shrink);
                 }
                 #[unroll]
                 for j in 0..m {
@@ -141,10 +133,13 @@ pub fn forward(
             if token < end {
                 let place = ((batch * extent.queries + token) * extent.heads + head) * comptime!(plan.width);
                 #[unroll]
-                for c in 0..columns {
-                    let column = x + c * SIDE;
-                    if column < comptime!(plan.width) {
-                        out[place + column] = result[i * columns + c] / sum;
+                for c in 0..fours {
+                    #[unroll]
+                    for lane in 0..FOUR {
+                        let column = (x + c * SIDE) * FOUR + lane;
+                        if column < comptime!(plan.width) {
+                            out[place + column] = result[i * fours + c].extract(lane) / sum;
+                        }
                     }
                 }
                 if x == 0 {

@@ -11,7 +11,7 @@ use burn_cubecl::tensor::CubeTensor;
 use cubecl::client::Client;
 use cubecl::prelude::SequenceArg;
 
-use self::tile::{ExtentLaunch, PlaceLaunch, Plan, SIDE};
+use self::tile::{ExtentLaunch, FOUR, PlaceLaunch, Plan, SIDE};
 use super::{Lazy, a_cube_each, dense, empty, queue};
 use crate::ops::attention::{AttentionBackward, AttentionOp, SavedForBackward};
 use crate::ops::joined_attention::{Heads, JoinedAttentionBackward, JoinedAttentionOp, SavedForBackward as Joined};
@@ -62,12 +62,12 @@ fn shared_numbers(client: &Client) -> usize {
 
 /// Numbers of shared memory that the forward kernel uses.
 fn forward_numbers(plan: Plan) -> usize {
-    2 * plan.rows() + plan.scores() + plan.tile * SIDE
+    2 * FOUR * plan.rows() + plan.scores() + plan.tile * SIDE
 }
 
 /// And the larger of the backward kernels.
 fn backward_numbers(plan: Plan) -> usize {
-    4 * plan.rows() + 2 * plan.scores()
+    4 * FOUR * plan.rows() + 2 * plan.scores()
 }
 
 /// Where the heads of queries, keys and values, or of their gradients, lie.

@@ -6,6 +6,12 @@ use cubecl::prelude::*;
 /// computes.
 pub const SIDE: usize = 8;
 
+/// Numbers that shared memory is read and written in: one instruction moves four, and a row's products are added four at a time.
+pub const FOUR: usize = 4;
+
+/// Four neighbours of a row.
+pub type Four = Vector<f32, Const<FOUR>>;
+
 /// Scores that are hidden. Not minus infinity, so that a row of which no key was seen yet gives no NaN; whatever such a row has
 /// added up is multiplied by `exp(HIDDEN - a real score) = 0` when its first key comes.
 pub const HIDDEN: f32 = -1e30;
@@ -64,18 +70,23 @@ impl Plan {
         if self.joined { 0 } else { 2 }
     }
 
-    /// Distance between rows in shared memory: one more than the width, so that the same column of neighbouring rows lies in different
-    /// banks.
-    pub const fn stride(self) -> usize {
-        self.width + 1
+    /// [`Four`]s of a row; the last is filled up with zeros.
+    pub const fn fours(self) -> usize {
+        self.width.div_ceil(FOUR)
     }
 
-    /// Numbers of a tile of rows.
+    /// Distance between rows in shared memory, in [`Four`]s: an odd number, so that the same column of neighbouring rows lies in different
+    /// banks.
+    pub const fn stride(self) -> usize {
+        self.fours() | 1
+    }
+
+    /// [`Four`]s of a tile of rows.
     pub const fn rows(self) -> usize {
         self.tile * self.stride()
     }
 
-    /// Numbers of a tile of scores.
+    /// Numbers of a tile of scores; as with [`Self::stride`], its rows are one number longer.
     pub const fn scores(self) -> usize {
         self.tile * (self.tile + 1)
     }
@@ -85,16 +96,26 @@ impl Plan {
         self.tile / SIDE
     }
 
-    /// Columns of each unit.
-    pub const fn columns_of_a_unit(self) -> usize {
-        self.width.div_ceil(SIDE)
+    /// [`Four`]s of each row of a unit.
+    pub const fn fours_of_a_unit(self) -> usize {
+        self.fours().div_ceil(SIDE)
+    }
+
+    /// [`Four`]s of a unit's rows.
+    pub const fn fours_of_its_rows(self) -> usize {
+        self.rows_of_a_unit() * self.fours_of_a_unit()
+    }
+
+    /// Scores of a unit: of its rows with its columns.
+    pub const fn scores_of_a_unit(self) -> usize {
+        self.rows_of_a_unit() * self.rows_of_a_unit()
     }
 }
 
 /// Reads `plan.tile` rows from token `first` on, times `factor`, rotated by `tables` of cosines and sines, `[T, E]`, if so asked; zeros from token `end` on.
 #[cube]
 pub fn read_rows(
-    tile: &mut Shared<[f32]>,
+    tile: &mut Shared<[Four]>,
     source: &[f32],
     start: usize,
     token_stride: usize,
@@ -105,25 +126,33 @@ pub fn read_rows(
     #[comptime] rotated: bool,
     #[comptime] plan: Plan,
 ) {
-    let width = comptime!(plan.width);
+    let (width, fours) = (comptime!(plan.width), comptime!(plan.fours()));
     let mut index = UNIT_POS as usize;
-    while index < comptime!(plan.tile * plan.width) {
-        let row = index / width;
-        let column = index % width;
+    while index < comptime!(plan.tile * plan.fours()) {
+        let row = index / fours;
+        let four = index % fours;
         let token = first + row;
-        let mut value = 0.0f32;
+        let mut values = Four::new(0.0f32);
         if token < end {
             let begin = start + token * token_stride;
-            value = source[begin + column];
-            if rotated {
-                // The partner is half a row away, in one direction or the other.
-                let half = comptime!(plan.width / 2);
-                let partner = source[begin + (column + half) % width];
-                let angle = token * width + column;
-                value = value * tables.index(0)[angle] + partner * tables.index(1)[angle];
+            #[unroll]
+            for lane in 0..FOUR {
+                let column = four * FOUR + lane;
+                // (Known when the kernel is compiled, where widths are multiples of four.)
+                if comptime!(plan.width % FOUR == 0) || column < width {
+                    let mut value = source[begin + column];
+                    if rotated {
+                        // The partner is half a row away, in one direction or the other.
+                        let half = comptime!(plan.width / 2);
+                        let partner = source[begin + (column + half) % width];
+                        let angle = token * width + column;
+                        value = value * tables.index(0)[angle] + partner * tables.index(1)[angle];
+                    }
+                    values.insert(lane, value * factor);
+                }
             }
         }
-        tile[row * comptime!(plan.stride()) + column] = value * factor;
+        tile[row * comptime!(plan.stride()) + four] = values;
         index += comptime!(SIDE * SIDE);
     }
 }
@@ -131,7 +160,7 @@ pub fn read_rows(
 /// Writes the rows of a tile from token `first` on, up to token `end`; rotated rows are turned back.
 #[cube]
 pub fn write_rows(
-    tile: &Shared<[f32]>,
+    tile: &Shared<[Four]>,
     target: &mut [f32],
     start: usize,
     token_stride: usize,
@@ -149,10 +178,11 @@ pub fn write_rows(
         let token = first + row;
         if token < end {
             let begin = row * comptime!(plan.stride());
-            let mut value = tile[begin + column];
+            let mut value = tile[begin + column / FOUR].extract_dynamic(column % FOUR);
             if rotated {
                 let half = comptime!(plan.width / 2);
-                let partner = tile[begin + (column + half) % width];
+                let other = (column + half) % width;
+                let partner = tile[begin + other / FOUR].extract_dynamic(other % FOUR);
                 // The sines' sign is that of the column.
                 let angle = token * width + column;
                 value = value * tables.index(0)[angle] - partner * tables.index(1)[angle];
@@ -163,42 +193,66 @@ pub fn write_rows(
     }
 }
 
-/// Puts a unit's rows and columns of a result into a tile, times `factor`.
+/// Puts a unit's rows of a result into a tile, times `factor`.
 #[cube]
-pub fn put_rows(values: &Array<f32>, tile: &mut Shared<[f32]>, factor: f32, #[comptime] plan: Plan) {
+pub fn put_rows(values: &Array<Four>, tile: &mut Shared<[Four]>, factor: f32, #[comptime] plan: Plan) {
     let (y, x) = (UNIT_POS as usize / SIDE, UNIT_POS as usize % SIDE);
-    let columns = comptime!(plan.columns_of_a_unit());
+    let fours = comptime!(plan.fours_of_a_unit());
     #[unroll]
     for i in 0..comptime!(plan.rows_of_a_unit()) {
         #[unroll]
-        for c in 0..columns {
-            let column = x + c * SIDE;
-            if column < comptime!(plan.width) {
-                tile[(y + i * SIDE) * comptime!(plan.stride()) + column] = values[i * columns + c] * factor;
+        for c in 0..fours {
+            let four = x + c * SIDE;
+            if four < comptime!(plan.fours()) {
+                tile[(y + i * SIDE) * comptime!(plan.stride()) + four] = values[i * fours + c] * Four::new(factor);
             }
         }
     }
+}
+
+/// A unit's scores: the products of its rows of one tile with its rows of another.
+#[cube]
+pub fn products(rows: &Shared<[Four]>, columns: &Shared<[Four]>, #[comptime] plan: Plan) -> Array<f32> {
+    let (y, x) = (UNIT_POS as usize / SIDE, UNIT_POS as usize % SIDE);
+    let (m, stride) = (comptime!(plan.rows_of_a_unit()), comptime!(plan.stride()));
+    let mut scores = zeros(comptime!(plan.scores_of_a_unit()));
+    for four in 0..comptime!(plan.fours()) {
+        let mut others = Array::<Four>::new(m);
+        #[unroll]
+        for j in 0..m {
+            others[j] = columns[(x + j * SIDE) * stride + four];
+        }
+        #[unroll]
+        for i in 0..m {
+            let row = rows[(y + i * SIDE) * stride + four];
+            #[unroll]
+            for j in 0..m {
+                scores[i * m + j] += row.dot(others[j]);
+            }
+        }
+    }
+    scores
 }
 
 /// Adds `scores x rows` to a unit's part of a result. `scores`: `[tile, tile]`, its rows or (`transposed`) its columns are the rows of
 /// the result; `rows`: `[tile, E]`.
 #[cube]
 pub fn add_product(
-    result: &mut Array<f32>,
+    result: &mut Array<Four>,
     scores: &Shared<[f32]>,
-    rows: &Shared<[f32]>,
+    rows: &Shared<[Four]>,
     #[comptime] transposed: bool,
     #[comptime] plan: Plan,
 ) {
     let (y, x) = (UNIT_POS as usize / SIDE, UNIT_POS as usize % SIDE);
-    let columns = comptime!(plan.columns_of_a_unit());
+    let fours = comptime!(plan.fours_of_a_unit());
     let line = comptime!(plan.tile + 1);
     for inner in 0..comptime!(plan.tile) {
-        let mut values = Array::<f32>::new(columns);
+        let mut values = Array::<Four>::new(fours);
         #[unroll]
-        for c in 0..columns {
-            values[c] = 0.0f32;
-            if x + c * SIDE < comptime!(plan.width) {
+        for c in 0..fours {
+            values[c] = Four::new(0.0f32);
+            if comptime!(plan.fours() % SIDE == 0) || x + c * SIDE < comptime!(plan.fours()) {
                 values[c] = rows[inner * comptime!(plan.stride()) + x + c * SIDE];
             }
         }
@@ -206,22 +260,34 @@ pub fn add_product(
         for i in 0..comptime!(plan.rows_of_a_unit()) {
             let row = y + i * SIDE;
             let place = if transposed { inner * line + row } else { row * line + inner };
-            let score = scores[place];
+            let score = Four::new(scores[place]);
             #[unroll]
-            for c in 0..columns {
-                result[i * columns + c] += score * values[c];
+            for c in 0..fours {
+                result[i * fours + c] += score * values[c];
             }
         }
     }
 }
 
-/// A unit's part of a result, zero.
+/// A unit's scores, or one number of each of its rows, zero.
 #[cube]
 pub fn zeros(#[comptime] count: usize) -> Array<f32> {
     let mut values = Array::<f32>::new(count);
     #[unroll]
     for index in 0..count {
         values[index] = 0.0f32;
+    }
+    values
+}
+
+/// A unit's rows of a result, zero.
+#[cube]
+pub fn zero_rows(#[comptime] plan: Plan) -> Array<Four> {
+    let count = comptime!(plan.fours_of_its_rows());
+    let mut values = Array::<Four>::new(count);
+    #[unroll]
+    for index in 0..count {
+        values[index] = Four::new(0.0f32);
     }
     values
 }
