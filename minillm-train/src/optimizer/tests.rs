@@ -5,7 +5,8 @@ use minillm_model::checkpoint::durable::System;
 use minillm_model::checkpoint::weights;
 use minillm_model::config::{ModelConfig, ModelOptions};
 use minillm_model::init;
-use minillm_model::ops::ComputeOptions;
+use minillm_model::ops::update::StepLimits;
+use minillm_model::ops::{ComputeOptions, multi_tensor};
 
 use super::*;
 use crate::config::OptimizerKind;
@@ -140,5 +141,61 @@ fn the_first_gradients_of_what_is_trained_do_not_depend_on_the_rest() {
         let values = |gradient: Tensor<1>| gradient.try_into_vec_as::<f32>().unwrap();
         let (some, all) = (some.take(&name).map(values), all.take(&name).map(values));
         assert_eq!(some, all.filter(|_| frozen.contains(&name)), "{name}");
+    }
+}
+
+/// Steps whose size the device knows, all parameters together and Muon's matrices shape by shape, are those of Burn's optimisers, one
+/// parameter after another: to rounding, as Burn's Muon adds in another order. A step that is left out leaves no trace.
+#[test]
+fn steps_on_the_device_are_steps_parameter_by_parameter() {
+    let device = flex().autodiff();
+    let kind = OptimizerConfig { kind: OptimizerKind::Muon, ..OptimizerConfig::default() };
+    let ids = |shift: i32| {
+        let ids: Vec<i32> = (0..16).map(|i| (i * i * 7 + shift) % 11).collect();
+        Tensor::<2, burn::tensor::Int>::from_data(burn::tensor::TensorData::new(ids, [2, 8]), &device)
+    };
+    let trained = |on_device: bool, left_out: usize| {
+        let model = LanguageModel::new(&config(), &device).unwrap().with_compute(ComputeOptions::READABLE);
+        let (mut model, mut optimizer) = (init::initialize(model, 1), ModelOptimizer::new(&kind));
+        let workers = Workers::new(1, 1).unwrap();
+        for step in 1..=4 {
+            let hidden = model.hidden_states(ids(step), None, minillm_model::layers::dropout::Dropout::default());
+            let loss = model.summed_loss(hidden, ids(step + 1));
+            let gradients = Gradients::collect(&model, loss.clone().backward());
+            let norm = f64::from(gradients.norm(ComputeOptions::READABLE).into_scalar::<f32>());
+            let (clip, rate) = (norm / 2.0, 1e-2 / f64::from(step)); // so every gradient is halved
+            let is_left_out = step as usize == left_out;
+            if on_device {
+                let limits = StepLimits {
+                    grad_norm: if is_left_out { norm / 4.0 } else { 2.0 * norm },
+                    ..StepLimits::finite(clip)
+                };
+                let control = multi_tensor::step_control(gradients.all(), loss.inner(), limits, false);
+                model = optimizer.step_on_device(model, gradients, &control, rate);
+                if is_left_out {
+                    optimizer.uncount_step();
+                }
+            } else if !is_left_out {
+                model = optimizer.step(model, gradients, 0.5, rate, &workers);
+            }
+        }
+        let rules = optimizer.rules.iter();
+        let state = rules.flat_map(|(name, rule)| {
+            rule.tensors().unwrap().into_iter().map(move |(of, values)| (format!("{name}.{of}"), values))
+        });
+        weights::collect(&model).unwrap().into_iter().chain(state).collect::<HostTensors>()
+    };
+    for left_out in [0, 1, 3] {
+        let (expected, got) = (trained(false, left_out), trained(true, left_out));
+        assert_eq!(expected.keys().collect::<Vec<_>>(), got.keys().collect::<Vec<_>>());
+        for (name, expected) in expected {
+            let largest = expected.values.iter().fold(0.0_f32, |largest, value| largest.max(value.abs()));
+            for (got, expected) in got[&name].values.iter().zip(&expected.values) {
+                assert!(
+                    (got - expected).abs() <= 1e-5 * largest,
+                    "{name}, step {left_out} left out: {got}, {expected}"
+                );
+            }
+        }
     }
 }
