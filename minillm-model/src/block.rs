@@ -15,8 +15,7 @@ use crate::config::ModelConfig;
 use crate::kv_cache::Cache;
 use crate::layers::attention::{Attention, attention_weights};
 use crate::layers::context::ForwardContext;
-use crate::layers::dropout::dropout;
-use crate::layers::gpu::attention_forward;
+use crate::layers::gpu::{attention_forward, dropout_forward};
 use crate::layers::{Mlp, Norm};
 
 /// A transformer block.
@@ -50,11 +49,11 @@ impl Block {
     /// # Shapes
     /// - `x`: `[B, T, D]` -> `[B, T, D]`
     pub fn forward(&self, x: Tensor<3>, cache: Cache, context: &ForwardContext) -> Tensor<3> {
-        let drop = context.dropout.at(self.index as u64 + 1); // place 0 is the embedding
+        let drop = |place| context.dropout.in_block(self.index, place);
         let normalized = self.input_layernorm.forward(x.clone(), context);
-        let x = x + dropout(attention_forward(&self.self_attn, normalized, cache, &drop.at(0), context), &drop.at(1));
+        let x = x + dropout_forward(attention_forward(&self.self_attn, normalized, cache, &drop(0), context), &drop(1));
         let normalized = self.post_attention_layernorm.forward(x.clone(), context);
-        x + dropout(self.mlp.forward(normalized, context), &drop.at(2))
+        x + dropout_forward(self.mlp.forward(normalized, context), &drop(2))
     }
 
     /// Where each head looks while [`Block::forward`] is given `x` and no cache.

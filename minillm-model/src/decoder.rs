@@ -18,8 +18,8 @@ use crate::error::Result;
 use crate::kv_cache::KvCache;
 use crate::layers::Norm;
 use crate::layers::context::ForwardContext;
-use crate::layers::dropout::{Dropout, dropout};
-use crate::layers::gpu::{as_layers_take_it, embedding_forward, put_in_one_piece};
+use crate::layers::dropout::Dropout;
+use crate::layers::gpu::{as_layers_take_it, dropout_forward, embedding_forward, put_in_one_piece};
 use crate::layers::linear::{Linear, tied_head};
 use crate::layers::rope_table::RotaryEmbedding;
 use crate::ops::ComputeOptions;
@@ -122,6 +122,8 @@ impl LanguageModel {
     pub fn context(&self, start: usize, t: usize, dropout: Dropout) -> ForwardContext {
         let rotation = self.model.rope.as_ref().map(|rope| rope.at(start, t));
         let window = self.model.layers.iter().find_map(|block| block.self_attn.window);
+        let fast = self.compute.dropout;
+        let dropout = if fast { dropout.on_device(self.model.layers.len(), &self.device()) } else { dropout };
         ForwardContext::at(self.compute, rotation, window, dropout)
     }
 
@@ -163,6 +165,6 @@ impl Decoder {
             let positions = embed_positions.weight.val().narrow(0, start, t); // [T, D]
             x = x + positions.unsqueeze(); // [B, T, D]
         }
-        dropout(x, &context.dropout.at(0))
+        dropout_forward(x, &context.dropout.at_embedding())
     }
 }

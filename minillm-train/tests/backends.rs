@@ -80,6 +80,10 @@ fn a_step_is_few_launches() {
         assert!((1..=60).contains(&one.0), "{device}, one layer: {}", one.1);
         // A device with few bindings has more launches of the optimiser.
         assert!(two.0 - one.0 <= 32, "{device}, {} for one layer more: {}", two.0 - one.0, two.1);
+        // Values are dropped at three places, after the embedding, attention and the MLP, each of which is one launch forward and one
+        // backward, and the sum behind it is no longer part of a norm; attention's weights are dropped where they are.
+        let dropped = count(&device, &["--set", "model.num_hidden_layers=1", "--set", "model.dropout=0.1"]);
+        assert!(dropped.0 <= one.0 + 8, "{device}, with dropout: {}", dropped.1);
     }
 }
 
@@ -102,7 +106,7 @@ mod device_faults {
         let bench = Bench::new();
         let layer = compile_vulkan_faults(bench.path());
         // In another process, so that each run meets the fault at the same call.
-        let faulty = |program: &Path, arguments: &[&str], fault: Option<&str>| {
+        let program_with = |program: &Path, arguments: &[&str], fault: Option<&str>| {
             let mut command = Command::new(program);
             command.args(arguments).args(["--device", "wgpu"]).current_dir(bench.path());
             command.env("MINILLM_CACHE", bench.path().join("cache")).env_remove("RUST_LOG");
@@ -114,12 +118,12 @@ mod device_faults {
         let one_layer = ["train", "tiny.toml", "--out", "run", "--set", "model.num_hidden_layers=1"];
         let first = [&one_layer[..], &["--set", "train.max_steps=2"]].concat();
         let further = [&one_layer[..], &["--set", "train.max_steps=4", "--resume"]].concat();
-        assert!(faulty(train, &first, None).status.success());
+        assert!(program_with(train, &first, None).status.success());
         let saved = || files(&bench.path().join("run/checkpoint-000002"));
         let (before, copy) = (saved(), bench.path().join("copy"));
         let whole =
             ["train", "tiny.toml", "--out", "copy", "--set", "model.num_hidden_layers=1", "--set", "train.max_steps=4"];
-        let counted = faulty(train, &whole, None);
+        let counted = program_with(train, &whole, None);
         let said = stderr(&counted);
         assert!(counted.status.success() && copy.exists(), "{said}");
         let calls = |kind: &str| -> usize {
@@ -137,7 +141,7 @@ mod device_faults {
             (&infer(), &generate[..], "submit 3".to_owned()),
         ];
         for (program, arguments, fault) in faults {
-            let output = faulty(program, arguments, Some(&fault));
+            let output = program_with(program, arguments, Some(&fault));
             let said = stderr(&output);
             // (Mesa writes an `error:` of its own where no graphical session is.)
             let errors: Vec<&str> = said.lines().filter(|line| !line.contains("XDG_RUNTIME_DIR")).collect();
@@ -147,7 +151,7 @@ mod device_faults {
             assert_eq!(count("warn") + count("panicked"), 0, "{fault}: {said}");
             assert_eq!(saved(), before, "{fault}");
         }
-        assert!(faulty(train, &further, None).status.success());
+        assert!(program_with(train, &further, None).status.success());
         assert_eq!(bench.newest_step("run"), 4);
     }
 
@@ -173,7 +177,7 @@ mod device_faults {
     fn ends_within_two_minutes(command: &mut Command) -> Output {
         let stderr = tempfile::tempfile().unwrap();
         let mut child = command.stdout(Stdio::null()).stderr(stderr.try_clone().unwrap()).spawn().unwrap();
-        let limit = Instant::now() + Duration::from_secs(120);
+        let limit = Instant::now() + Duration::from_mins(2);
         let status = loop {
             match child.try_wait().unwrap() {
                 Some(status) => break status,

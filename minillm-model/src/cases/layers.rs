@@ -10,9 +10,9 @@ use crate::config::{self, ModelConfig, Preset};
 use crate::layers;
 use crate::layers::attention::Attention;
 use crate::layers::context::ForwardContext;
-use crate::layers::dropout::{Dropout, dropout};
+use crate::layers::dropout::Dropout;
 use crate::layers::gelu_mlp::GeluMlp;
-use crate::layers::gpu::{attention_forward, embedding_forward};
+use crate::layers::gpu::{attention_forward, dropout_forward, embedding_forward};
 use crate::layers::layer_norm::LayerNorm;
 use crate::layers::rms_norm::RmsNorm;
 use crate::layers::rope_table::RotaryEmbedding;
@@ -88,15 +88,17 @@ pub fn embedding((times, d): (usize, usize), place: &Place) -> Prepared {
     Prepared::new(leaves, move || embedding_forward(&embedding, tokens.clone(), &context))
 }
 
-/// `x`: `[B 2, T 5, D 8]`. The masks are hashes of integers, which a device must multiply and shift as all others do.
-pub fn dropped((): (), Place { device, .. }: &Place) -> Prepared {
-    let x = leaf([2, 5, 8], "x", device);
-    Prepared::new(vec![to("x", &x)], move || dropout(x.clone(), &Dropout::new(0.3, vec![5, 17])))
+/// `x`: `[B 2, T, D]`. The masks are hashes of integers, which a device must multiply and shift as all others do.
+pub fn dropped((t, d): (usize, usize), Place { device, compute, .. }: &Place) -> Prepared {
+    let x = leaf([2, t, d], "x", device);
+    let drop = Dropout::new(0.3, vec![5, 17]);
+    let drop = if compute.dropout { drop.on_device(0, device) } else { drop };
+    Prepared::new(vec![to("x", &x)], move || dropout_forward(x.clone(), &drop))
 }
 
-/// `x`: `[B 2, T, D 2 H E]`: the whole sub-layer, from its input to its output, rotated or with biases and not.
+/// `x`: `[B 2, T, D 2 H E]`: the whole sub-layer, from its input to its output, rotated or with biases and not, with `rate` of the weights dropped.
 pub fn attention_layer(
-    (heads, key_heads, t, e, window, rotated): (usize, usize, usize, usize, Option<usize>, bool),
+    (heads, key_heads, t, e, window, rotated, rate): (usize, usize, usize, usize, Option<usize>, bool, f64),
     place: &Place,
 ) -> Prepared {
     let (device, d) = (place.device.clone(), heads * e);
@@ -128,6 +130,7 @@ pub fn attention_layer(
     }
     let rotation = rotated.then(|| RotaryEmbedding::new(&config, &device).at(0, t));
     let context = ForwardContext::at(place.compute, rotation, window, Dropout::off());
-    let drop = Dropout::off();
+    let drop = Dropout::new(rate, vec![3, 11]);
+    let drop = if place.compute.dropout { drop.on_device(2, &device) } else { drop }.in_block(1, 0);
     Prepared::new(leaves, move || attention_forward(&attention, x.clone(), None, &drop, &context))
 }

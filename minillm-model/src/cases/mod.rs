@@ -91,7 +91,6 @@ pub fn all() -> Vec<Case> {
     let norms = [[3, 1], [2, 15], [5, 16], [7, 33], [600, 64]];
     let norms_and_bias = norms.map(|[rows, d]| [(rows, d, true), (rows, d, false)]);
     let mlps = [(1, 1), (3, 17), (70, 300)];
-    let no_fast_form = |_: &ComputeOptions| false;
     vec![
         Case::new("RMSNorm", |compute| compute.norm, layers::rms_norm, [5, 33], &norms)
             .timed(layers::rms_norm, [1024, 384]),
@@ -166,19 +165,21 @@ pub fn all() -> Vec<Case> {
             "attention layer",
             |compute| compute.joined,
             layers::attention_layer,
-            (4, 2, 7, 8, None, true),
+            (4, 2, 7, 8, None, true, 0.0),
             &[
-                (1, 1, 1, 8, None, true),
-                (2, 2, 17, 10, None, false),
-                (3, 1, 40, 32, Some(9), true),
-                (2, 2, 64, 64, None, true),
-                (1, 1, 33, 128, None, false),
-                (1, 1, 9, 600, None, true), // wider than a cube's memory holds
+                (1, 1, 1, 8, None, true, 0.0),
+                (2, 2, 17, 10, None, false, 0.0),
+                (3, 1, 40, 32, Some(9), true, 0.0),
+                (2, 2, 64, 64, None, true, 0.0),
+                (1, 1, 33, 128, None, false, 0.0),
+                (4, 2, 40, 16, Some(19), true, 0.2),
+                (2, 2, 70, 64, None, false, 0.4),
+                (1, 1, 9, 600, None, true, 0.0), // wider than a cube's memory holds
             ],
         ),
         Case::new("embedding", |compute| compute.embedding, layers::embedding, (1, 8), &[(100, 70)]),
         Case::new("step of many parameters", |compute| compute.multi_tensor, output::many_parameters, false, &[true]),
         Case::new("Muon", |compute| compute.multi_tensor, output::muon, [3, 5], &[[16, 16], [40, 100]]),
-        Case::new("dropout", no_fast_form, layers::dropped, (), &[]),
+        Case::new("dropout", |compute| compute.dropout, layers::dropped, (5, 8), &[(33, 70)]),
     ]
 }

@@ -12,10 +12,16 @@ use crate::random::{derive, scramble};
 /// The seeds of one micro-batch at one place in the network.
 #[derive(Clone, Debug, Default)]
 pub struct Dropout {
-    rate: f64,
+    pub(super) rate: f64,
     /// One per sequence of the batch.
-    seeds: Vec<u64>,
+    pub(super) seeds: Vec<u64>,
+    /// The seeds of all places, where the device has the fast form, and the number of this place among them: 0 for what
+    /// all are derived from, 1 for the embedding, then block by block.
+    pub(super) on_device: Option<(Tensor<2>, usize)>,
 }
+
+/// Places of a block where values are dropped: attention's weights, its output, the MLP's output.
+pub(super) const PLACES_OF_A_BLOCK: u64 = 3;
 
 impl Dropout {
     /// Drops nothing: inference and evaluation.
@@ -25,7 +31,7 @@ impl Dropout {
 
     /// Drops a share `rate` of the values; `seeds` holds one seed per sequence.
     pub fn new(rate: f64, seeds: Vec<u64>) -> Self {
-        Self { rate, seeds }
+        Self { rate, seeds, on_device: None }
     }
 
     /// Whether nothing is dropped.
@@ -33,14 +39,28 @@ impl Dropout {
         self.rate == 0.0
     }
 
-    /// The same for a place inside this one: a block, a layer of a block.
+    /// What is dropped of the embedding.
     #[must_use]
-    pub fn at(&self, place: u64) -> Self {
+    pub fn at_embedding(&self) -> Self {
+        self.at(&[0], 1)
+    }
+
+    /// What is dropped at one of the three places of a block, counted from 0 as blocks are.
+    #[must_use]
+    pub fn in_block(&self, block: usize, place: u64) -> Self {
+        let block = block as u64;
+        self.at(&[block + 1, place], (2 + block * PLACES_OF_A_BLOCK + place) as usize)
+    }
+
+    /// At the place that this path leads to, which is `number` among all.
+    fn at(&self, path: &[u64], number: usize) -> Self {
         if self.is_off() {
             return Self::off();
         }
-        let seeds = self.seeds.iter().map(|&seed| derive(seed, &[place])).collect();
-        Self { rate: self.rate, seeds }
+        let at = |seed| path.iter().fold(seed, |seed, &step| derive(seed, &[step]));
+        let seeds = self.seeds.iter().map(|&seed| at(seed)).collect();
+        let on_device = self.on_device.as_ref().map(|(table, _)| (table.clone(), number));
+        Self { rate: self.rate, seeds, on_device }
     }
 }
 
@@ -63,12 +83,21 @@ pub fn dropout<const N: usize>(x: Tensor<N>, drop: &Dropout) -> Tensor<N> {
 /// One where a value is kept, zero where it is dropped.
 fn keep_mask(seeds: &[u64], per_row: usize, rate: f64, device: &Device) -> Tensor<2> {
     let b = seeds.len();
-    let seeds: Vec<i32> = seeds.iter().map(|seed| (scramble(*seed) & LOW_31_BITS as u64) as i32).collect();
+    let seeds: Vec<i32> = seeds.iter().copied().map(seed_31).collect();
     let seeds = Tensor::<2, Int>::from_data(TensorData::new(seeds, [b, 1]), device); // [B, 1]
     let index = Tensor::<1, Int>::arange(0..per_row as i64, device).unsqueeze(); // [1, per_row]
     let hash = hash_31(hash_31(index).bitwise_xor(seeds)); // [B, per_row]
-    let threshold = (rate * f64::from(LOW_31_BITS)) as i32;
-    hash.greater_equal_scalar(threshold).float()
+    hash.greater_equal_scalar(threshold(rate)).float()
+}
+
+/// What the hashes of kept values are not below.
+pub(super) fn threshold(rate: f64) -> i32 {
+    (rate * f64::from(LOW_31_BITS)) as i32
+}
+
+/// A sequence's seed as the hash takes it.
+pub(super) fn seed_31(seed: u64) -> i32 {
+    (scramble(seed) & LOW_31_BITS as u64) as i32
 }
 
 const LOW_31_BITS: i32 = i32::MAX;

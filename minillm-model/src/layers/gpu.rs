@@ -4,14 +4,16 @@
 
 use burn::module::Param;
 use burn::nn::Embedding;
-use burn::tensor::{Int, Tensor};
+use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use super::attention::Attention;
 use super::context::ForwardContext;
-use super::dropout::Dropout;
+use super::dropout::{Dropout, PLACES_OF_A_BLOCK, dropout, seed_31, threshold};
 use super::linear::linear;
 use super::swiglu::Swiglu;
 use crate::kv_cache::Cache;
+use crate::ops;
+use crate::ops::dropout::Mask;
 use crate::ops::embedding::look_up;
 use crate::ops::fits_joined_attention;
 use crate::ops::join::{join_three, join_two};
@@ -27,14 +29,14 @@ pub fn embedding_forward(embedding: &Embedding, ids: Tensor<2, Int>, context: &F
 }
 
 /// Notes that the layers of a pass are given its B sequences one behind the other, `[1, B T, D]`, so that every product is one, and what follows
-/// it runs with it. Not with a cache or dropout, which know sequences, or where an attention has not the form for it.
+/// it runs with it. Not with a cache, or where an attention has not the form for it.
 pub fn put_in_one_piece<'a>(
     context: &mut ForwardContext,
     b: usize,
     has_cache: bool,
     mut attentions: impl Iterator<Item = &'a Attention>,
 ) {
-    let fits = context.compute.joined && !has_cache && context.dropout.is_off();
+    let fits = context.compute.joined && !has_cache && can_drop(&context.dropout);
     context.sequences = (fits && attentions.all(can_join)).then_some(b);
 }
 
@@ -47,6 +49,49 @@ pub fn as_layers_take_it(x: Tensor<3>, context: &ForwardContext) -> Tensor<3> {
     if context.sequences.is_some() { x.reshape([1, b * t, d]) } else { x }
 }
 
+impl Dropout {
+    /// With the seeds of all places of a model of so many blocks on `device`, for the fast form. One transfer for the whole pass: each makes
+    /// a GPU end what it was given so far.
+    #[must_use]
+    pub fn on_device(self, blocks: usize, device: &Device) -> Self {
+        if self.is_off() {
+            return self;
+        }
+        let in_block = |block| (0..PLACES_OF_A_BLOCK).map(move |place| (block, place));
+        let in_blocks = (0..blocks).flat_map(in_block).map(|(block, place)| self.in_block(block, place));
+        let places = [self.clone(), self.at_embedding()].into_iter().chain(in_blocks);
+        let seeds = places.flat_map(|place| place.seeds).map(seed_31);
+        let halves: Vec<f32> = seeds.flat_map(|seed| [(seed >> 16) as f32, (seed & 0xffff) as f32]).collect();
+        let rows = halves.len() / 2;
+        let table = Tensor::from_data(TensorData::new(halves, [rows, 2]), device);
+        Self { on_device: Some((table, 0)), ..self }
+    }
+
+    /// The seeds on the device and what is dropped by them, if they are there.
+    fn mask(&self) -> Option<(Tensor<2>, Mask)> {
+        let (table, place) = self.on_device.as_ref()?;
+        let sequences = self.seeds.len();
+        let (threshold, factor) = (threshold(self.rate) as u32, (1.0 / (1.0 - self.rate)) as f32);
+        Some((table.clone(), Mask { first_row: place * sequences, sequences, threshold, factor }))
+    }
+}
+
+/// [`dropout`], by the device where it has the seeds.
+///
+/// # Shapes
+/// - `x`: `[B, T, D]`, or `[1, B T, D]` -> the same
+pub fn dropout_forward(x: Tensor<3>, drop: &Dropout) -> Tensor<3> {
+    match drop.mask() {
+        Some((seeds, mask)) => ops::dropout::dropout(x, seeds, mask),
+        None => dropout(x, drop),
+    }
+}
+
+/// Whether what is dropped, if anything, is dropped by the device.
+fn can_drop(drop: &Dropout) -> bool {
+    drop.is_off() || drop.mask().is_some()
+}
+
 /// Whether [`attention_forward`] has this form for it: not if queries and keys pass a norm before they are rotated, or heads are too wide for
 /// the device.
 fn can_join(attention: &Attention) -> bool {
@@ -56,7 +101,7 @@ fn can_join(attention: &Attention) -> bool {
         && fits_joined_attention(&q_proj.weight.lazy_device(), q_proj.weight.lazy_shape()[1] / num_attention_heads)
 }
 
-/// [`Attention`], with one product for queries, keys and values where `context` asks for it and there is neither a cache nor dropout.
+/// [`Attention`], with one product for queries, keys and values where `context` asks for it and there is no cache.
 ///
 /// # Shapes
 /// - `x`: `[B, T, D]` -> the same
@@ -67,12 +112,13 @@ pub fn attention_forward(
     drop: &Dropout,
     context: &ForwardContext,
 ) -> Tensor<3> {
-    if !(context.compute.joined && cache.is_none() && drop.is_off() && can_join(attention)) {
+    if !(context.compute.joined && cache.is_none() && can_drop(drop) && can_join(attention)) {
         return attention.forward(x, cache, drop, context);
     }
     let Attention { q_proj, k_proj, v_proj, o_proj, num_attention_heads, num_key_value_heads, window, .. } = attention;
     let [_, width] = q_proj.weight.dims();
     let [b, _, _] = x.dims();
+    let (seeds, dropped) = drop.mask().unzip();
     let heads = Heads {
         sequences: context.sequences.unwrap_or(b),
         queries: *num_attention_heads,
@@ -80,6 +126,7 @@ pub fn attention_forward(
         width: width / num_attention_heads,
         window: *window,
         rotated: context.rotation.is_some(),
+        dropped,
     };
     let weight = join_three([q_proj, k_proj, v_proj].map(|linear| linear.weight.val())); // [D, (H + 2 K) E]
     let bias = match (&q_proj.bias, &k_proj.bias, &v_proj.bias) {
@@ -88,7 +135,7 @@ pub fn attention_forward(
     };
     let qkv = linear(x, weight, bias, context); // [B, T, (H + 2 K) E]
     let rotation = context.rotation.as_ref().map(|rotation| [rotation.cos.clone(), rotation.sin.clone()]);
-    o_proj.forward(joined_attention(qkv, rotation, heads), context) // [B, T, H E] -> [B, T, D]
+    o_proj.forward(joined_attention(qkv, rotation, seeds, heads), context) // [B, T, H E] -> [B, T, D]
 }
 
 /// [`Swiglu`] with one product for gate and up.

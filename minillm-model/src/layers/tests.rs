@@ -187,10 +187,11 @@ fn dropout_keeps_the_share_and_the_mean() {
 #[test]
 fn dropout_depends_on_the_row_and_the_place_alone() {
     let x = ramp([3, 40], 0.1);
-    let drop = Dropout::new(0.5, vec![7, 8, 9]).at(3);
+    let drop = Dropout::new(0.5, vec![7, 8, 9]).in_block(3, 1);
     let whole = dropout(x.clone(), &drop).into_data();
-    let rows = (0..3).map(|row| dropout(x.clone().narrow(0, row, 1), &Dropout::new(0.5, vec![7 + row as u64]).at(3)));
+    let rows =
+        (0..3).map(|row| dropout(x.clone().narrow(0, row, 1), &Dropout::new(0.5, vec![7 + row as u64]).in_block(3, 1)));
     assert_eq!(Tensor::cat(rows.collect(), 0).into_data(), whole);
-    assert_ne!(dropout(x.clone(), &Dropout::new(0.5, vec![7, 8, 9]).at(4)).into_data(), whole);
+    assert_ne!(dropout(x.clone(), &Dropout::new(0.5, vec![7, 8, 9]).in_block(4, 1)).into_data(), whole);
     assert_eq!(dropout(x.clone(), &Dropout::off()).into_data(), x.into_data());
 }

@@ -30,6 +30,8 @@ pub struct ComputeOptions {
     pub joined: bool,
     /// [`embedding`](super::embedding)
     pub embedding: bool,
+    /// [`dropout`](super::dropout)
+    pub dropout: bool,
     /// The optimiser's rule for many parameters at once: `cube::multi_tensor`
     pub multi_tensor: bool,
     /// [`generation`](super::generation): matrices as files store them, and in 8 bits
@@ -53,6 +55,7 @@ impl ComputeOptions {
         flat_products: false,
         joined: false,
         embedding: false,
+        dropout: false,
         multi_tensor: false,
         decode_matvec: false,
         thread_pool: false,
@@ -84,6 +87,7 @@ impl ComputeOptions {
         flat_products: true,
         joined: true,
         embedding: true,
+        dropout: true,
         multi_tensor: true,
         ..Self::PORTABLE
     };
@@ -142,6 +146,7 @@ impl ComputeOptions {
         add("+ rotary", self.rotary, |compute| compute.rotary = true);
         add("+ joined products", self.joined, |compute| compute.joined = true);
         add("+ embedding", self.embedding, |compute| compute.embedding = true);
+        add("+ dropout", self.dropout, |compute| compute.dropout = true);
         add("+ AdamW", self.adam_w, |compute| compute.adam_w = true);
         add("+ many tensors at once", self.multi_tensor, |compute| compute.multi_tensor = true);
         if let Some((_, whole)) = steps.last_mut() {

@@ -9,9 +9,10 @@ use burn::backend::{Dispatch, backend_extension};
 use burn::tensor::Tensor;
 
 use super::autodiff::{Autodiff, Backend, CheckpointStrategy, record};
+use super::dropout::Mask;
 
 /// How the rows of queries, keys and values are laid out: `[B, T, (H + 2 K) E]`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Heads {
     /// Sequences: B. Their rows lie one behind the other.
     pub sequences: usize,
@@ -25,6 +26,8 @@ pub struct Heads {
     pub window: Option<usize>,
     /// Whether queries and keys are rotated first.
     pub rotated: bool,
+    /// Which of the weights are dropped; the values of a sequence are its `[H, T, T]`.
+    pub dropped: Option<Mask>,
 }
 
 /// What the backward pass needs.
@@ -36,7 +39,7 @@ pub struct SavedForBackward<B: Backend> {
     pub rotation: [FloatTensor<B>; 2],
     /// The output.
     pub out: FloatTensor<B>,
-    /// The logarithm of each row's sum of exponentials.
+    /// The logarithm of each row's sum of exponentials, and the seeds of what is dropped.
     pub logsumexp: FloatTensor<B>,
 }
 
@@ -46,11 +49,13 @@ pub struct SavedForBackward<B: Backend> {
     Autodiff
 )]
 pub trait JoinedAttentionOp: Backend {
-    /// `qkv`: `[B, T, (H + 2 K) E]`, `cos` and `sin`: `[1, 1, T, E]`, not read unless `heads` are rotated -> `[B, T, H E]`
+    /// `qkv`: `[B, T, (H + 2 K) E]`, `cos` and `sin`: `[1, 1, T, E]`, not read unless `heads` are rotated, `seeds`: as of
+    /// [`dropout`](super::dropout::dropout), not read unless some are dropped -> `[B, T, H E]`
     fn joined_attention(
         qkv: FloatTensor<Self>,
         cos: FloatTensor<Self>,
         sin: FloatTensor<Self>,
+        seeds: FloatTensor<Self>,
         heads: Heads,
     ) -> FloatTensor<Self>;
 }
@@ -61,6 +66,7 @@ pub trait JoinedAttentionBackward: Backend {
     fn joined_attention_forward(
         qkv: FloatTensor<Self>,
         rotation: [FloatTensor<Self>; 2],
+        seeds: FloatTensor<Self>,
         heads: Heads,
     ) -> SavedForBackward<Self>;
 
@@ -73,20 +79,22 @@ pub trait JoinedAttentionBackward: Backend {
 }
 
 impl<B: JoinedAttentionOp + JoinedAttentionBackward, C: CheckpointStrategy> JoinedAttentionOp for Autodiff<B, C> {
-    /// The tables are constants: only `qkv` has a gradient.
+    /// Tables and seeds are constants: only `qkv` has a gradient.
     fn joined_attention(
         qkv: FloatTensor<Self>,
         cos: FloatTensor<Self>,
         sin: FloatTensor<Self>,
+        seeds: FloatTensor<Self>,
         heads: Heads,
     ) -> FloatTensor<Self> {
-        let (cos, sin) = (cos.into_primitive(), sin.into_primitive());
+        let [cos, sin, seeds] = [cos, sin, seeds].map(Self::FloatTensorPrimitive::into_primitive);
+        let for_training = seeds.clone();
         let rotation = [cos.clone(), sin.clone()];
         record::<B, C, _, 1>(
             [qkv],
-            |[qkv]| B::joined_attention(qkv, cos, sin, heads),
+            |[qkv]| B::joined_attention(qkv, cos, sin, seeds, heads),
             |[qkv]| {
-                let saved = B::joined_attention_forward(qkv, rotation, heads);
+                let saved = B::joined_attention_forward(qkv, rotation, for_training, heads);
                 (saved.out.clone(), (saved, heads))
             },
             |(saved, heads), grad| [B::joined_attention_backward(saved, heads, grad)],
@@ -97,12 +105,19 @@ impl<B: JoinedAttentionOp + JoinedAttentionBackward, C: CheckpointStrategy> Join
 /// Causal grouped-query attention of whole sequences.
 ///
 /// # Shapes
-/// - `qkv`: `[B, T, (H + 2 K) E]`, `rotation`: cosines and sines, `[1, 1, T, E]` each -> `[B, T, H E]`
-pub fn joined_attention(qkv: Tensor<3>, rotation: Option<[Tensor<4>; 2]>, heads: Heads) -> Tensor<3> {
+/// - `qkv`: `[B, T, (H + 2 K) E]`, `rotation`: cosines and sines, `[1, 1, T, E]` each, `seeds`: as of [`dropout`](super::dropout::dropout)
+///   -> `[B, T, H E]`
+pub fn joined_attention(
+    qkv: Tensor<3>,
+    rotation: Option<[Tensor<4>; 2]>,
+    seeds: Option<Tensor<2>>,
+    heads: Heads,
+) -> Tensor<3> {
     let qkv = qkv.into_dispatch();
     let [cos, sin] = match rotation {
         Some(tables) => tables.map(Tensor::into_dispatch),
         None => [qkv.clone(), qkv.clone()], // not read
     };
-    Tensor::from_dispatch(Dispatch::joined_attention(qkv, cos, sin, heads))
+    let seeds = seeds.map_or_else(|| qkv.clone(), Tensor::into_dispatch); // the same
+    Tensor::from_dispatch(Dispatch::joined_attention(qkv, cos, sin, seeds, heads))
 }

@@ -24,6 +24,7 @@ pub mod cpu;
 pub mod cross_entropy;
 #[cfg(feature = "cube")]
 pub mod cube;
+pub mod dropout;
 pub mod embedding;
 pub mod generation;
 pub mod join;

@@ -23,6 +23,7 @@
 mod activation;
 pub(super) mod attention;
 mod cross_entropy;
+mod dropout;
 mod embedding;
 mod join;
 mod layer_norm;

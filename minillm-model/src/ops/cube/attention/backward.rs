@@ -1,25 +1,28 @@
 //! The gradients of attention: the scores of a tile are computed again, from the logarithms of the sums that the forward pass kept.
 //!
 //! ```text
-//! p = exp(score - logsumexp)            dv = p^T do
-//! ds = p (do v^T - sum(do out))         dq = scale ds k        dk = scale ds^T q
+//! p = exp(score - logsumexp)            dv = (f p)^T do
+//! ds = p (f do v^T - sum(do out))       dq = scale ds k        dk = scale ds^T q
 //! ```
+//!
+//! `f` is 1, or what dropout multiplies a weight by.
 //!
 //! One kernel has a tile of queries and goes through the keys (`dq`), the other a tile of keys and goes through the queries of all
 //! heads that share it (`dk`, `dv`); no two cubes write the same number, so sums have one order.
 
 use cubecl::prelude::*;
 
+use super::super::dropout::seed_of;
 use super::tile::{
-    Extent, Four, Place, Plan, SIDE, add_product, is_visible, products, put_rows, read_rows, write_rows, zero_rows,
-    zeros,
+    Extent, Four, Place, Plan, SIDE, add_product, dropout_factor, is_visible, products, put_rows, read_rows,
+    write_rows, zero_rows, zeros,
 };
 
 /// `dq`, and `sum(do out)` of each row for the other kernel.
 ///
 /// # Shapes
 /// - `inputs`, `tables`: as in the forward kernel
-/// - `out`, `grad`: `[B, T, H, E]`; `row_sums`: `[2, B, H, T]`, of which the second half is written
+/// - `out`, `grad`: `[B, T, H, E]`; `row_sums`: `[2, B, H, T]`, of which the second half is written, and seeds
 #[cube(launch)]
 pub fn queries(
     inputs: &Sequence<Box<[f32]>>,
@@ -67,6 +70,11 @@ pub fn queries(
         read_rows(&mut d, grad, out_start, out_token, first, end, 1.0f32, tables, false, plan);
         read_rows(&mut k, out, out_start, out_token, first, end, 1.0f32, tables, false, plan);
         sync_cube();
+        let mut seed = 0u32;
+        if comptime!(plan.dropped) {
+            let place = 2 * (extent.rows + batch);
+            seed = seed_of(row_sums[place], row_sums[place + 1]);
+        }
 
         // sum(do out) of the unit's rows; units side by side compute the same.
         let mut sums = zeros(m);
@@ -81,7 +89,7 @@ pub fn queries(
             if first + row < end {
                 logs[i] = row_sums[row_start + first + row];
                 if x == 0 {
-                    row_sums[row_sums.len() / 2 + row_start + first + row] = sums[i];
+                    row_sums[extent.rows + row_start + first + row] = sums[i];
                 }
             }
         }
@@ -109,7 +117,8 @@ pub fn queries(
                     let column = x + j * SIDE;
                     let mut dscore = 0.0f32;
                     if is_visible(earlier + first + row, begin + column, extent.window) {
-                        dscore = (scores[i * m + j] - logs[i]).exp() * (dweights[i * m + j] - sums[i]);
+                        let factor = dropout_factor(seed, head, first + row, begin + column, &extent, plan);
+                        dscore = (scores[i * m + j] - logs[i]).exp() * (factor * dweights[i * m + j] - sums[i]);
                     }
                     dscores[row * comptime!(plan.tile + 1) + column] = dscore;
                 }
@@ -177,6 +186,11 @@ pub fn keys(
         read_rows(&mut k, key, key_start, key_place.token, first, end, 1.0f32, tables, rotated, plan);
         read_rows(&mut v, value, value_start, value_place.token, first, end, 1.0f32, tables, false, plan);
 
+        let mut seed = 0u32;
+        if comptime!(plan.dropped) {
+            let place = 2 * (extent.rows + batch);
+            seed = seed_of(row_sums[place], row_sums[place + 1]);
+        }
         let mut dkey = zero_rows(plan);
         let mut dvalue = zero_rows(plan);
         let out_token = extent.heads * comptime!(plan.width);
@@ -211,7 +225,7 @@ pub fn keys(
                     let mut sum = 0.0f32;
                     if token < extent.queries {
                         log = row_sums[row_start + token];
-                        sum = row_sums[row_sums.len() / 2 + row_start + token];
+                        sum = row_sums[extent.rows + row_start + token];
                     }
                     #[unroll]
                     for j in 0..m {
@@ -221,8 +235,9 @@ pub fn keys(
                             weight = (scores[i * m + j] - log).exp();
                         }
                         let place = row * comptime!(plan.tile + 1) + column;
-                        weights[place] = weight;
-                        dscores[place] = weight * (dweights[i * m + j] - sum);
+                        let factor = dropout_factor(seed, head, token, first + column, &extent, plan);
+                        weights[place] = weight * factor;
+                        dscores[place] = weight * (factor * dweights[i * m + j] - sum);
                     }
                 }
                 sync_cube();

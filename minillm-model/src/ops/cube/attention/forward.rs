@@ -4,17 +4,22 @@
 
 use cubecl::prelude::*;
 
+use super::super::dropout::seed_of;
 use super::tile::{
-    Extent, FOUR, Four, HIDDEN, Place, Plan, SIDE, add_product, is_visible, products, read_rows, zero_rows, zeros,
+    Extent, FOUR, Four, HIDDEN, Place, Plan, SIDE, add_product, dropout_factor, is_visible, products, read_rows,
+    zero_rows, zeros,
 };
 
 /// # Shapes
-/// - `inputs`: queries, keys and values, or one tensor with all; `tables`: cosines and sines, `[T, E]`, or none
-/// - `out`: `[B, T, H, E]`; `row_sums`: `[2, B, H, T]`, of which the first half is written: the logarithms
+/// - `inputs`: queries, keys and values, or one tensor with all; `tables`: cosines and sines, `[T, E]`, or none;
+///   `seeds`: of what is dropped, `[rows, 2]`, or none
+/// - `out`: `[B, T, H, E]`; `row_sums`: `[2, B, H, T]`, of which the first half is written: the logarithms; behind them, for the backward
+///   kernels, the seeds: `[B, 2]`
 #[cube(launch)]
 pub fn forward(
     inputs: &Sequence<Box<[f32]>>,
     tables: &Sequence<Box<[f32]>>,
+    seeds: &Sequence<Box<[f32]>>,
     out: &mut [f32],
     row_sums: &mut [f32],
     query_place: Place,
@@ -51,6 +56,15 @@ pub fn forward(
         let value = inputs.index(comptime!(plan.value()));
         read_rows(&mut queries, query, start, query_place.token, first, end, extent.scale, tables, rotated, plan);
 
+        let mut seed = 0u32;
+        if comptime!(plan.dropped) {
+            let place = 2 * (extent.first_seed + batch);
+            seed = seed_of(seeds.index(0)[place], seeds.index(0)[place + 1]);
+            if head == 0 && first == 0 && UNIT_POS < 2 {
+                let half = UNIT_POS as usize;
+                row_sums[2 * (extent.rows + batch) + half] = seeds.index(0)[place + half];
+            }
+        }
         let mut result = zero_rows(plan);
         let mut sums = zeros(m);
         let mut largest = zeros(m);
@@ -106,7 +120,9 @@ pub fn forward(
                 for j in 0..m {
                     let weight = (scores[i * m + j] - top).exp();
                     sums[i] += weight;
-                    weights[row * comptime!(plan.tile + 1) + x + j * SIDE] = weight;
+                    let column = x + j * SIDE;
+                    let factor = dropout_factor(seed, head, first + row, begin + column, &extent, plan);
+                    weights[row * comptime!(plan.tile + 1) + column] = weight * factor;
                 }
             }
             read_rows(&mut rows, value, value_start, value_place.token, begin, last_key, 1.0f32, tables, false, plan);

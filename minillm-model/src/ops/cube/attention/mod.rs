@@ -14,6 +14,7 @@ use cubecl::prelude::SequenceArg;
 use self::tile::{ExtentLaunch, FOUR, PlaceLaunch, Plan, SIDE};
 use super::{Lazy, a_cube_each, dense, empty, queue};
 use crate::ops::attention::{AttentionBackward, AttentionOp, SavedForBackward};
+use crate::ops::dropout::Mask;
 use crate::ops::joined_attention::{Heads, JoinedAttentionBackward, JoinedAttentionOp, SavedForBackward as Joined};
 use crate::ops::portable;
 
@@ -30,6 +31,7 @@ struct Sizes {
     keys: usize,
     width: usize,
     window: Option<usize>,
+    dropped: Option<Mask>,
 }
 
 impl Sizes {
@@ -37,20 +39,45 @@ impl Sizes {
     fn of(query: &Shape, key: &Shape, window: Option<usize>) -> Self {
         let [batch, heads, queries, width] = query.dims();
         let [_, key_heads, keys, _] = key.dims();
-        Self { batch, heads, key_heads, queries, keys, width, window }
+        Self { batch, heads, key_heads, queries, keys, width, window, dropped: None }
     }
 
     fn extent(self) -> ExtentLaunch {
         let window = self.window.unwrap_or(self.keys).min(self.keys);
         let scale = 1.0 / (self.width as f32).sqrt();
-        ExtentLaunch::new(self.heads, self.heads / self.key_heads, self.queries, self.keys, window, scale)
+        let (first_seed, threshold, factor) =
+            self.dropped.map_or((0, 0, 1.0), |mask| (mask.first_row, mask.threshold, mask.factor));
+        ExtentLaunch::new(
+            self.heads,
+            self.heads / self.key_heads,
+            self.queries,
+            self.keys,
+            window,
+            scale,
+            self.rows(),
+            first_seed,
+            threshold,
+            factor,
+        )
+    }
+
+    /// Rows of scores.
+    fn rows(self) -> usize {
+        self.batch * self.heads * self.queries
+    }
+
+    /// Numbers behind the logarithms of the rows' sums: as many of the backward pass, and the seeds of what is dropped.
+    fn row_sums(self) -> Shape {
+        let seeds = if self.dropped.is_some() { 2 * self.batch } else { 0 };
+        Shape::new([2 * self.rows() + seeds])
     }
 
     /// The largest tile for which `numbers` of shared memory fit on the device.
     fn plan(self, like: &CubeTensor, rotated: bool, joined: bool, numbers: fn(Plan) -> usize) -> Option<Plan> {
         let limit = shared_numbers(&like.client);
         let needed = TILES.into_iter().find(|tile| *tile < 2 * self.queries.max(self.keys).max(SIDE));
-        let plans = TILES.map(|tile| Plan { width: self.width, tile, rotated, joined });
+        let plans =
+            TILES.map(|tile| Plan { width: self.width, tile, rotated, joined, dropped: self.dropped.is_some() });
         plans.into_iter().find(|plan| Some(plan.tile) <= needed && numbers(*plan) <= limit)
     }
 }
@@ -98,6 +125,8 @@ struct Input {
     places: [Layout; 3],
     /// Cosines and sines, `[T, E]`, where queries and keys are still to be rotated; or nothing.
     tables: Vec<CubeTensor>,
+    /// The seeds of all that is dropped, or nothing.
+    seeds: Vec<CubeTensor>,
     sizes: Sizes,
 }
 
@@ -112,14 +141,13 @@ impl Input {
         self.sizes.plan(&self.tensors[0], rotated, joined, numbers).expect("`fits` was asked before")
     }
 
-    /// The output, `[B, T, H, E]`, and the logarithms of the rows' sums, `[2, B, H, T]`, with room for as many numbers of the backward
-    /// pass.
+    /// The output, `[B, T, H, E]`, and the logarithms of the rows' sums, with room behind them ([`Sizes::row_sums`]).
     fn forward(self) -> [CubeTensor; 2] {
         let Sizes { batch, heads, queries, width, .. } = self.sizes;
         let plan = self.plan(forward_numbers);
         let like = &self.tensors[0];
         let out = empty(like, [batch, queries, heads, width]);
-        let row_sums = empty(like, [2, batch, heads, queries]);
+        let row_sums = empty(like, self.sizes.row_sums());
         let cubes = batch * heads * queries.div_ceil(plan.tile);
         let (count, dim) = a_cube_each(like, cubes);
         let [query, key, value] = self.places.map(Layout::launch);
@@ -129,6 +157,7 @@ impl Input {
             dim,
             buffers(&self.tensors),
             buffers(&self.tables),
+            buffers(&self.seeds),
             out.clone().into_buffer_arg(),
             row_sums.clone().into_buffer_arg(),
             query,
@@ -216,7 +245,7 @@ pub(super) fn swapped(mut tensor: CubeTensor) -> CubeTensor {
 fn split(tensors: [CubeTensor; 3], sizes: Sizes) -> Input {
     let tensors = tensors.map(with_whole_rows);
     let places = tensors.each_ref().map(Layout::of);
-    Input { tensors: tensors.to_vec(), places, tables: Vec::new(), sizes }
+    Input { tensors: tensors.to_vec(), places, tables: Vec::new(), seeds: Vec::new(), sizes }
 }
 
 impl AttentionOp for Cube {
@@ -231,7 +260,7 @@ impl AttentionBackward for Cube {
         if !fits(&qkv[0].device(), sizes.width) {
             return portable::attention::forward::<Self>(qkv, window);
         }
-        let shapes = [qkv[0].shape(), Shape::new([2, sizes.batch, sizes.heads, sizes.queries])];
+        let shapes = [qkv[0].shape(), sizes.row_sums()];
         let [out, logsumexp] = queue("attention", qkv.clone(), shapes, move |tensors| {
             let [out, logsumexp] = split(tensors, sizes).forward();
             [swapped(out), logsumexp]
@@ -278,12 +307,12 @@ impl AttentionBackward for Cube {
 
 /// Sizes and places of queries, keys and values side by side, `[B, T, (H + 2 K) E]`.
 fn joined(rows: usize, heads: Heads) -> (Sizes, [Layout; 3]) {
-    let Heads { sequences, queries, keys, width, window, .. } = heads;
+    let Heads { sequences, queries, keys, width, window, dropped, .. } = heads;
     let tokens = rows / sequences;
     let token = (queries + 2 * keys) * width;
     let place = |before: usize| Layout { offset: before * width, batch: tokens * token, head: width, token };
-    let sizes =
-        Sizes { batch: sequences, heads: queries, key_heads: keys, queries: tokens, keys: tokens, width, window };
+    let (batch, heads, key_heads) = (sequences, queries, keys);
+    let sizes = Sizes { batch, heads, key_heads, queries: tokens, keys: tokens, width, window, dropped };
     (sizes, [place(0), place(queries), place(queries + keys)])
 }
 
@@ -292,30 +321,32 @@ fn rows_of(qkv: &CubeTensor) -> usize {
     shape[0] * shape[1]
 }
 
-fn joined_input(qkv: CubeTensor, rotation: [CubeTensor; 2], heads: Heads) -> Input {
+fn joined_input(qkv: CubeTensor, rotation: [CubeTensor; 2], seeds: Option<CubeTensor>, heads: Heads) -> Input {
     let qkv = dense(qkv);
     let (sizes, places) = joined(rows_of(&qkv), heads);
     let tables = if heads.rotated { rotation.map(dense).to_vec() } else { Vec::new() };
-    Input { tensors: vec![qkv], places, tables, sizes }
+    let seeds = seeds.filter(|_| heads.dropped.is_some()).map(dense).into_iter().collect();
+    Input { tensors: vec![qkv], places, tables, seeds, sizes }
 }
 
 impl JoinedAttentionOp for Cube {
-    fn joined_attention(qkv: Lazy, cos: Lazy, sin: Lazy, heads: Heads) -> Lazy {
-        Self::joined_attention_forward(qkv, [cos, sin], heads).out
+    fn joined_attention(qkv: Lazy, cos: Lazy, sin: Lazy, seeds: Lazy, heads: Heads) -> Lazy {
+        Self::joined_attention_forward(qkv, [cos, sin], seeds, heads).out
     }
 }
 
 impl JoinedAttentionBackward for Cube {
-    fn joined_attention_forward(qkv: Lazy, rotation: [Lazy; 2], heads: Heads) -> Joined<Self> {
+    fn joined_attention_forward(qkv: Lazy, rotation: [Lazy; 2], seeds: Lazy, heads: Heads) -> Joined<Self> {
         let [b, t, _] = qkv.shape().dims();
         let shape = Shape::new([b, t, heads.queries * heads.width]);
-        let shapes = [shape.clone(), Shape::new([2, heads.sequences, heads.queries, b * t / heads.sequences])];
+        let shapes = [shape.clone(), joined(b * t, heads).0.row_sums()];
         let [cos, sin] = rotation.clone();
-        let [out, logsumexp] = queue("attention", [qkv.clone(), cos, sin], shapes, move |[qkv, cos, sin]| {
-            let [mut out, logsumexp] = joined_input(qkv, [cos, sin], heads).forward();
-            out = reshape(out, shape.clone());
-            [out, logsumexp]
-        });
+        let [out, logsumexp] =
+            queue("attention", [qkv.clone(), cos, sin, seeds], shapes, move |[qkv, cos, sin, seeds]| {
+                let [mut out, logsumexp] = joined_input(qkv, [cos, sin], Some(seeds), heads).forward();
+                out = reshape(out, shape.clone());
+                [out, logsumexp]
+            });
         Joined { qkv, rotation, out, logsumexp }
     }
 
@@ -326,7 +357,7 @@ impl JoinedAttentionBackward for Cube {
         let [dqkv] = queue("attention_backward", inputs, [shape], move |[qkv, cos, sin, out, logsumexp, grad]| {
             let dqkv = empty(&qkv, qkv.shape());
             let (_, places) = joined(rows_of(&qkv), heads);
-            let input = joined_input(qkv, [cos, sin], heads);
+            let input = joined_input(qkv, [cos, sin], None, heads); // the seeds are behind the sums
             input.backward([dense(out), logsumexp, dense(grad)], &dqkv, &dqkv, places);
             [dqkv]
         });
@@ -337,6 +368,6 @@ impl JoinedAttentionBackward for Cube {
 /// Whether the device's shared memory holds what attention of heads this wide needs.
 pub fn fits(device: &burn_cubecl::CubeDevice, width: usize) -> bool {
     let limit = shared_numbers(&device.client());
-    let smallest = Plan { width, tile: SIDE, rotated: false, joined: false };
+    let smallest = Plan { width, tile: SIDE, rotated: false, joined: false, dropped: false };
     forward_numbers(smallest).max(backward_numbers(smallest)) <= limit
 }

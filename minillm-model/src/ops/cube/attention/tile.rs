@@ -2,6 +2,8 @@
 
 use cubecl::prelude::*;
 
+use super::super::dropout::is_kept;
+
 /// Units along each side of a cube's square: 64 units, unit (y, x) has rows y, y + 8, .. and columns x, x + 8, .. of what the cube
 /// computes.
 pub const SIDE: usize = 8;
@@ -44,6 +46,14 @@ pub struct Extent {
     pub window: usize,
     /// What products of queries and keys are multiplied by.
     pub scale: f32,
+    /// Rows of scores: B H T.
+    pub rows: usize,
+    /// Where weights are dropped, the row of the table of seeds with the first sequence's.
+    pub first_seed: usize,
+    /// Of 2^31: weights whose hash is below are dropped.
+    pub threshold: u32,
+    /// What the others are multiplied by.
+    pub factor: f32,
 }
 
 /// What a kernel is compiled for.
@@ -57,6 +67,8 @@ pub struct Plan {
     pub rotated: bool,
     /// Whether queries, keys and values are one tensor.
     pub joined: bool,
+    /// Whether some of the weights are dropped.
+    pub dropped: bool,
 }
 
 impl Plan {
@@ -139,7 +151,7 @@ pub fn read_rows(
             for lane in 0..FOUR {
                 let column = four * FOUR + lane;
                 // (Known when the kernel is compiled, where widths are multiples of four.)
-                if comptime!(plan.width % FOUR == 0) || column < width {
+                if comptime!(plan.width.is_multiple_of(FOUR)) || column < width {
                     let mut value = source[begin + column];
                     if rotated {
                         // The partner is half a row away, in one direction or the other.
@@ -252,7 +264,7 @@ pub fn add_product(
         #[unroll]
         for c in 0..fours {
             values[c] = Four::new(0.0f32);
-            if comptime!(plan.fours() % SIDE == 0) || x + c * SIDE < comptime!(plan.fours()) {
+            if comptime!(plan.fours().is_multiple_of(SIDE)) || x + c * SIDE < comptime!(plan.fours()) {
                 values[c] = rows[inner * comptime!(plan.stride()) + x + c * SIDE];
             }
         }
@@ -290,6 +302,24 @@ pub fn zero_rows(#[comptime] plan: Plan) -> Array<Four> {
         values[index] = Four::new(0.0f32);
     }
     values
+}
+
+/// What a weight is multiplied by: 1, or where some are dropped 0 or more than 1. `head` and `query` are those of the sequence.
+#[cube]
+pub fn dropout_factor(
+    seed: u32,
+    head: usize,
+    query: usize,
+    key: usize,
+    extent: &Extent,
+    #[comptime] plan: Plan,
+) -> f32 {
+    let mut factor = 1.0f32;
+    if comptime!(plan.dropped) {
+        let index = (head * extent.queries + query) * extent.keys + key;
+        factor = select(is_kept(index as u32, seed, extent.threshold), extent.factor, 0.0f32);
+    }
+    factor
 }
 
 /// Whether the query at `position` may look at `key`.
