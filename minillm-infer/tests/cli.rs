@@ -332,3 +332,39 @@ fn without_a_tokenizer_ids_still_work() {
     let json = stdout(&run(folder.path(), &["inspect", "--prompt-ids", "2,3", "--json"]));
     assert!(json.contains(r##""2":"#2""##), "{json}");
 }
+
+#[test]
+fn tokenize_shows_what_the_model_is_given() {
+    let folder = model();
+    let json = |arguments: &[&str]| -> serde_json::Value {
+        serde_json::from_str(&stdout(&run(folder.path(), arguments))).unwrap()
+    };
+    let text = json(&["tokenize", "--text", "aé", "--json"]);
+    assert_eq!(text, serde_json::json!({ "text": "aé", "ids": [2, 5], "tokens": ["a", "é"], "mask": [1, 1] }));
+
+    let write = |name: &str, text: &str| {
+        fs_err::write(folder.path().join(name), text).unwrap();
+        folder.path().join(name).to_str().unwrap().to_owned()
+    };
+    let messages =
+        write("messages.json", r#"[{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]"#);
+    let template = "{% for m in messages %}{% if m.role == 'assistant' %}{% generation %}{{ m.content }}\n{% endgeneration %}\
+        {% else %}{{ m.content + ' ' + c }}{% endif %}{% endfor %}{% if add_generation_prompt %}c{% endif %}";
+    let template = write("chat.jinja", template);
+    let chat = ["tokenize", "--messages", &messages, "--template", &template, "--variable", "c=\"é\""];
+    let given = json(&[&chat[..], &["--json"]].concat());
+    let expected = serde_json::json!({
+        "text": "a éb\n", "ids": [2, 1, 5, 3, 0], "tokens": ["a", " ", "é", "b", "\n"], "mask": [0, 0, 0, 1, 1],
+    });
+    assert_eq!(given, expected);
+    assert_eq!(json(&[&chat[..], &["--json", "--generation-prompt"]].concat())["text"], "a éb\nc");
+    let table = stdout(&run(folder.path(), &chat));
+    assert!(table.contains("5 tokens, 2 of them (*) trained on") && table.contains("*       3  \"b\""), "{table}");
+
+    refused(folder.path(), &["tokenize", "--messages", &messages], 2, "has no chat template");
+    refused(folder.path(), &["tokenize", "--text", "x"], 1, "'x' is not in the vocabulary");
+    refused(folder.path(), &["tokenize"], 2, "--messages");
+    let refuses = write("refuses.jinja", "{{ raise_exception('No, thank you.') }}");
+    let output = run(folder.path(), &["tokenize", "--messages", &messages, "--template", &refuses, "--json"]);
+    assert_eq!((output.status.code(), &output.stdout[..]), (Some(1), &b"{\"error\":\"No, thank you.\"}\n"[..]));
+}

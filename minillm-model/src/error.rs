@@ -71,6 +71,15 @@ pub enum Error {
     #[error("the device failed: {0}")]
     Device(String),
 
+    /// A conversation that cannot be rendered: the template's own words, or what is wrong with the messages.
+    #[error("{problem}")]
+    Chat {
+        /// What is wrong.
+        problem: String,
+        /// What to do.
+        hint: String,
+    },
+
     /// A tokenizer that could not be trained, read or used.
     #[error("tokenizer: {problem}")]
     Tokenizer {
@@ -89,7 +98,10 @@ impl Error {
             Self::NotFinite { .. } => "the training went out of bounds: lower `optimizer.learning_rate`",
             Self::Device(_) => "see the log above for its reason; try another `--device`",
             Self::TensorMismatch { hint, .. } => hint,
-            Self::InvalidConfig { hint, .. } | Self::InvalidFile { hint, .. } | Self::Tokenizer { hint, .. } => hint,
+            Self::InvalidConfig { hint, .. }
+            | Self::InvalidFile { hint, .. }
+            | Self::Chat { hint, .. }
+            | Self::Tokenizer { hint, .. } => hint,
         };
         (!hint.is_empty()).then_some(hint)
     }

@@ -33,9 +33,11 @@
 // With several backends compiled in, Burn's tensor types nest deeper than rustc's default of 128.
 #![recursion_limit = "256"]
 
+pub mod adapter;
 pub mod block;
 mod burn_compat;
 pub mod cases;
+pub mod chat;
 pub mod checkpoint;
 pub mod config;
 pub mod decoder;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use burn::tensor::Device;
 use minillm_infer::device;
 use minillm_infer::error::Result;
+use minillm_model::adapter;
 use minillm_model::checkpoint::{self, Checkpoint};
 use minillm_model::tokenizer::Tokenizer;
 
@@ -14,7 +15,17 @@ pub struct ModelArgs {
     /// A model directory, a .gguf file, a checkpoint, or a run (its best checkpoint)
     pub model: PathBuf,
     #[command(flatten)]
+    pub adapter: AdapterArgs,
+    #[command(flatten)]
     pub device: DeviceArgs,
+}
+
+/// What changes the model.
+#[derive(Debug, clap::Args)]
+pub struct AdapterArgs {
+    /// A LoRA adapter for the model, a directory as Hugging Face's PEFT writes it: merged while the model is read
+    #[arg(long, value_name = "ADAPTER", allow_hyphen_values = true)]
+    pub adapter: Option<PathBuf>,
 }
 
 /// What to compute on.
@@ -54,7 +65,7 @@ enum Weights {
 impl ModelArgs {
     /// Opens the device and loads the model.
     pub fn load(&self) -> Result<Checkpoint> {
-        load(&self.model, &self.device.open()?)
+        load(&self.model, &self.adapter, &self.device.open()?)
     }
 
     /// [`ModelArgs::load`], with the matrices kept as `weights` says.
@@ -74,10 +85,18 @@ impl DeviceArgs {
     }
 }
 
-/// Loads the model that `path` means: a model directory, a .gguf file, a checkpoint, or a run.
-pub fn load(path: &Path, device: &Device) -> Result<Checkpoint> {
+/// Loads the model that `path` means: a model directory, a .gguf file, a checkpoint, a run, or an adapter whose model is on this machine.
+pub fn load(path: &Path, adapter: &AdapterArgs, device: &Device) -> Result<Checkpoint> {
+    let base = if adapter.adapter.is_none() { adapter::base_of(path) } else { None };
+    let (path, adapter) = match &base {
+        Some(base) => (base.as_path(), Some(path)),
+        None => (path, adapter.adapter.as_deref()),
+    };
     let (directory, warnings) = checkpoint::locate::model_dir(path)?;
-    let checkpoint = checkpoint::load(&directory, device)?;
+    let checkpoint = match adapter {
+        Some(adapter) => adapter::load(&directory, adapter, device)?,
+        None => checkpoint::load(&directory, device)?,
+    };
     let of_tokenizer = checkpoint.tokenizer.iter().flat_map(Tokenizer::warnings);
     for warning in warnings.iter().chain(&checkpoint.warnings).chain(of_tokenizer) {
         tracing::warn!("{warning}");

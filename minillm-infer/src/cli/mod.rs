@@ -7,6 +7,7 @@ pub mod generate;
 pub mod inspect;
 pub mod logits;
 pub mod score;
+pub mod tokenize;
 pub mod verify;
 
 use std::process::ExitCode;
@@ -29,6 +30,7 @@ enum Verb {
     Inspect(inspect::Args),
     Bench(bench::Args),
     Score(score::Args),
+    Tokenize(tokenize::Args),
     Logits(logits::Args),
     Export(export::Args),
     Verify(verify::Args),
@@ -42,6 +44,7 @@ pub fn main() -> ExitCode {
         Verb::Inspect(args) => inspect::run(&args),
         Verb::Bench(args) => bench::run(&args),
         Verb::Score(args) => score::run(&args),
+        Verb::Tokenize(args) => tokenize::run(&args),
         Verb::Logits(args) => logits::run(&args),
         Verb::Export(args) => export::run(&args),
         Verb::Verify(args) => verify::run(&args),

@@ -9,7 +9,7 @@ use minillm_infer::verify::compare;
 use minillm_model::checkpoint::Checkpoint;
 use minillm_model::tokenizer::Tokenizer;
 
-use super::arguments::{DeviceArgs, load};
+use super::arguments::{AdapterArgs, DeviceArgs, load};
 
 /// Compare two models, whatever their formats: logits, greedy tokens, tokenizers
 ///
@@ -28,12 +28,14 @@ pub struct Args {
     #[arg(long, value_name = "T", default_value_t = 1e-4, allow_negative_numbers = true)]
     tolerance: f32,
     #[command(flatten)]
+    adapter: AdapterArgs,
+    #[command(flatten)]
     device: DeviceArgs,
 }
 
 pub(super) fn run(args: &Args) -> Result<()> {
     let device = args.device.open()?;
-    let (a, b) = (load(&args.a, &device)?, load(&args.b, &device)?);
+    let (a, b) = (load(&args.a, &args.adapter, &device)?, load(&args.b, &AdapterArgs { adapter: None }, &device)?);
     let comparison = compare(&a, &b)?;
     // A GGUF file may hold a tokenizer.json, which llama.cpp does not read.
     let is_gguf = |file: &Checkpoint| {

@@ -120,7 +120,7 @@ pub(super) fn open(path: &Path, what: &'static str) -> Result<fs::File> {
 }
 
 /// Reads a small text file, which may hold anything.
-pub(super) fn read_text(path: &Path, max_bytes: u64, what: &'static str) -> Result<String> {
+pub(crate) fn read_text(path: &Path, max_bytes: u64, what: &'static str) -> Result<String> {
     let io = |source| Error::Io { action: "read", what, source };
     let mut bytes = Vec::new();
     fs::File::open(path).map_err(io)?.take(max_bytes + 1).read_to_end(&mut bytes).map_err(io)?;

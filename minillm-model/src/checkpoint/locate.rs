@@ -95,7 +95,8 @@ pub fn model_dir(path: &Path) -> Result<(PathBuf, Vec<String>)> {
         }
         check(path)?;
         if has_weights(path) && has_adapter(path) {
-            warnings.push(format!("the adapter in `{}` is not applied: merge it into the model", path.display()));
+            warnings
+                .push(format!("the adapter in `{}` is not applied: give its directory with --adapter", path.display()));
         }
         return Ok((path.to_owned(), warnings));
     }

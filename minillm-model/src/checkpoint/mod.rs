@@ -14,7 +14,7 @@
 
 pub mod durable;
 pub mod family;
-mod file;
+pub(crate) mod file;
 pub mod gguf;
 pub mod hf_config;
 pub mod locate;
@@ -33,13 +33,15 @@ use burn::tensor::Device;
 
 use self::durable::Disk;
 use self::file::FileKind;
+use self::naming::Naming;
+use self::weights::{TensorFiles, WeightFiles};
+use crate::chat::TemplateTokens;
 use crate::config::ModelConfig;
 use crate::decoder::LanguageModel;
 use crate::encoding::Encoding;
 use crate::error::{Error, Result};
 use crate::tokenizer::Tokenizer;
 use hf_config::HfConfig;
-use weights::WeightFiles;
 
 /// The architecture.
 pub const CONFIG_FILE: &str = "config.json";
@@ -115,10 +117,15 @@ impl Checkpoint {
 
 /// Reads the model at `path`, a Hugging Face directory or a GGUF file, onto `device`.
 pub fn load(path: &Path, device: &Device) -> Result<Checkpoint> {
-    if path.is_file() { gguf::load(path, device) } else { load_directory(path, device) }
+    if path.is_file() { gguf::load(path, device) } else { load_changed(path, device, |_, _, _| Ok(())) }
 }
 
-fn load_directory(directory: &Path, device: &Device) -> Result<Checkpoint> {
+/// Reads the model in a Hugging Face directory after `change` has noted what becomes of its tensors, and of the configuration by it.
+pub(crate) fn load_changed(
+    directory: &Path,
+    device: &Device,
+    change: impl FnOnce(&mut TensorFiles, Naming, &mut ModelConfig) -> Result<()>,
+) -> Result<Checkpoint> {
     let HfConfig { mut config, begin_id, mut end_ids, unknown_keys } = read_hf_config(directory)?;
     if let Some(text) = read_optional(&directory.join(GENERATION_CONFIG_FILE))? {
         // What is said about generating counts more than what the architecture's file says.
@@ -126,11 +133,7 @@ fn load_directory(directory: &Path, device: &Device) -> Result<Checkpoint> {
         end_ids = hf_config::generation_end_ids(&path, &text)?.unwrap_or(end_ids);
     }
     let tokenizer = directory_tokenizer(directory, config.vocab_size)?;
-    let tokenizer_config = read_optional(&directory.join(TOKENIZER_CONFIG_FILE))?;
-    let chat_template = match read_optional(&directory.join(CHAT_TEMPLATE_FILE))? {
-        Some(template) => Some(template),
-        None => tokenizer_config.as_deref().and_then(hf_config::chat_template),
-    };
+    let (tokenizer_config, chat_template) = tokenizer_config_and_template(directory)?;
     let mut warnings = Vec::new();
     if !unknown_keys.is_empty() {
         let keys: Vec<_> = unknown_keys.iter().map(|key| format!("`{key}`")).collect();
@@ -141,9 +144,10 @@ fn load_directory(directory: &Path, device: &Device) -> Result<Checkpoint> {
             keys.join(", ")
         ));
     }
-    let opened = WeightFiles::open(directory, &config)?;
+    let mut opened = WeightFiles::open(directory, &config)?;
     warnings.extend(opened.warnings);
     config.tie_word_embeddings &= !opened.has_own_head;
+    change(&mut opened.files, opened.naming, &mut config)?;
     let model = weights::load_from(&opened.files, opened.naming, &config, device)?;
     let path = directory.to_owned();
     Ok(Checkpoint { path, model, tokenizer, begin_id, end_ids, tokenizer_config, chat_template, warnings })
@@ -163,6 +167,43 @@ pub fn load_tokenizer(path: &Path) -> Result<Option<Tokenizer>> {
     }
     let rows = read_config(path).map_or(usize::MAX, |config| config.vocab_size);
     directory_tokenizer(path, rows)
+}
+
+/// What turns texts and conversations into a model's tokens.
+#[derive(Debug)]
+pub struct TextFiles {
+    /// The tokenizer, if there is one.
+    pub tokenizer: Option<Tokenizer>,
+    /// How a conversation is written as one text, in Jinja.
+    pub chat_template: Option<String>,
+    /// What the template is told of the tokenizer.
+    pub template_tokens: TemplateTokens,
+}
+
+/// Reads how the model at `path`, a directory or a GGUF file, is given texts, without its weights. The directory may be a tokenizer's alone.
+pub fn load_text_files(path: &Path) -> Result<TextFiles> {
+    let tokenizer = load_tokenizer(path)?;
+    let control = tokenizer.iter().flat_map(Tokenizer::control_tokens).map(|token| token.text).collect();
+    if path.is_file() {
+        let (begin_id, end_id, chat_template) = gguf::load_chat(path)?;
+        let name = |id: Option<u32>| tokenizer.as_ref()?.name(id?);
+        let template_tokens = TemplateTokens { bos: name(begin_id), eos: name(end_id), control };
+        return Ok(TextFiles { tokenizer, chat_template, template_tokens });
+    }
+    let (tokenizer_config, chat_template) = tokenizer_config_and_template(path)?;
+    let named = |key| hf_config::named_token(tokenizer_config.as_deref()?, key);
+    let template_tokens = TemplateTokens { bos: named("bos_token"), eos: named("eos_token"), control };
+    Ok(TextFiles { tokenizer, chat_template, template_tokens })
+}
+
+/// The text of `tokenizer_config.json`, and the chat template, wherever it is.
+fn tokenizer_config_and_template(directory: &Path) -> Result<(Option<String>, Option<String>)> {
+    let tokenizer_config = read_optional(&directory.join(TOKENIZER_CONFIG_FILE))?;
+    let chat_template = match read_optional(&directory.join(CHAT_TEMPLATE_FILE))? {
+        Some(template) => Some(template),
+        None => tokenizer_config.as_deref().and_then(hf_config::chat_template),
+    };
+    Ok((tokenizer_config, chat_template))
 }
 
 /// The tokenizer of a directory, of whose model the embedding has so many rows. A text that needs a token without a row is an

@@ -145,7 +145,7 @@ impl Naming {
     }
 
     /// The output matrix's name, and that of the embedding it repeats in some files of tied models.
-    pub(super) fn tied(self) -> [String; 2] {
+    pub(crate) fn tied(self) -> [String; 2] {
         ["lm_head.weight", "model.embed_tokens.weight"].map(|name| self.foreign(name).0)
     }
 

@@ -87,7 +87,7 @@ pub(super) fn what_is_there(directory: &Path) -> Option<Error> {
     if !adapters.is_empty() {
         let of = adapter_base(directory).map_or_else(|_| String::new(), |base| format!(" for the model `{base}`"));
         let problem = format!("holds an adapter{of} ({}), and no weights of its own", list(&adapters));
-        let hint = "merge it into its base model (in peft: `merge_and_unload`), save that, and give its directory";
+        let hint = "give the model that it is for, and this directory with --adapter";
         return Some(refuse(directory, problem, hint));
     }
     let shards = find(&|name| name.starts_with("model-") && name.contains("-of-") && ends(name, ".safetensors"));
@@ -205,7 +205,7 @@ mod tests {
             (&[("model-00001-of-00002.safetensors", pointer)], &["Git LFS"]),
             (
                 &[("adapter_config.json", "{\"base_model_name_or_path\": \"a/b\", \"r\": NaN}")],
-                &["holds an adapter for the model `a/b`", "merge"],
+                &["holds an adapter for the model `a/b`", "--adapter"],
             ),
             (&[("adapter_model.bin", "x")], &["holds an adapter (`adapter_model.bin`)"]),
             (&[("model-00001-of-00002.safetensors", "x")], &["without their index model.safetensors.index.json"]),

@@ -48,12 +48,32 @@ pub struct Stored {
 pub struct TensorFiles {
     files: Vec<fs::File>,
     tensors: BTreeMap<String, (usize, Stored)>,
+    /// What an adapter does to a tensor after it was read, in this order.
+    changes: BTreeMap<String, Vec<Change>>,
+}
+
+/// What an adapter does to a tensor.
+#[derive(Debug)]
+pub(crate) enum Change {
+    /// Takes its place.
+    Replace(HostTensor),
+    /// Adds `scale B A`, or that transposed.
+    Add {
+        /// `[r, in]`
+        a: HostTensor,
+        /// `[out, r]`
+        b: HostTensor,
+        /// LoRA's s.
+        scale: f64,
+        /// Whether the tensor is `[in, out]`.
+        is_transposed: bool,
+    },
 }
 
 impl TensorFiles {
     /// No file yet.
     pub fn new() -> Self {
-        Self { files: Vec::new(), tensors: BTreeMap::new() }
+        Self { files: Vec::new(), tensors: BTreeMap::new(), changes: BTreeMap::new() }
     }
 
     /// Adds a file with tensors that were seen to lie within it. A name that another file has too is an error.
@@ -73,8 +93,8 @@ impl TensorFiles {
 
     /// The same tensors under the names that `rename` gives them. Two that get the same are an error.
     pub(super) fn renamed(self, rename: impl Fn(&str) -> String) -> Result<Self> {
-        let Self { files, tensors: before } = self;
-        let mut renamed = Self { files, tensors: BTreeMap::new() };
+        let Self { files, tensors: before, .. } = self; // adapters come after the names are plain
+        let mut renamed = Self { files, ..Self::new() };
         for (name, (file, stored)) in before {
             let new = rename(&name);
             if renamed.tensors.contains_key(&new) {
@@ -90,6 +110,18 @@ impl TensorFiles {
     pub(super) fn without(mut self, name: &str) -> Self {
         self.tensors.remove(name);
         self
+    }
+
+    /// The tensor `name` under another name, too, without what an adapter does to the first.
+    pub(crate) fn add_copy(&mut self, name: &str, copy: &str) {
+        if let Some(tensor) = self.tensors.get(name).cloned() {
+            self.tensors.insert(copy.to_owned(), tensor);
+        }
+    }
+
+    /// Notes what is done to a tensor when it is read.
+    pub(crate) fn change(&mut self, name: String, change: Change) {
+        self.changes.entry(name).or_default().push(change);
     }
 
     /// Names and places, sorted by name.
@@ -118,8 +150,19 @@ impl TensorFiles {
         self.files.get(file).map(|file| file.path().to_owned()).unwrap_or_default()
     }
 
-    /// Reads a tensor as f32.
+    /// Reads a tensor as f32, as an adapter leaves it.
     pub fn read(&self, name: &str) -> Result<HostTensor> {
+        let mut tensor = self.read_stored(name)?;
+        for change in self.changes.get(name).into_iter().flatten() {
+            match change {
+                Change::Replace(new) => tensor = new.clone(),
+                Change::Add { a, b, scale, is_transposed } => add_product(&mut tensor, a, b, *scale, *is_transposed),
+            }
+        }
+        Ok(tensor)
+    }
+
+    fn read_stored(&self, name: &str) -> Result<HostTensor> {
         let path = self.path_of(name);
         let Some((file, stored)) = self.tensors.get(name) else {
             return Err(damaged(&path, format!("lacks the tensor `{name}`")));
@@ -156,6 +199,29 @@ impl TensorFiles {
 impl Default for TensorFiles {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+/// `tensor + scale B A`, in f64.
+///
+/// # Shapes
+/// - `a`: `[r, in]`, `b`: `[out, r]`, `tensor`: `[out, in]`, or `[in, out]` if it is transposed -> the same
+fn add_product(tensor: &mut HostTensor, a: &HostTensor, b: &HostTensor, scale: f64, is_transposed: bool) {
+    let (rank, inputs) = (a.shape[0], a.shape[1]);
+    let outputs = b.shape[0];
+    let mut row = vec![0.0_f64; inputs];
+    for out in 0..outputs {
+        row.fill(0.0);
+        for r in 0..rank {
+            let factor = f64::from(b.values[out * rank + r]);
+            for (sum, value) in row.iter_mut().zip(&a.values[r * inputs..]) {
+                *sum += factor * f64::from(*value);
+            }
+        }
+        for (input, sum) in row.iter().enumerate() {
+            let place = if is_transposed { input * outputs + out } else { out * inputs + input };
+            tensor.values[place] = (f64::from(tensor.values[place]) + scale * sum) as f32;
+        }
     }
 }
 

@@ -165,7 +165,7 @@ fn hint(naming: Naming, config: &ModelConfig, missing: &[String], unexpected: &[
     ];
     let any = |is: &dyn Fn(&str) -> bool| unexpected.iter().any(|name| is(name));
     if any(&|name| name.contains(".lora_")) {
-        "these are the weights of a LoRA adapter: merge it into its base model (in peft: `merge_and_unload`)"
+        "these are the weights of a LoRA adapter: give the model that it is for, and the adapter's directory with --adapter"
     } else if any(&|name| QUANTIZED.iter().any(|ending| name.ends_with(ending))) {
         "these weights are quantized, which is not supported: use the model as it was before, or a GGUF file"
     } else if any(&|name| name.starts_with("tok_embeddings.")) {

@@ -24,12 +24,12 @@ use std::fmt;
 use std::io::Read;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use fs_err as fs;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
-use tokenizers::{ModelWrapper, PostProcessorWrapper, Tokenizer as Inner};
+use tokenizers::{AddedToken, ModelWrapper, PostProcessorWrapper, Tokenizer as Inner};
 
 use self::check::LARGEST_FILE_BYTES;
 use self::llama_cpp::LlamaCpp;
@@ -56,6 +56,8 @@ pub struct Tokenizer {
     inner: Arc<Inner>,
     /// The file as it was read, those parts included.
     json: Arc<str>,
+    /// The same tokenizer for texts in which no control token is found: made when it is first needed.
+    words: Arc<OnceLock<Inner>>,
     /// The bytes of each token, by id.
     token_bytes: Arc<[TokenBytes]>,
     /// Whether a text loses the space that its first token begins with, as in Llama's `▁Once`.
@@ -68,6 +70,19 @@ pub struct Tokenizer {
     end_of_text: Option<u32>,
     /// What stands before a text that is a prompt: Llama's `<s>`, and the end of another text for tokenizers of ours.
     prompt_prefix: Arc<[u32]>,
+}
+
+/// A token that is no word.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ControlToken {
+    /// Its id.
+    pub id: u32,
+    /// How a text spells it: `<|im_end|>`.
+    pub text: String,
+    /// Whether spaces before it are part of it.
+    pub takes_spaces_before: bool,
+    /// And behind it.
+    pub takes_spaces_behind: bool,
 }
 
 /// The rules by which a text becomes ids.
@@ -141,6 +156,7 @@ impl Tokenizer {
             end_of_text: END_OF_TEXT_NAMES.iter().find_map(|name| special_token(&inner, name)),
             prompt_prefix: prompt_prefix.into(),
             inner: Arc::new(inner),
+            words: Arc::default(),
             json: json.into(),
             token_bytes: token_bytes.into(),
             drops_first_space,
@@ -235,6 +251,19 @@ impl Tokenizer {
         tokens.into_iter().map(|(_, token)| token.content).collect()
     }
 
+    /// The tokens that are no words: ends of texts and turns.
+    pub fn control_tokens(&self) -> Vec<ControlToken> {
+        let mut tokens: Vec<_> = self.inner.get_added_tokens_decoder().into_iter().collect();
+        tokens.sort_by_key(|(id, _)| *id);
+        let control = |(id, token): (u32, AddedToken)| ControlToken {
+            id,
+            text: token.content,
+            takes_spaces_before: token.lstrip,
+            takes_spaces_behind: token.rstrip,
+        };
+        tokens.into_iter().filter(|(_, token)| token.special && !token.content.is_empty()).map(control).collect()
+    }
+
     /// What the files say of the tokenizer and is not followed, for the user.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
@@ -271,6 +300,28 @@ impl Tokenizer {
                 let hint = "give token ids, or use a model whose tokenizer is known".to_owned();
                 return Err(Error::Tokenizer { problem: problem.to_string(), hint });
             }
+        };
+        self.check_rows(&ids)?;
+        Ok(ids)
+    }
+
+    /// Token ids of words: as [`Tokenizer::encode`], but a control token that the text spells out stays the text that it is.
+    pub fn encode_words(&self, text: &str) -> Result<Vec<u32>> {
+        let ids = match &self.encoder {
+            Encoder::Library => {
+                let words = self.words.get_or_init(|| {
+                    let mut words = Inner::clone(&self.inner);
+                    words.set_encode_special_tokens(true);
+                    words
+                });
+                catch_panic(|| words.encode_fast(text, false)).map_err(failed)?.get_ids().to_vec()
+            }
+            Encoder::Characters(characters) => {
+                let id = |character: char| characters.binary_search(&character).map_err(|_| unknown(character));
+                text.chars().map(|character| Ok(id(character)? as u32)).collect::<Result<_>>()?
+            }
+            Encoder::LlamaCpp(rules) => rules.tokenize_words(text).map_err(failed)?,
+            Encoder::None(_) => return self.encode(text), // which says why not
         };
         self.check_rows(&ids)?;
         Ok(ids)

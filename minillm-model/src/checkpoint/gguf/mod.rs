@@ -87,6 +87,13 @@ pub fn load_tokenizer(path: &Path) -> Result<Option<Tokenizer>> {
     vocabulary::read(&keys, config.vocab_size)
 }
 
+/// The tokens that begin and end a text, and the chat template, where the file has them.
+pub fn load_chat(path: &Path) -> Result<(Option<u32>, Option<u32>, Option<String>)> {
+    let (keys, _) = read::open(path)?;
+    let end_id = vocabulary::end_ids(&keys)?.first().copied();
+    Ok((vocabulary::begin_id(&keys)?, end_id, vocabulary::chat_template(&keys)?.map(str::to_owned)))
+}
+
 /// llama.cpp's way from text to ids for the vocabulary in the file at `path`, or why it is not known.
 pub fn llama_cpp(path: &Path) -> Result<std::result::Result<LlamaCpp, String>> {
     let (keys, _) = read::open(path)?;

@@ -32,6 +32,13 @@ pub struct HfConfig {
     pub unknown_keys: Vec<String>,
 }
 
+/// The special token that a `tokenizer_config.json` calls this: `bos_token`, `eos_token`.
+pub fn named_token(tokenizer_config: &str, key: &str) -> Option<String> {
+    let config: Value = serde_json::from_str(&quote_non_finite(tokenizer_config)).ok()?;
+    let token = &config[key];
+    token.as_str().or_else(|| token["content"].as_str()).map(str::to_owned)
+}
+
 /// The chat template in a `tokenizer_config.json`, if it has one for general use.
 pub fn chat_template(tokenizer_config: &str) -> Option<String> {
     let config: Value = serde_json::from_str(&quote_non_finite(tokenizer_config)).ok()?;

@@ -170,6 +170,15 @@ impl LlamaCpp {
         Ok(ids)
     }
 
+    /// The same for a text in which no special token is looked for, behind one.
+    pub fn tokenize_words(&self, text: &str) -> Result<Vec<u32>, String> {
+        let mut ids = Vec::new();
+        if !text.is_empty() {
+            self.piece_ids(text, true, &mut ids)?;
+        }
+        Ok(ids)
+    }
+
     /// The bytes that a token adds to a text; special tokens and those without a row of their own add none.
     pub fn token_bytes(&self, id: u32) -> Vec<u8> {
         let Some((token, kind)) = self.tokens.get(id as usize) else { return Vec::new() };

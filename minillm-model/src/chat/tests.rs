@@ -1,0 +1,266 @@
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use serde::Deserialize;
+
+use super::*;
+use crate::error::Error;
+use crate::tokenizer::Tokenizer;
+
+/// Values by transformers, where they are present.
+fn golden<T: serde::de::DeserializeOwned>(name: &str) -> Option<T> {
+    let path = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/golden-post/chat")).join(name);
+    let text = fs_err::read_to_string(path).ok()?;
+    Some(serde_json::from_str(&text).unwrap())
+}
+
+fn template(source: &str, [bos, eos]: [Option<&str>; 2], control: &[&str]) -> ChatTemplate {
+    let text = |token: Option<&str>| token.map(str::to_owned);
+    let control = control.iter().map(ToString::to_string).collect();
+    ChatTemplate::new(source, TemplateTokens { bos: text(bos), eos: text(eos), control }).unwrap()
+}
+
+fn chatml() -> ChatTemplate {
+    template(CHATML, [None, Some("<|im_end|>")], &["<|im_start|>", "<|im_end|>"])
+}
+
+fn problem<T: std::fmt::Debug>(result: Result<T, Error>) -> String {
+    let Err(Error::Chat { problem, .. }) = result else { panic!("{result:?}") };
+    problem
+}
+
+/// A map of the file's templates.
+type Templates<T> = std::collections::BTreeMap<String, T>;
+
+#[derive(Deserialize)]
+struct Source {
+    bos_token: Option<String>,
+    eos_token: Option<String>,
+    template: String,
+}
+
+#[derive(Deserialize)]
+struct Case {
+    template: String,
+    conversation: String,
+    messages: minijinja::Value,
+    #[serde(default)]
+    add_generation_prompt: bool,
+    #[serde(default)]
+    continue_final_message: bool,
+    #[serde(default)]
+    variables: minijinja::Value,
+    rendered: Option<String>,
+    error: Option<String>,
+}
+
+impl Case {
+    fn conversation(&self) -> Conversation {
+        Conversation::from_json(&serde_json::to_string(&self.messages).unwrap()).unwrap()
+    }
+
+    fn options(&self) -> RenderOptions {
+        let turn = match (self.add_generation_prompt, self.continue_final_message) {
+            (true, _) => Turn::Assistant,
+            (_, true) => Turn::Continued,
+            _ => Turn::Ended,
+        };
+        let names = self.variables.try_iter().into_iter().flatten();
+        let variables = names.map(|name| (name.to_string(), self.variables.get_item(&name).unwrap())).collect();
+        RenderOptions { turn, variables, ..RenderOptions::default() }
+    }
+}
+
+#[test]
+fn every_template_renders_as_in_transformers() {
+    #[derive(Deserialize)]
+    struct File {
+        templates: Templates<Source>,
+        cases: Vec<Case>,
+    }
+    let Some(File { templates, cases }) = golden("templates.json") else { return };
+    assert!(cases.len() > 60);
+    for case in cases {
+        let source = &templates[&case.template];
+        // With every control token that occurs, so that words that look like one are marked and unmarked again.
+        let control = ["<|im_start|>", "<|im_end|>", "<|eot_id|>", "</s>"];
+        let tokens = [source.bos_token.as_deref(), source.eos_token.as_deref()];
+        let rendered = template(&source.template, tokens, &control).render(&case.conversation(), &case.options());
+        let what = format!("{}, {}", case.template, case.conversation);
+        match (&case.rendered, &case.error) {
+            (Some(expected), None) => assert_eq!(&rendered.unwrap().text(), expected, "{what}"),
+            (None, Some(expected)) => assert_eq!(&problem(rendered), expected, "{what}"),
+            _ => panic!("{what}: neither a text nor an error"),
+        }
+    }
+}
+
+#[test]
+fn masks_are_those_of_transformers() {
+    #[derive(Deserialize)]
+    struct Masked {
+        #[serde(flatten)]
+        case: Case,
+        text: String,
+        ids: Vec<u32>,
+        mask: Vec<u8>,
+    }
+    #[derive(Deserialize)]
+    struct File {
+        templates: Templates<String>,
+        cases: Vec<Masked>,
+    }
+    let Some(File { templates, cases }) = golden("masks.json") else { return };
+    let tokenizer = golden_tokenizer();
+    // In these cases of ChatML the model's first character and the one before it, both line breaks, are one token for transformers.
+    let borders =
+        ["spaces around", "assistant turn that begins with a newline"].map(|case| ("chatml-generation", case));
+    let mut differ = Vec::new();
+    for Masked { case, text, ids, mask } in &cases {
+        let tokens = [Some("<|begin_of_text|>"), Some("<|im_end|>")];
+        let rendered = template(&templates[&case.template], tokens, &[]).render(&case.conversation(), &case.options());
+        let rendered = rendered.unwrap();
+        assert_eq!(&rendered.text(), text);
+        let got = ChatTokens::new(&rendered, &tokenizer).unwrap();
+        let got_mask: Vec<u8> = got.is_trained.iter().map(|&is_trained| is_trained.into()).collect();
+        if (&got.ids, &got_mask) != (ids, mask) {
+            differ.push((&*case.template, &*case.conversation));
+        }
+    }
+    assert_eq!(differ, borders);
+}
+
+fn golden_tokenizer() -> Tokenizer {
+    let json: serde_json::Value = golden("tokenizer.json").unwrap();
+    Tokenizer::from_json(&json.to_string()).unwrap()
+}
+
+#[test]
+fn words_do_not_become_control_tokens() {
+    #[derive(Deserialize)]
+    struct Sanitized {
+        #[serde(flatten)]
+        case: Case,
+        #[serde(rename = "ids_plain")]
+        plain: Vec<u32>,
+        #[serde(rename = "ids_sanitized")]
+        words: Vec<u32>,
+    }
+    #[derive(Deserialize)]
+    struct File {
+        template: String,
+        cases: Vec<Sanitized>,
+    }
+    let Some(File { template: source, cases }) = golden("control_tokens.json") else { return };
+    let tokenizer = golden_tokenizer();
+    let control: Vec<_> = tokenizer.control_tokens().into_iter().map(|token| token.text).collect();
+    let control: Vec<&str> = control.iter().map(String::as_str).collect();
+    for Sanitized { case, plain, words } in cases {
+        let ids = |control: &[&str]| {
+            let rendered =
+                template(&source, [None, Some("<|im_end|>")], control).render(&case.conversation(), &case.options());
+            ChatTokens::new(&rendered.unwrap(), &tokenizer).unwrap().ids
+        };
+        assert_eq!(ids(&control), words, "{}", case.conversation);
+        assert_eq!(ids(&[]), plain, "{}", case.conversation);
+    }
+}
+
+#[test]
+fn chatml_marks_what_the_assistant_says_and_the_end_of_its_turn() {
+    let conversation = Conversation::from_texts([("user", "Who?"), ("assistant", "Max.")]);
+    let rendered = chatml().render(&conversation, &RenderOptions::default()).unwrap();
+    let parts: Vec<_> = rendered.parts().collect();
+    let before = "<|im_start|>user\nWho?<|im_end|>\n<|im_start|>assistant\n";
+    assert_eq!(parts, [(before, false), ("Max.<|im_end|>", true), ("\n", false)]);
+
+    let asked = Conversation::from_texts([("user", "Who?")]);
+    let options = RenderOptions { turn: Turn::Assistant, ..RenderOptions::default() };
+    assert_eq!(chatml().render(&asked, &options).unwrap().text(), before);
+    let begun = Conversation::from_texts([("user", "Who?"), ("assistant", "M")]);
+    let options = RenderOptions { turn: Turn::Continued, ..RenderOptions::default() };
+    assert_eq!(chatml().render(&begun, &options).unwrap().text(), format!("{before}M"));
+}
+
+#[test]
+fn the_tag_is_a_tag_only_where_jinja_has_one() {
+    let source = "{# {% generation %} #}{{ '{% generation %}' }}{% raw %}{% generation %}{% endraw %}\
+        {%- generation -%} a {%- endgeneration -%} b {% set generation = 1 %}{{ generation }}";
+    let template = template(source, [None, None], &[]);
+    assert!(template.has_generation_tag());
+    let rendered = template.render(&Conversation::from_texts([("user", "")]), &RenderOptions::default()).unwrap();
+    let parts: Vec<_> = rendered.parts().collect();
+    assert_eq!(parts, [("{% generation %}{% generation %}", false), ("a", true), ("b 1", false)]);
+    assert!(!self::template("{{ 'generation' }}", [None, None], &[]).has_generation_tag());
+}
+
+#[test]
+fn pythons_functions_are_there() {
+    let render = |source: &str| {
+        let now = jiff::civil::date(2026, 3, 4).at(5, 6, 7, 0);
+        let tools: minijinja::Value =
+            serde_json::from_str(r#"[{"name": "größe", "b": [1, 2.5, null, true], "a": {}}]"#).unwrap();
+        let options = RenderOptions { now, variables: vec![("tools".to_owned(), tools)], ..RenderOptions::default() };
+        template(source, [None, None], &[])
+            .render(&Conversation::from_texts([("user", " Hi ")]), &options)
+            .unwrap()
+            .text()
+    };
+    assert_eq!(
+        render("{{ messages[0].content.strip() }}|{{ bos_token is defined }}|{{ messages[::-1] | length }}"),
+        "Hi|False|1"
+    );
+    assert_eq!(render("{{ strftime_now('%d %b %Y') }}"), "04 Mar 2026");
+    assert_eq!(render("{{ tools[0] | tojson }}"), r#"{"name": "größe", "b": [1, 2.5, null, true], "a": {}}"#);
+    assert_eq!(render("{{ {'x': 'ö<\"', 'y': []} | tojson }}"), r#"{"x": "ö<\"", "y": []}"#);
+    assert_eq!(render("{{ {'x': 'ö'} | tojson(ensure_ascii=true) }}"), r#"{"x": "\u00f6"}"#);
+    assert_eq!(render("{{ {'x': [1, {}]} | tojson(indent=2) }}"), "{\n  \"x\": [\n    1,\n    {}\n  ]\n}");
+}
+
+#[test]
+fn a_hostile_template_is_an_error() {
+    let ask = Conversation::from_texts([("user", "Hi")]);
+    let failed = |source: &str| {
+        let begin = Instant::now();
+        let tokens = TemplateTokens::default();
+        let result =
+            ChatTemplate::new(source, tokens).and_then(|template| template.render(&ask, &RenderOptions::default()));
+        let problem = problem(result);
+        assert!(begin.elapsed() < Duration::from_secs(20), "{source}"); // against hanging, not for speed
+        problem
+    };
+    for endless in [
+        "{% for i in range(100000) %}{% for j in range(100000) %}{% endfor %}{% endfor %}",
+        "{% set ns = namespace(s='0123456789') %}{% for i in range(60) %}{% set ns.s = ns.s + ns.s %}{% endfor %}{{ ns.s }}",
+        "{{ 'a' * 99999999 }}",
+    ] {
+        let problem = failed(endless);
+        assert!(problem.starts_with("the chat template has taken 1000000 steps"), "{endless}: {problem}");
+    }
+    assert!(failed("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}").contains("recursion limit"));
+    assert!(failed("{{ 'a' * 999999999999 }}").starts_with("the chat template"));
+    assert!(failed("{% include '/etc/passwd' %}").contains("line 1"));
+    assert!(failed("{{ messages.__class__.__mro__ }}").contains("undefined"));
+    assert!(failed("\n\n{% if %}").contains("line 3"));
+    assert!(failed("{% generation %}").contains("line 1"));
+    assert!(failed("{{ messages[0].content + 1 }}").contains("line 1"));
+    assert_eq!(failed("{{ raise_exception('Only one system message, please.') }}"), "Only one system message, please.");
+}
+
+#[test]
+fn wrong_messages_are_named() {
+    let failed = |json: &str| problem(Conversation::from_json(json));
+    assert!(failed("[").starts_with("the messages are not JSON"));
+    assert_eq!(failed("3"), "the messages are not a list");
+    assert_eq!(failed("{\"text\": 1}"), "the messages are not a list");
+    assert_eq!(failed("[]"), "there are no messages");
+    assert_eq!(failed(r#"[{"role": "user", "content": ""}, 5]"#), "message 2 is not an object");
+    assert_eq!(failed(r#"[{"content": "a"}]"#), "message 1 has no `role` that is a text");
+    let no_text = "message 1 has a `content` that is neither a text nor a list of parts";
+    assert_eq!(failed(r#"[{"role": "user", "content": 5}]"#), no_text);
+    assert!(Conversation::from_json(r#"{"messages": [{"role": "user", "content": "a"}]}"#).is_ok());
+    let null = Conversation::from_json(r#"[{"role": "assistant", "content": null}]"#).unwrap();
+    assert!(problem(chatml().render(&null, &RenderOptions::default())).contains("line 5"));
+    let options = RenderOptions { turn: Turn::Continued, ..RenderOptions::default() };
+    assert!(problem(chatml().render(&null, &options)).contains("no text"));
+}
