@@ -20,6 +20,12 @@ pub const CHATML: &str = include_str!("chatml.jinja");
 /// Steps of a template, and 64 times as many bytes: a thousand turns take a tenth of it.
 const FUEL: u64 = 1_000_000;
 
+/// Most bytes of a template: the longest that are known have a third of it.
+const MAX_BYTES: usize = 64 << 10;
+
+/// The stack of the thread that compiles a template: 2 KB for each of its bytes, two of which may be one step of recursion (`1+1+1`).
+const STACK_BYTES: usize = 128 << 20;
+
 /// Characters that Unicode leaves to programs' own use (noncharacters), of which three mark places in the rendered text.
 const MARKS: std::ops::RangeInclusive<char> = '\u{fdd0}'..='\u{fdef}';
 
@@ -111,7 +117,7 @@ impl ChatTemplate {
         environment.set_syntax(syntax());
         environment.set_fuel(Some(FUEL));
         environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
-        environment.add_template_owned(NAME, rewritten).map_err(|error| wrong(&error))?;
+        let environment = compile(environment, rewritten)?;
         let TemplateTokens { bos: bos_token, eos: eos_token, control: control_tokens } = tokens;
         Ok(Self { environment, source: source.to_owned(), has_generation_tag, bos_token, eos_token, control_tokens })
     }
@@ -193,6 +199,27 @@ impl ChatTemplate {
         }
         kept
     }
+}
+
+/// Adds the template to its environment. The compiler's recursion must not end the program.
+fn compile(mut environment: Environment<'static>, source: String) -> Result<Environment<'static>> {
+    if source.len() > MAX_BYTES {
+        return Err(Error::Chat {
+            problem: format!("the chat template has {} bytes; at most {MAX_BYTES} are read", source.len()),
+            hint: "give the file with the template alone".to_owned(),
+        });
+    }
+    let add = move || {
+        environment.add_template_owned(NAME, source).map_err(|error| wrong(&error))?;
+        Ok(environment)
+    };
+    let thread = std::thread::Builder::new().stack_size(STACK_BYTES).spawn(add);
+    let thread =
+        thread.map_err(|source| Error::Io { action: "start a thread for", what: "the chat template", source })?;
+    thread.join().unwrap_or_else(|_| {
+        let hint = "use another with --template".to_owned();
+        Err(Error::Chat { problem: "the chat template cannot be compiled".to_owned(), hint })
+    })
 }
 
 /// The template's name, in its own errors.

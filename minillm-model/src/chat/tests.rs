@@ -237,6 +237,11 @@ fn a_hostile_template_is_an_error() {
         let problem = failed(endless);
         assert!(problem.starts_with("the chat template has taken 1000000 steps"), "{endless}: {problem}");
     }
+    // As deep as a template of the greatest length can be.
+    let deep = |end: &str| format!("{{{{ 1{}{end} }}}}", "+1".repeat(32_700));
+    assert!(failed(&deep("+")).contains("line 1"));
+    assert!(failed(&deep("+undefined.x")).contains("line 1"));
+    assert!(failed(&"x".repeat(65_537)).contains("at most 65536"));
     assert!(failed("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}").contains("recursion limit"));
     assert!(failed("{{ 'a' * 999999999999 }}").starts_with("the chat template"));
     assert!(failed("{% include '/etc/passwd' %}").contains("line 1"));
