@@ -214,6 +214,10 @@ fn pythons_functions_are_there() {
     assert_eq!(render("{{ tools[0] | tojson }}"), r#"{"name": "größe", "b": [1, 2.5, null, true], "a": {}}"#);
     assert_eq!(render("{{ {'x': 'ö<\"', 'y': []} | tojson }}"), r#"{"x": "ö<\"", "y": []}"#);
     assert_eq!(render("{{ {'x': 'ö'} | tojson(ensure_ascii=true) }}"), r#"{"x": "\u00f6"}"#);
+    assert_eq!(
+        render("{{ {'y': 1, 'x': [2, 3]} | tojson(separators=(',', ':'), sort_keys=true) }}"),
+        r#"{"x":[2,3],"y":1}"#
+    );
     assert_eq!(render("{{ {'x': [1, {}]} | tojson(indent=2) }}"), "{\n  \"x\": [\n    1,\n    {}\n  ]\n}");
 }
 
@@ -241,6 +245,7 @@ fn a_hostile_template_is_an_error() {
     let deep = |end: &str| format!("{{{{ 1{}{end} }}}}", "+1".repeat(32_700));
     assert!(failed(&deep("+")).contains("line 1"));
     assert!(failed(&deep("+undefined.x")).contains("line 1"));
+    assert!(failed("{{ messages | tojson(indent=9999999999) }}").contains("at most 64"));
     assert!(failed(&"x".repeat(65_537)).contains("at most 65536"));
     assert!(failed("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}").contains("recursion limit"));
     assert!(failed("{{ 'a' * 999999999999 }}").starts_with("the chat template"));
