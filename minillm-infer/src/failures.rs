@@ -65,7 +65,7 @@ pub fn end_with_a_broken_device() {
 /// nothing that is saved is harmed.
 fn end(problem: &str) -> ! {
     let hint = "choose a smaller model, batch or context, or another device (`--device flex` is the CPU); what is saved is intact, and \
-                `--resume` goes on from there";
+                `train --resume` goes on from there";
     output::report(&std::io::Error::other(format!("the device failed: {problem}")), Some(hint));
     std::process::exit(1);
 }

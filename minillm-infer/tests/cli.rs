@@ -8,6 +8,7 @@ use std::process::{Command, Output};
 
 use minillm_infer::device;
 use minillm_model::checkpoint::durable::System;
+use minillm_model::checkpoint::weights::{self, HostTensor, HostTensors};
 use minillm_model::config::ModelOptions;
 use minillm_model::decoder::LanguageModel;
 use minillm_model::tokenizer::Tokenizer;
@@ -367,4 +368,38 @@ fn tokenize_shows_what_the_model_is_given() {
     let refuses = write("refuses.jinja", "{{ raise_exception('No, thank you.') }}");
     let output = run(folder.path(), &["tokenize", "--messages", &messages, "--template", &refuses, "--json"]);
     assert_eq!((output.status.code(), &output.stdout[..]), (Some(1), &b"{\"error\":\"No, thank you.\"}\n"[..]));
+}
+
+/// One adapter for every verb that reads a model: what they print is that of the merged model, and not of the base.
+#[test]
+fn an_adapter_is_merged_wherever_a_model_is_read() {
+    let folder = model();
+    let adapter = folder.path().join("adapter");
+    fs_err::create_dir(&adapter).unwrap();
+    let tensor = |shape: [usize; 2]| HostTensor { shape: shape.to_vec(), values: vec![0.4; shape[0] * shape[1]] };
+    let name = |part: &str| format!("base_model.model.model.layers.0.mlp.down_proj.lora_{part}.weight");
+    let config = checkpoint::read_config(folder.path()).unwrap();
+    let (width, inner) = (config.hidden_size, config.intermediate_size);
+    let tensors = HostTensors::from([(name("A"), tensor([2, inner])), (name("B"), tensor([width, 2]))]);
+    weights::write(&System, &adapter.join("adapter_model.safetensors"), &tensors).unwrap();
+    let base = folder.path().to_str().unwrap();
+    let json = serde_json::json!({ "peft_type": "LORA", "lora_alpha": 4, "base_model_name_or_path": base });
+    fs_err::write(adapter.join("adapter_config.json"), json.to_string()).unwrap();
+    let (merged, adapter) = (folder.path().join("merged"), adapter.to_str().unwrap());
+    let with = ["--adapter", adapter];
+    stdout(&run(folder.path(), &[&["export", "--to", "hf", "--out", merged.to_str().unwrap()][..], &with].concat()));
+    let text = folder.path().join("text.txt");
+    fs_err::write(&text, "abc cab").unwrap();
+    for verb in [
+        &["score", "--file", text.to_str().unwrap()][..],
+        &["generate", "--prompt", "ab", "--temperature", "0", "--max-new-tokens", "8"],
+        &["inspect", "--prompt", "abc", "--json"],
+    ] {
+        let expected = stdout(&run(&merged, verb));
+        assert_eq!(stdout(&run(folder.path(), &[verb, &with[..]].concat())), expected, "{verb:?}");
+        assert_eq!(stdout(&run(Path::new(adapter), verb)), expected, "{verb:?}, by itself");
+        assert!(verb[0] == "generate" || stdout(&run(folder.path(), verb)) != expected, "{verb:?}");
+    }
+    stdout(&run(folder.path(), &["verify", merged.to_str().unwrap(), "--adapter", adapter]));
+    assert_eq!(run(folder.path(), &["verify", merged.to_str().unwrap()]).status.code(), Some(1));
 }

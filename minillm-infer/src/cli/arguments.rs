@@ -14,18 +14,11 @@ use minillm_model::tokenizer::Tokenizer;
 pub struct ModelArgs {
     /// A model directory, a .gguf file, a checkpoint, or a run (its best checkpoint)
     pub model: PathBuf,
-    #[command(flatten)]
-    pub adapter: AdapterArgs,
-    #[command(flatten)]
-    pub device: DeviceArgs,
-}
-
-/// What changes the model.
-#[derive(Debug, clap::Args)]
-pub struct AdapterArgs {
     /// A LoRA adapter for the model, a directory as Hugging Face's PEFT writes it: merged while the model is read
     #[arg(long, value_name = "ADAPTER", allow_hyphen_values = true)]
     pub adapter: Option<PathBuf>,
+    #[command(flatten)]
+    pub device: DeviceArgs,
 }
 
 /// What to compute on.
@@ -65,7 +58,7 @@ enum Weights {
 impl ModelArgs {
     /// Opens the device and loads the model.
     pub fn load(&self) -> Result<Checkpoint> {
-        load(&self.model, &self.adapter, &self.device.open()?)
+        load(&self.model, self.adapter.as_deref(), &self.device.open()?)
     }
 
     /// [`ModelArgs::load`], with the matrices kept as `weights` says.
@@ -86,11 +79,11 @@ impl DeviceArgs {
 }
 
 /// Loads the model that `path` means: a model directory, a .gguf file, a checkpoint, a run, or an adapter whose model is on this machine.
-pub fn load(path: &Path, adapter: &AdapterArgs, device: &Device) -> Result<Checkpoint> {
-    let base = if adapter.adapter.is_none() { adapter::base_of(path) } else { None };
+pub fn load(path: &Path, adapter: Option<&Path>, device: &Device) -> Result<Checkpoint> {
+    let base = if adapter.is_none() { adapter::base_of(path) } else { None };
     let (path, adapter) = match &base {
         Some(base) => (base.as_path(), Some(path)),
-        None => (path, adapter.adapter.as_deref()),
+        None => (path, adapter),
     };
     let (directory, warnings) = checkpoint::locate::model_dir(path)?;
     let checkpoint = match adapter {

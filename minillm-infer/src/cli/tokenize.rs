@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use jiff::Zoned;
 use minillm_infer::error::{Error, Result};
 use minillm_infer::output::print;
-use minillm_model::chat::{ChatTemplate, ChatTokens, Conversation, RenderOptions, Turn};
+use minillm_model::chat::{ChatEncoder, ChatTemplate, ChatTokens, Conversation, RenderOptions, Turn};
 use minillm_model::checkpoint::{self, TextFiles, locate};
 use minillm_model::tokenizer::Tokenizer;
 use serde_json::json;
@@ -124,6 +124,11 @@ fn given(args: &Args, files: &TextFiles, tokenizer: &Tokenizer) -> Result<Given>
         }
     };
     let template = ChatTemplate::new(&source, files.template_tokens.clone())?;
+    if !template.has_generation_tag() {
+        tracing::warn!(
+            "the chat template has no {{% generation %}}, which would mark what the model says: nothing of it is trained on"
+        );
+    }
     let conversation = Conversation::from_json(&read(messages, "the messages")?)?;
     let variables = args.variables.iter().map(|variable| {
         let (name, value) = variable.split_once('=').ok_or_else(|| not_a_variable(variable))?;
@@ -135,7 +140,7 @@ fn given(args: &Args, files: &TextFiles, tokenizer: &Tokenizer) -> Result<Given>
         now: Zoned::now().datetime(),
     };
     let rendered = template.render(&conversation, &options)?;
-    Ok(Given { text: rendered.text(), tokens: ChatTokens::new(&rendered, tokenizer)? })
+    Ok(Given { text: rendered.text(), tokens: ChatEncoder::new(tokenizer).encode(&rendered)? })
 }
 
 fn not_a_variable(variable: &str) -> Error {

@@ -9,7 +9,7 @@ use minillm_infer::verify::compare;
 use minillm_model::checkpoint::Checkpoint;
 use minillm_model::tokenizer::Tokenizer;
 
-use super::arguments::{AdapterArgs, DeviceArgs, load};
+use super::arguments::{DeviceArgs, load};
 
 /// Compare two models, whatever their formats: logits, greedy tokens, tokenizers
 ///
@@ -27,15 +27,16 @@ pub struct Args {
     /// The largest difference of a logit that passes
     #[arg(long, value_name = "T", default_value_t = 1e-4, allow_negative_numbers = true)]
     tolerance: f32,
-    #[command(flatten)]
-    adapter: AdapterArgs,
+    /// A LoRA adapter for the first, a directory as Hugging Face's PEFT writes it: merged while the model is read
+    #[arg(long, value_name = "ADAPTER", allow_hyphen_values = true)]
+    adapter: Option<PathBuf>,
     #[command(flatten)]
     device: DeviceArgs,
 }
 
 pub(super) fn run(args: &Args) -> Result<()> {
     let device = args.device.open()?;
-    let (a, b) = (load(&args.a, &args.adapter, &device)?, load(&args.b, &AdapterArgs { adapter: None }, &device)?);
+    let (a, b) = (load(&args.a, args.adapter.as_deref(), &device)?, load(&args.b, None, &device)?);
     let comparison = compare(&a, &b)?;
     // A GGUF file may hold a tokenizer.json, which llama.cpp does not read.
     let is_gguf = |file: &Checkpoint| {

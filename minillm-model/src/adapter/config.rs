@@ -1,8 +1,11 @@
 //! `adapter_config.json`, as PEFT 0.21 writes it.
 
+use std::fmt;
 use std::path::Path;
 
 use regex::Regex;
+use serde::Deserialize;
+use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::Value;
 
 use crate::checkpoint::file::read_text;
@@ -108,9 +111,9 @@ impl AdapterConfig {
         }
         let alpha = file["lora_alpha"].as_f64().ok_or("has no `lora_alpha` that is a number")?;
         let mut alphas = Vec::new();
-        for (pattern, value) in file["alpha_pattern"].as_object().into_iter().flatten() {
-            let alpha =
-                value.as_f64().ok_or_else(|| format!("has an `alpha_pattern` for `{pattern}` that is no number"))?;
+        let OfModules { alpha_pattern } =
+            serde_json::from_str(text).map_err(|error| format!("has an `alpha_pattern` that is none: {error}"))?;
+        for (pattern, alpha) in alpha_pattern.unwrap_or_default().0 {
             // The name's end, from a dot on, or all of it.
             let pattern = Regex::new(&format!(r"^(?:.*\.)?(?:{pattern})$"))
                 .map_err(|_| format!("has an `alpha_pattern` for `{pattern}`, which is not a regular expression"))?;
@@ -137,6 +140,38 @@ impl AdapterConfig {
         let alpha = own.map_or(self.alpha, |(_, alpha)| *alpha);
         let rank = rank as f64;
         alpha / if self.is_rank_stabilized { rank.sqrt() } else { rank }
+    }
+}
+
+/// What the file says about single modules.
+#[derive(Deserialize)]
+struct OfModules {
+    alpha_pattern: Option<InOrder>,
+}
+
+/// An object of numbers in the order of the file: of several patterns that mean a module, the first counts.
+#[derive(Default)]
+struct InOrder(Vec<(String, f64)>);
+
+impl<'de> Deserialize<'de> for InOrder {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Entries;
+        impl<'de> Visitor<'de> for Entries {
+            type Value = InOrder;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object of numbers")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<InOrder, A::Error> {
+                let mut entries = Vec::new();
+                while let Some(entry) = map.next_entry()? {
+                    entries.push(entry);
+                }
+                Ok(InOrder(entries))
+            }
+        }
+        deserializer.deserialize_map(Entries)
     }
 }
 

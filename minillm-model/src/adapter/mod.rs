@@ -37,6 +37,8 @@ struct Adapter {
 /// What an adapter's tensors do to one module of the model.
 #[derive(Default)]
 struct Parts {
+    /// The module's name in the adapter, as patterns in its configuration mean it.
+    own_name: String,
     a: Option<String>,
     b: Option<String>,
     /// Whether A and B are those of an embedding, `[r, V]` and `[D, r]`.
@@ -85,10 +87,19 @@ impl Adapter {
         for (name, _) in self.tensors.iter() {
             let (module, role) = self.part(name)?;
             let parts = modules.entry(self.module_in(files, &module, name)?).or_default();
-            match role {
-                Role::A | Role::EmbeddingA => parts.a = Some(name.to_owned()),
-                Role::B | Role::EmbeddingB => parts.b = Some(name.to_owned()),
-                Role::Whole(of) => parts.whole.push((of, name.to_owned())),
+            parts.own_name = module;
+            let earlier = match role {
+                Role::A | Role::EmbeddingA => parts.a.replace(name.to_owned()),
+                Role::B | Role::EmbeddingB => parts.b.replace(name.to_owned()),
+                Role::Whole(of) => {
+                    let earlier = parts.whole.iter().find(|(other, _)| *other == of).map(|(_, name)| name.clone());
+                    parts.whole.push((of, name.to_owned()));
+                    earlier
+                }
+            };
+            if let Some(earlier) = earlier {
+                let problem = format!("has `{earlier}` and `{name}`, of which only one can be used");
+                return Err(self.refuse("adapter_model.safetensors", problem));
             }
             parts.is_embedding |= matches!(role, Role::EmbeddingA | Role::EmbeddingB);
         }
@@ -124,20 +135,18 @@ impl Adapter {
             (".lora_embedding_B", Role::EmbeddingB),
             (".base_layer.weight", Role::Whole("weight")),
             (".base_layer.bias", Role::Whole("bias")),
+            (".weight", Role::Whole("weight")),
+            (".bias", Role::Whole("bias")),
         ];
         for (ending, role) in endings {
-            if let Some(module) = plain.strip_suffix(ending) {
-                return Ok((module.to_owned(), role));
+            match plain.strip_suffix(ending) {
+                Some(module) if !module.contains(".lora_") => return Ok((module.to_owned(), role)),
+                _ => {}
             }
         }
         let what = match plain.rsplit('.').next() {
             Some("lora_magnitude_vector") => "DoRA's magnitudes, which are not computed here",
             _ if plain.contains(".lora_B.bias") => "a bias of LoRA's own (`lora_bias`), which is not computed here",
-            _ if plain.contains(".lora_") => "of a kind that is not known",
-            Some("weight") => {
-                return Ok((plain.trim_end_matches(".weight").to_owned(), Role::Whole("weight")));
-            }
-            Some("bias") => return Ok((plain.trim_end_matches(".bias").to_owned(), Role::Whole("bias"))),
             _ => "of a kind that is not known",
         };
         Err(self.refuse("adapter_model.safetensors", format!("has the tensor `{name}`, {what}")))
@@ -188,7 +197,7 @@ impl Adapter {
         let target = format!("{module}.weight");
         let shape = if is_transposed { [inputs, outputs] } else { [outputs, inputs] };
         self.check_shape(files, &target, &shape, &target)?;
-        let scale = self.config.scale(module, rank);
+        let scale = self.config.scale(&parts.own_name, rank);
         files.change(target, Change::Add { a, b, scale, is_transposed });
         Ok(())
     }

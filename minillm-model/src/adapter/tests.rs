@@ -6,7 +6,7 @@ use burn::tensor::{Int, Tensor, TensorData};
 use super::*;
 use crate::checkpoint::durable::System;
 use crate::checkpoint::weights::{self, HostTensor};
-use crate::config::ModelOptions;
+use crate::config::{ModelOptions, Preset};
 use crate::decoder::LanguageModel;
 use crate::init;
 use crate::tokenizer::Tokenizer;
@@ -125,10 +125,46 @@ fn a_change_is_scaled_by_alpha_and_rank() {
         ("alpha_pattern", serde_json::json!({ "q_proj": 2 }), 0.5),
         ("alpha_pattern", serde_json::json!({ "layers.[0-3].self_attn.(q|v)_proj": 4 }), 1.0),
         ("alpha_pattern", serde_json::json!({ "_proj": 2, "k_proj": 2 }), 2.0),
+        ("alpha_pattern", serde_json::json!({ "model.layers.0.self_attn.q_proj": 2 }), 0.5),
     ] {
         let got = change(key, value.clone());
         assert!((got - expected).abs() < 1e-6, "{key} {value}: {got}, not {expected}");
     }
+}
+
+/// Both mean the module; a map that is sorted by its keys would find the other.
+#[test]
+fn of_several_patterns_the_first_counts() {
+    let (folder, _) = model();
+    let text = r#"{"peft_type": "LORA", "lora_alpha": 8, "alpha_pattern": {"q_proj": 2, "[a-z]_proj": 4}}"#;
+    fs_err::write(folder.path().join("adapter_config.json"), text).unwrap();
+    let config = AdapterConfig::read(folder.path()).unwrap();
+    let scales = [Q, "x.k_proj", "lm_head"].map(|module| config.scale(module, 2).to_string());
+    assert_eq!(scales, ["1", "2", "4"]);
+}
+
+/// GPT-2's modules have a longer name for PEFT than in the model's files, and its matrices lie the other way.
+#[test]
+fn patterns_mean_the_names_that_peft_has() {
+    let folder = tempfile::tempdir().unwrap();
+    let base = folder.path().join("gpt2");
+    fs_err::create_dir(&base).unwrap();
+    let preset = ModelOptions { preset: Preset::Gpt2, ..ModelOptions::default() };
+    let options = ModelOptions { hidden_size: Some(16), num_hidden_layers: Some(1), ..preset };
+    let model = init::initialize(LanguageModel::new(&options.resolve(11, 8), &flex()).unwrap(), 1);
+    let characters = "abcdefghij\n".chars().collect();
+    checkpoint::save(&System, &base, &model, &Tokenizer::char_level(&characters, false).unwrap()).unwrap();
+    let module = "transformer.h.0.mlp.c_fc";
+    let names = [format!("{module}.lora_A.weight"), format!("{module}.lora_B.weight")];
+    let inner = model.config().intermediate_size;
+    let mut config = lora();
+    config["alpha_pattern"] = serde_json::json!({ "transformer.h.0.mlp.c_fc": 2 });
+    let adapter = write(folder.path(), &config, &[(&names[0], &[2, 16]), (&names[1], &[inner, 2])]);
+    let name = "model.layers.0.mlp.up_proj.weight";
+    let weights = |checkpoint: Checkpoint| weights::collect(&checkpoint.model).unwrap()[name].values.clone();
+    let (before, after) =
+        (weights(checkpoint::load(&base, &flex()).unwrap()), weights(load(&base, &adapter, &flex()).unwrap()));
+    assert!(before.iter().zip(&after).all(|(before, after)| (after - before - 0.5).abs() < 1e-6));
 }
 
 #[test]
@@ -183,6 +219,9 @@ fn a_wrong_adapter_is_an_error_that_says_what_is_wrong() {
     let unknown = format!("{Q}.lora_C.weight");
     refused(&lora(), &[(&unknown, &[16])], "not known");
     refused(&lora(), &[("model.norm.bias", &[16])], "no `model.norm.bias`");
+    let again = format!("{Q}.lora_A.default.weight");
+    refused(&lora(), &[(&a, &[2, 16]), (&again, &[2, 16]), (&b, &[16, 2])], "only one");
+    refused(&with("alpha_pattern", serde_json::json!({ "q_proj": "2" })), &whole, "`alpha_pattern`");
     fs_err::write(folder.path().join("adapter/adapter_config.json"), "{").unwrap();
     assert!(load(&base, &folder.path().join("adapter"), &flex()).unwrap_err().to_string().contains("is not JSON"));
 

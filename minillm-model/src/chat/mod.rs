@@ -14,4 +14,4 @@ mod tokens;
 
 pub use self::conversation::Conversation;
 pub use self::template::{CHATML, ChatTemplate, RenderOptions, Rendered, TemplateTokens, Turn};
-pub use self::tokens::ChatTokens;
+pub use self::tokens::{ChatEncoder, ChatTokens};

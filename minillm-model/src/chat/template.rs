@@ -122,11 +122,6 @@ impl ChatTemplate {
         Ok(Self { environment, source: source.to_owned(), has_generation_tag, bos_token, eos_token, control_tokens })
     }
 
-    /// The template's own text.
-    pub fn source(&self) -> &str {
-        &self.source
-    }
-
     /// Whether it says what the model says, and so what is trained on.
     pub fn has_generation_tag(&self) -> bool {
         self.has_generation_tag

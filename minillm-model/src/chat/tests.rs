@@ -112,6 +112,7 @@ fn masks_are_those_of_transformers() {
     }
     let Some(File { templates, cases }) = golden("masks.json") else { return };
     let tokenizer = golden_tokenizer();
+    let encoder = ChatEncoder::new(&tokenizer);
     // In these cases of ChatML the model's first character and the one before it, both line breaks, are one token for transformers.
     let borders =
         ["spaces around", "assistant turn that begins with a newline"].map(|case| ("chatml-generation", case));
@@ -121,7 +122,7 @@ fn masks_are_those_of_transformers() {
         let rendered = template(&templates[&case.template], tokens, &[]).render(&case.conversation(), &case.options());
         let rendered = rendered.unwrap();
         assert_eq!(&rendered.text(), text);
-        let got = ChatTokens::new(&rendered, &tokenizer).unwrap();
+        let got = encoder.encode(&rendered).unwrap();
         let got_mask: Vec<u8> = got.is_trained.iter().map(|&is_trained| is_trained.into()).collect();
         if (&got.ids, &got_mask) != (ids, mask) {
             differ.push((&*case.template, &*case.conversation));
@@ -153,13 +154,14 @@ fn words_do_not_become_control_tokens() {
     }
     let Some(File { template: source, cases }) = golden("control_tokens.json") else { return };
     let tokenizer = golden_tokenizer();
+    let encoder = ChatEncoder::new(&tokenizer);
     let control: Vec<_> = tokenizer.control_tokens().into_iter().map(|token| token.text).collect();
     let control: Vec<&str> = control.iter().map(String::as_str).collect();
     for Sanitized { case, plain, words } in cases {
         let ids = |control: &[&str]| {
             let rendered =
                 template(&source, [None, Some("<|im_end|>")], control).render(&case.conversation(), &case.options());
-            ChatTokens::new(&rendered.unwrap(), &tokenizer).unwrap().ids
+            encoder.encode(&rendered.unwrap()).unwrap().ids
         };
         assert_eq!(ids(&control), words, "{}", case.conversation);
         assert_eq!(ids(&[]), plain, "{}", case.conversation);
@@ -273,4 +275,54 @@ fn wrong_messages_are_named() {
     assert!(problem(chatml().render(&null, &RenderOptions::default())).contains("line 5"));
     let options = RenderOptions { turn: Turn::Continued, ..RenderOptions::default() };
     assert!(problem(chatml().render(&null, &options)).contains("no text"));
+}
+
+/// A tokenizer as Llama 2's: every text begins with a space that is not in it, so a conversation is encoded whole.
+#[test]
+fn a_tokenizer_that_adds_a_space_is_given_the_whole() {
+    let vocabulary = ["<unk>", "</s>", "\u{2581}", "a", "b", "\u{2581}a", "\n"];
+    let vocabulary: serde_json::Map<_, _> =
+        vocabulary.into_iter().zip(0..).map(|(token, id)| (token.to_owned(), id.into())).collect();
+    let special = |id: u32, content: &str| serde_json::json!({ "id": id, "content": content, "special": true, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false });
+    let space = serde_json::json!({ "type": "Metaspace", "replacement": "\u{2581}", "prepend_scheme": "first", "split": false });
+    let file = serde_json::json!({
+        "version": "1.0", "truncation": null, "padding": null, "added_tokens": [special(0, "<unk>"), special(1, "</s>")],
+        "normalizer": null, "pre_tokenizer": space, "post_processor": null, "decoder": space,
+        "model": { "type": "BPE", "vocab": vocabulary, "merges": ["\u{2581} a"], "unk_token": "<unk>" },
+    });
+    let tokenizer = Tokenizer::from_json(&file.to_string()).unwrap();
+    assert!(tokenizer.drops_first_space());
+    let source =
+        "{% for m in messages %}{{ m.content }}\n{% generation %}a{{ eos_token }}{% endgeneration %}b{% endfor %}";
+    let rendered = |text: &str| {
+        let conversation = Conversation::from_texts([("user", text)]);
+        template(source, [None, Some("</s>")], &["</s>"]).render(&conversation, &RenderOptions::default()).unwrap()
+    };
+    let encoder = ChatEncoder::new(&tokenizer);
+    let tokens = encoder.encode(&rendered("ab a")).unwrap();
+    let spelled: Vec<_> = tokens.ids.iter().map(|id| tokenizer.name(*id).unwrap()).collect();
+    assert_eq!(spelled, ["\u{2581}a", "b", "\u{2581}a", "\n", "a", "</s>", "b"]);
+    assert_eq!(tokens.is_trained, [false, false, false, false, true, true, false]);
+    assert!(problem(encoder.encode(&rendered("</s>"))).contains("spells a control token"));
+}
+
+#[test]
+fn every_kind_of_tokenizer_keeps_words() {
+    let characters = "</s>a|endoftx".chars().collect();
+    let tokenizer = Tokenizer::char_level(&characters, true).unwrap();
+    assert_eq!(tokenizer.encode("a<|endoftext|>").unwrap().len(), 2);
+    assert_eq!(tokenizer.for_words().encode("a<|endoftext|>").unwrap().len(), 14);
+    let Some(json) = golden::<serde_json::Value>("tokenizer.json") else { return };
+    let tokenizer = Tokenizer::from_json(&json.to_string()).unwrap();
+    assert_eq!(tokenizer.encode("<|im_end|>").unwrap(), [2]);
+    assert_eq!(tokenizer.for_words().decode(&tokenizer.for_words().encode("<|im_end|>").unwrap()), "<|im_end|>");
+}
+
+/// A thousand turns are no attack.
+#[test]
+fn a_long_conversation_is_rendered() {
+    let turns =
+        (0..1000).map(|turn| (if turn % 2 == 0 { "user" } else { "assistant" }, "Once upon a time there was a fox. "));
+    let rendered = chatml().render(&Conversation::from_texts(turns), &RenderOptions::default()).unwrap();
+    assert_eq!(rendered.text().matches("<|im_start|>").count(), 1000);
 }

@@ -6,7 +6,7 @@
 
 use super::Rendered;
 use crate::error::{Error, Result};
-use crate::tokenizer::Tokenizer;
+use crate::tokenizer::{ControlToken, Tokenizer};
 
 /// The tokens of a conversation.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -17,16 +17,30 @@ pub struct ChatTokens {
     pub is_trained: Vec<bool>,
 }
 
-impl ChatTokens {
-    /// The tokens of `rendered`.
-    pub fn new(rendered: &Rendered, tokenizer: &Tokenizer) -> Result<Self> {
-        let mut tokens = Self::default();
-        if tokenizer.drops_first_space() {
+/// Encodes conversations for one tokenizer.
+#[derive(Clone, Debug)]
+pub struct ChatEncoder {
+    tokenizer: Tokenizer,
+    /// For what messages say.
+    words: Tokenizer,
+    control: Vec<ControlToken>,
+}
+
+impl ChatEncoder {
+    /// For this tokenizer.
+    pub fn new(tokenizer: &Tokenizer) -> Self {
+        Self { tokenizer: tokenizer.clone(), words: tokenizer.for_words(), control: tokenizer.control_tokens() }
+    }
+
+    /// The tokens of a conversation.
+    pub fn encode(&self, rendered: &Rendered) -> Result<ChatTokens> {
+        if self.tokenizer.drops_first_space() {
             // Such a tokenizer puts a space before every text it is given: it must be given the whole.
-            return Self::of_whole_text(rendered, tokenizer);
+            return self.encode_whole(rendered);
         }
+        let mut tokens = ChatTokens::default();
         for (text, is_trained) in rendered.parts() {
-            let ids = encode(text, rendered.text_mark(), tokenizer)?;
+            let ids = self.encode_part(text, rendered.text_mark())?;
             tokens.is_trained.extend(std::iter::repeat_n(is_trained, ids.len()));
             tokens.ids.extend(ids);
         }
@@ -34,7 +48,8 @@ impl ChatTokens {
     }
 
     /// Encodes the whole text and finds the place of each token in it; one with any character of the model's is the model's.
-    fn of_whole_text(rendered: &Rendered, tokenizer: &Tokenizer) -> Result<Self> {
+    fn encode_whole(&self, rendered: &Rendered) -> Result<ChatTokens> {
+        let tokenizer = &self.tokenizer;
         if rendered.parts().any(|(text, _)| text.contains(rendered.text_mark())) {
             return Err(Error::Chat {
                 problem: "a message spells a control token, which this tokenizer cannot encode as words".to_owned(),
@@ -71,35 +86,37 @@ impl ChatTokens {
             }));
             place = end;
         }
-        Ok(Self { ids, is_trained })
+        Ok(ChatTokens { ids, is_trained })
     }
-}
 
-/// Encodes a text in which `mark` stands inside what only looks like a control token.
-fn encode(text: &str, mark: char, tokenizer: &Tokenizer) -> Result<Vec<u32>> {
-    if !text.contains(mark) {
-        return tokenizer.encode(text);
-    }
-    let words = |text: &str| tokenizer.encode_words(&text.replace(mark, ""));
-    let control = tokenizer.control_tokens();
-    let (mut ids, mut from, mut at) = (Vec::new(), 0, 0);
-    while let Some(character) = text[at..].chars().next() {
-        let found =
-            control.iter().filter(|token| text[at..].starts_with(&*token.text)).max_by_key(|token| token.text.len());
-        match found {
-            Some(token) if !text[..at].ends_with(mark) => {
-                let before = &text[from..at];
-                ids.extend(words(if token.takes_spaces_before { before.trim_end() } else { before })?);
-                ids.push(token.id);
-                at += token.text.len();
-                if token.takes_spaces_behind {
-                    at = text.len() - text[at..].trim_start().len();
-                }
-                from = at;
-            }
-            _ => at += character.len_utf8(),
+    /// Encodes a text in which `mark` stands inside what only looks like a control token.
+    fn encode_part(&self, text: &str, mark: char) -> Result<Vec<u32>> {
+        if !text.contains(mark) {
+            return self.tokenizer.encode(text);
         }
+        let words = |text: &str| self.words.encode(&text.replace(mark, ""));
+        let (mut ids, mut from, mut at) = (Vec::new(), 0, 0);
+        while let Some(character) = text[at..].chars().next() {
+            let found = self
+                .control
+                .iter()
+                .filter(|token| text[at..].starts_with(&*token.text))
+                .max_by_key(|token| token.text.len());
+            match found {
+                Some(token) if !text[..at].ends_with(mark) => {
+                    let before = &text[from..at];
+                    ids.extend(words(if token.takes_spaces_before { before.trim_end() } else { before })?);
+                    ids.push(token.id);
+                    at += token.text.len();
+                    if token.takes_spaces_behind {
+                        at = text.len() - text[at..].trim_start().len();
+                    }
+                    from = at;
+                }
+                _ => at += character.len_utf8(),
+            }
+        }
+        ids.extend(words(&text[from..])?);
+        Ok(ids)
     }
-    ids.extend(words(&text[from..])?);
-    Ok(ids)
 }

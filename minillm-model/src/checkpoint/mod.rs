@@ -180,20 +180,21 @@ pub struct TextFiles {
     pub template_tokens: TemplateTokens,
 }
 
+impl TextFiles {
+    fn new(tokenizer: Option<Tokenizer>, chat_template: Option<String>, [bos, eos]: [Option<String>; 2]) -> Self {
+        let control = tokenizer.iter().flat_map(Tokenizer::control_tokens).map(|token| token.text).collect();
+        Self { tokenizer, chat_template, template_tokens: TemplateTokens { bos, eos, control } }
+    }
+}
+
 /// Reads how the model at `path`, a directory or a GGUF file, is given texts, without its weights. The directory may be a tokenizer's alone.
 pub fn load_text_files(path: &Path) -> Result<TextFiles> {
-    let tokenizer = load_tokenizer(path)?;
-    let control = tokenizer.iter().flat_map(Tokenizer::control_tokens).map(|token| token.text).collect();
     if path.is_file() {
-        let (begin_id, end_id, chat_template) = gguf::load_chat(path)?;
-        let name = |id: Option<u32>| tokenizer.as_ref()?.name(id?);
-        let template_tokens = TemplateTokens { bos: name(begin_id), eos: name(end_id), control };
-        return Ok(TextFiles { tokenizer, chat_template, template_tokens });
+        return gguf::load_text_files(path);
     }
     let (tokenizer_config, chat_template) = tokenizer_config_and_template(path)?;
     let named = |key| hf_config::named_token(tokenizer_config.as_deref()?, key);
-    let template_tokens = TemplateTokens { bos: named("bos_token"), eos: named("eos_token"), control };
-    Ok(TextFiles { tokenizer, chat_template, template_tokens })
+    Ok(TextFiles::new(load_tokenizer(path)?, chat_template, ["bos_token", "eos_token"].map(named)))
 }
 
 /// The text of `tokenizer_config.json`, and the chat template, wherever it is.

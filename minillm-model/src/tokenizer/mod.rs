@@ -24,7 +24,7 @@ use std::fmt;
 use std::io::Read;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use fs_err as fs;
 use serde_json::Value;
@@ -56,8 +56,6 @@ pub struct Tokenizer {
     inner: Arc<Inner>,
     /// The file as it was read, those parts included.
     json: Arc<str>,
-    /// The same tokenizer for texts in which no control token is found: made when it is first needed.
-    words: Arc<OnceLock<Inner>>,
     /// The bytes of each token, by id.
     token_bytes: Arc<[TokenBytes]>,
     /// Whether a text loses the space that its first token begins with, as in Llama's `▁Once`.
@@ -156,7 +154,6 @@ impl Tokenizer {
             end_of_text: END_OF_TEXT_NAMES.iter().find_map(|name| special_token(&inner, name)),
             prompt_prefix: prompt_prefix.into(),
             inner: Arc::new(inner),
-            words: Arc::default(),
             json: json.into(),
             token_bytes: token_bytes.into(),
             drops_first_space,
@@ -251,6 +248,19 @@ impl Tokenizer {
         tokens.into_iter().map(|(_, token)| token.content).collect()
     }
 
+    /// The same tokenizer for words: a control token that a text spells out stays the text that it is.
+    #[must_use]
+    pub fn for_words(&self) -> Self {
+        let mut inner = Inner::clone(&self.inner);
+        inner.set_encode_special_tokens(true);
+        let encoder = match &self.encoder {
+            Encoder::LlamaCpp(rules) => Encoder::LlamaCpp(Arc::new(rules.for_words())),
+            other => other.clone(),
+        };
+        // A character tokenizer looks for this one only.
+        Self { inner: Arc::new(inner), encoder, end_of_text: None, ..self.clone() }
+    }
+
     /// The tokens that are no words: ends of texts and turns.
     pub fn control_tokens(&self) -> Vec<ControlToken> {
         let mut tokens: Vec<_> = self.inner.get_added_tokens_decoder().into_iter().collect();
@@ -300,28 +310,6 @@ impl Tokenizer {
                 let hint = "give token ids, or use a model whose tokenizer is known".to_owned();
                 return Err(Error::Tokenizer { problem: problem.to_string(), hint });
             }
-        };
-        self.check_rows(&ids)?;
-        Ok(ids)
-    }
-
-    /// Token ids of words: as [`Tokenizer::encode`], but a control token that the text spells out stays the text that it is.
-    pub fn encode_words(&self, text: &str) -> Result<Vec<u32>> {
-        let ids = match &self.encoder {
-            Encoder::Library => {
-                let words = self.words.get_or_init(|| {
-                    let mut words = Inner::clone(&self.inner);
-                    words.set_encode_special_tokens(true);
-                    words
-                });
-                catch_panic(|| words.encode_fast(text, false)).map_err(failed)?.get_ids().to_vec()
-            }
-            Encoder::Characters(characters) => {
-                let id = |character: char| characters.binary_search(&character).map_err(|_| unknown(character));
-                text.chars().map(|character| Ok(id(character)? as u32)).collect::<Result<_>>()?
-            }
-            Encoder::LlamaCpp(rules) => rules.tokenize_words(text).map_err(failed)?,
-            Encoder::None(_) => return self.encode(text), // which says why not
         };
         self.check_rows(&ids)?;
         Ok(ids)

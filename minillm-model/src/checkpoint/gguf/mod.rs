@@ -48,7 +48,7 @@ use burn::tensor::Device;
 
 use super::naming::Naming;
 use super::weights::{self, HostTensors};
-use super::{Checkpoint, Contents};
+use super::{Checkpoint, Contents, TextFiles};
 use crate::config::ModelConfig;
 use crate::encoding::Encoding;
 use crate::error::{Error, Result};
@@ -87,11 +87,16 @@ pub fn load_tokenizer(path: &Path) -> Result<Option<Tokenizer>> {
     vocabulary::read(&keys, config.vocab_size)
 }
 
-/// The tokens that begin and end a text, and the chat template, where the file has them.
-pub fn load_chat(path: &Path) -> Result<(Option<u32>, Option<u32>, Option<String>)> {
-    let (keys, _) = read::open(path)?;
-    let end_id = vocabulary::end_ids(&keys)?.first().copied();
-    Ok((vocabulary::begin_id(&keys)?, end_id, vocabulary::chat_template(&keys)?.map(str::to_owned)))
+/// Reads how the model is given texts.
+pub fn load_text_files(path: &Path) -> Result<TextFiles> {
+    let (keys, tensors) = read::open(path)?;
+    let (_, config) = config::read(&keys, &tensors)?;
+    let tokenizer = vocabulary::read(&keys, config.vocab_size)?;
+    let name = |id: Option<u32>| tokenizer.as_ref()?.name(id?);
+    let bos = name(vocabulary::begin_id(&keys)?);
+    let eos = name(vocabulary::end_ids(&keys)?.first().copied());
+    let chat_template = vocabulary::chat_template(&keys)?.map(str::to_owned);
+    Ok(TextFiles::new(tokenizer, chat_template, [bos, eos]))
 }
 
 /// llama.cpp's way from text to ids for the vocabulary in the file at `path`, or why it is not known.

@@ -89,6 +89,7 @@ pub enum Rules {
 }
 
 /// A vocabulary with llama.cpp's rules.
+#[derive(Clone)]
 pub struct LlamaCpp {
     tokens: Vec<(Box<str>, i64)>,
     ids: HashMap<Box<str>, u32>,
@@ -98,6 +99,7 @@ pub struct LlamaCpp {
 }
 
 /// [`Rules`], ready to be used.
+#[derive(Clone)]
 enum Method {
     SentencePiece { scores: Vec<f32>, adds_space: bool, bytes: Vec<Option<u32>> },
     ByteLevel { words: Box<Sequence>, ranks: HashMap<Box<str>, u32>, ignores_merges: bool },
@@ -170,13 +172,10 @@ impl LlamaCpp {
         Ok(ids)
     }
 
-    /// The same for a text in which no special token is looked for, behind one.
-    pub fn tokenize_words(&self, text: &str) -> Result<Vec<u32>, String> {
-        let mut ids = Vec::new();
-        if !text.is_empty() {
-            self.piece_ids(text, true, &mut ids)?;
-        }
-        Ok(ids)
+    /// The same rules for words: no special token is looked for.
+    #[must_use]
+    pub fn for_words(&self) -> Self {
+        Self { special: Vec::new(), ..self.clone() }
     }
 
     /// The bytes that a token adds to a text; special tokens and those without a row of their own add none.
