@@ -386,8 +386,8 @@ fn an_adapter_is_merged_wherever_a_model_is_read() {
     let json = serde_json::json!({ "peft_type": "LORA", "lora_alpha": 4, "base_model_name_or_path": base });
     fs_err::write(adapter.join("adapter_config.json"), json.to_string()).unwrap();
     let (merged, adapter) = (folder.path().join("merged"), adapter.to_str().unwrap());
-    let adapted = ["--adapter", adapter];
-    stdout(&run(folder.path(), &[&["export", "--to", "hf", "--out", merged.to_str().unwrap()][..], &adapted].concat()));
+    let flags = ["--adapter", adapter];
+    stdout(&run(folder.path(), &[&["export", "--to", "hf", "--out", merged.to_str().unwrap()][..], &flags].concat()));
     let text = folder.path().join("text.txt");
     fs_err::write(&text, "abc cab").unwrap();
     for verb in [
@@ -396,7 +396,7 @@ fn an_adapter_is_merged_wherever_a_model_is_read() {
         &["inspect", "--prompt", "abc", "--json"],
     ] {
         let expected = stdout(&run(&merged, verb));
-        assert_eq!(stdout(&run(folder.path(), &[verb, &adapted[..]].concat())), expected, "{verb:?}");
+        assert_eq!(stdout(&run(folder.path(), &[verb, &flags[..]].concat())), expected, "{verb:?}");
         assert_eq!(stdout(&run(Path::new(adapter), verb)), expected, "{verb:?}, by itself");
         assert!(verb[0] == "generate" || stdout(&run(folder.path(), verb)) != expected, "{verb:?}");
     }

@@ -318,6 +318,23 @@ fn every_kind_of_tokenizer_keeps_words() {
     assert_eq!(tokenizer.for_words().decode(&tokenizer.for_words().encode("<|im_end|>").unwrap()), "<|im_end|>");
 }
 
+/// A token of one character has no inside to be marked in.
+#[test]
+fn a_control_token_of_one_character_is_a_word_in_a_message() {
+    let vocabulary = serde_json::json!({ "|": 0, "a": 1, "b": 2 });
+    let special = serde_json::json!({ "id": 3, "content": "#", "special": true, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false });
+    let file = serde_json::json!({
+        "version": "1.0", "truncation": null, "padding": null, "added_tokens": [special], "normalizer": null, "pre_tokenizer": null,
+        "post_processor": null, "decoder": null,
+        "model": { "type": "BPE", "vocab": vocabulary, "merges": [], "unk_token": "|" },
+    });
+    let tokenizer = Tokenizer::from_json(&file.to_string()).unwrap();
+    let template = template("{{ messages[0].content }}#b", [None, None], &["#"]);
+    let rendered = template.render(&Conversation::from_texts([("user", "a#")]), &RenderOptions::default()).unwrap();
+    // The word is unknown to this vocabulary, and so not the token 3.
+    assert_eq!(ChatEncoder::new(&tokenizer).encode(&rendered).unwrap().ids, [1, 0, 3, 2]);
+}
+
 /// A thousand turns are no attack.
 #[test]
 fn a_long_conversation_is_rendered() {
