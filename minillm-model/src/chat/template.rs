@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 /// says, with the end of its turn, is what is trained on.
 pub const CHATML: &str = include_str!("chatml.jinja");
 
-/// Steps of a template, and 64 times as many bytes: a thousand turns of ChatML take less than a tenth of it.
+/// Steps of a template, and 64 times as many bytes: a thousand turns of [`CHATML`] take less than a tenth of it.
 const FUEL: u64 = 1_000_000;
 
 /// Most bytes of a template; Qwen3's has 4,168.

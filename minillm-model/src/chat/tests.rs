@@ -323,9 +323,9 @@ fn every_kind_of_tokenizer_keeps_words() {
 fn a_control_token_of_one_character_is_a_word_in_a_message() {
     let vocabulary = serde_json::json!({ "|": 0, "a": 1, "b": 2 });
     let special = serde_json::json!({ "id": 3, "content": "#", "special": true, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false });
+    let bytes = serde_json::json!({ "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false, "use_regex": false });
     let file = serde_json::json!({
-        "version": "1.0", "truncation": null, "padding": null, "added_tokens": [special], "normalizer": null, "pre_tokenizer": null,
-        "post_processor": null, "decoder": null,
+        "version": "1.0", "truncation": null, "padding": null, "added_tokens": [special], "normalizer": null, "pre_tokenizer": bytes, "post_processor": null, "decoder": bytes,
         "model": { "type": "BPE", "vocab": vocabulary, "merges": [], "unk_token": "|" },
     });
     let tokenizer = Tokenizer::from_json(&file.to_string()).unwrap();
