@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use burn::module::{Initializer, Module};
 use burn::nn::{Embedding, EmbeddingConfig};
-use burn::tensor::{Device, Int, Tensor};
+use burn::tensor::{Device, Int, Tensor, module};
 
 use crate::block::Block;
 use crate::config::{ModelConfig, Position};
@@ -18,6 +18,7 @@ use crate::error::Result;
 use crate::kv_cache::KvCache;
 use crate::layers::Norm;
 use crate::layers::context::ForwardContext;
+use crate::layers::documents::Documents;
 use crate::layers::dropout::Dropout;
 use crate::layers::gpu::{as_layers_take_it, dropout_forward, embedding_forward, put_in_one_piece};
 use crate::layers::linear::{Linear, tied_head};
@@ -112,8 +113,21 @@ impl LanguageModel {
     /// - `ids`: `[B, T]` -> `[B, T, D]`; a cache, if given, holds the positions before these and grows by T.
     pub fn hidden_states(&self, ids: Tensor<2, Int>, cache: Option<&mut KvCache>, dropout: Dropout) -> Tensor<3> {
         let start = cache.as_ref().map_or(0, |cache| cache.len());
-        let [b, t] = ids.dims();
-        let mut context = self.context(start, t, dropout);
+        let context = self.context(start, ids.dims()[1], dropout);
+        self.pass(ids, cache, context)
+    }
+
+    /// [`LanguageModel::hidden_states`] of rows that hold several documents, of which none sees another.
+    ///
+    /// # Shapes
+    /// - `ids`: `[B, T]` -> `[B, T, D]`
+    pub fn hidden_states_of(&self, ids: Tensor<2, Int>, documents: Option<Documents>, dropout: Dropout) -> Tensor<3> {
+        let context = self.context(0, ids.dims()[1], dropout).with_documents(documents);
+        self.pass(ids, None, context)
+    }
+
+    fn pass(&self, ids: Tensor<2, Int>, cache: Option<&mut KvCache>, mut context: ForwardContext) -> Tensor<3> {
+        let [b, _] = ids.dims();
         put_in_one_piece(&mut context, b, cache.is_some(), self.model.layers.iter().map(|block| &block.self_attn));
         self.model.forward(ids, cache, &context)
     }
@@ -162,8 +176,12 @@ impl Decoder {
         let [_, t] = ids.dims();
         let mut x = embedding_forward(&self.embed_tokens, ids, context); // [B, T, D]
         if let Some(embed_positions) = &self.embed_positions {
-            let positions = embed_positions.weight.val().narrow(0, start, t); // [T, D]
-            x = x + positions.unsqueeze(); // [B, T, D]
+            let table = embed_positions.weight.val(); // [C, D]
+            let positions = match &context.documents {
+                Some(documents) => module::embedding(table, documents.positions(&x.device())), // [B, T, D]
+                None => table.narrow(0, start, t).unsqueeze(),                                 // [1, T, D]
+            };
+            x = x + positions; // [B, T, D]
         }
         dropout_forward(x, &context.dropout.at_embedding())
     }

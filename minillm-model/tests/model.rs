@@ -16,8 +16,10 @@ use minillm_model::config::{
 use minillm_model::decoder::LanguageModel;
 use minillm_model::encoding::Encoding;
 use minillm_model::kv_cache::KvCache;
+use minillm_model::layers::documents::Documents;
 use minillm_model::layers::dropout::Dropout;
 use minillm_model::loss::{IGNORED, summed_cross_entropy};
+use minillm_model::ops::ComputeOptions;
 use minillm_model::{init, parameters, stats};
 
 fn device() -> Device {
@@ -405,4 +407,29 @@ fn a_full_cache_says_so() {
         std::panic::catch_unwind(AssertUnwindSafe(|| model.forward(ids([1, 2]), Some(&mut cache)))).unwrap_err();
     let message = panic.downcast_ref::<String>().unwrap();
     assert_eq!(message, "the cache has room for 3 positions, of which 2 are filled; 2 more do not fit");
+}
+
+#[test]
+fn documents_in_a_row_do_not_see_each_other() {
+    let window = ModelConfig { sliding_window: Some(2), ..base() };
+    let learned = ModelConfig { position: Position::Learned, ..base() };
+    for (config, compute) in [base(), window, learned]
+        .into_iter()
+        .flat_map(|config| [ComputeOptions::fastest(&device()), ComputeOptions::READABLE].map(|c| (config.clone(), c)))
+    {
+        let model = model(&config).with_compute(compute);
+        let (first, second) = ([1, 2, 3], [4, 5, 6, 7]);
+        let together = ids([1, 2, 3, 4, 5, 6, 7]);
+        let documents = Documents::new(vec![0, 0, 0, 3, 3, 3, 3], 7);
+        let off = Dropout::default;
+        let row = model.hidden_states_of(together.clone(), Some(documents), off()); // [1, 7, D]
+        let alone = Tensor::cat(
+            vec![model.hidden_states(ids(first), None, off()), model.hidden_states(ids(second), None, off())],
+            1,
+        );
+        let difference = |a: Tensor<3>, b: &Tensor<3>| (a - b.clone()).abs().max().into_scalar::<f32>();
+        // Rotated by other angles, with the same differences: f32 rounds them apart by some 1e-7.
+        assert!(difference(row.clone(), &alone) < 1e-5, "{config:?}");
+        assert!(difference(model.hidden_states(together, None, off()), &alone) > 1e-3, "{config:?}");
+    }
 }

@@ -1,10 +1,11 @@
-//! Attention's core, with as many key/value heads as query heads, with fewer, and with a window.
+//! Attention's core, with as many key/value heads as query heads, with fewer, with a window, and over several documents.
 
 use super::Place;
 use super::inputs::leaf;
 use super::prepared::{Prepared, to};
 use crate::layers::attend;
 use crate::layers::context::ForwardContext;
+use crate::layers::documents::Documents;
 use crate::layers::dropout::Dropout;
 
 /// Of one attention, in the project's letters: B, H, K, T, S, E, window.
@@ -18,6 +19,8 @@ impl Sizes {
     pub const GQA: Self = Self(2, 4, 2, 7, 7, 8, None);
     /// More tokens than a block of the CPU's fast form has (64), each looking 20 back.
     pub const WINDOW: Self = Self(1, 2, 1, 70, 70, 5, Some(20));
+    /// For documents of seven tokens.
+    pub const DOCUMENTS: Self = Self(2, 4, 2, 19, 19, 8, None);
     /// A model 384 wide with 6 heads and 4 sequences of 256 tokens.
     pub const BENCH: Self = Self(4, 6, 6, 256, 256, 64, None);
 }
@@ -35,9 +38,29 @@ pub const WINDOWED: [Sizes; 4] = [
     Sizes(2, 2, 1, 130, 200, 8, Some(64)),
 ];
 
+/// With the length of a row's first document: one token each, more of them than in a block, and with a window.
+pub const IN_DOCUMENTS: [(Sizes, usize); 4] = [
+    (Sizes(1, 2, 1, 5, 5, 4, None), 1),
+    (Sizes(2, 4, 2, 150, 150, 8, None), 60),
+    (Sizes(3, 2, 2, 300, 300, 16, None), 140),
+    (Sizes(2, 2, 1, 90, 90, 5, Some(20)), 30),
+];
+
 /// Heads are brought forward as the layer does it: the vectors of a head do not follow one another in memory.
-pub fn attention(Sizes(b, h, k, t, s, e, window): Sizes, place: &Place) -> Prepared {
-    let (device, context) = (place.device.clone(), ForwardContext::at(place.compute, None, window, Dropout::off()));
+pub fn attention(sizes: Sizes, place: &Place) -> Prepared {
+    over(sizes, None, place)
+}
+
+/// [`attention`] in rows of several documents. Each row's are longer by one than those of the row before.
+pub fn in_documents((sizes, length): (Sizes, usize), place: &Place) -> Prepared {
+    let Sizes(b, _, _, t, ..) = sizes;
+    let row = |row: usize| (0..t).map(move |place| (place - place % (length + row)) as u32);
+    over(sizes, Some(Documents::new((0..b).flat_map(row).collect(), t)), place)
+}
+
+fn over(Sizes(b, h, k, t, s, e, window): Sizes, documents: Option<Documents>, place: &Place) -> Prepared {
+    let context = ForwardContext::at(place.compute, None, window, Dropout::off()).with_documents(documents);
+    let device = place.device.clone();
     let query = leaf([b, t, h, e], "query", &device);
     let [key, value] = ["key", "value"].map(|name| leaf([b, s, k, e], name, &device));
     let leaves = vec![to("query", &query), to("key", &key), to("value", &value)];

@@ -142,6 +142,13 @@ pub fn all() -> Vec<Case> {
             Sizes::WINDOW,
             &attention::WINDOWED,
         ),
+        Case::new(
+            "attention (documents)",
+            |compute| compute.attention,
+            attention::in_documents,
+            (Sizes::DOCUMENTS, 7),
+            &attention::IN_DOCUMENTS,
+        ),
         Case::new("cross-entropy", |compute| compute.cross_entropy, output::cross_entropy, (false, 5, 16, 37), &[])
             .timed(output::cross_entropy, (false, 512, 384, 8192)),
         Case::new(

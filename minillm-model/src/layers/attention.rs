@@ -121,12 +121,12 @@ fn heads(x: Tensor<3>, n: usize) -> Tensor<4> {
 /// Attention proper: every query's mix of the values. Keys and values are never repeated in memory.
 ///
 /// # Shapes
-/// - `query`: `[B, H, T, E]`, `key` and `value`: `[B, K, S, E]`, `mask`: `[T, S]` -> `[B, H, T, E]`
+/// - `query`: `[B, H, T, E]`, `key` and `value`: `[B, K, S, E]`, `mask`: `[1 or B, 1, T, S]` -> `[B, H, T, E]`
 pub fn grouped_attention(
     query: Tensor<4>,
     key: Tensor<4>,
     value: Tensor<4>,
-    mask: Option<&Tensor<2, Bool>>,
+    mask: Option<&Tensor<4, Bool>>,
     drop: &Dropout,
 ) -> Tensor<4> {
     let [b, h, t, e] = query.dims();
@@ -139,14 +139,14 @@ pub fn grouped_attention(
 /// shared keys.
 ///
 /// # Shapes
-/// - `query`: `[B, H, T, E]`, `key`: `[B, K, S, E]`, `mask`: `[T, S]` -> `[B, H, T, S]`
-pub fn attention_weights(query: Tensor<4>, key: Tensor<4>, mask: Option<&Tensor<2, Bool>>) -> Tensor<4> {
+/// - `query`: `[B, H, T, E]`, `key`: `[B, K, S, E]`, `mask`: `[1 or B, 1, T, S]` -> `[B, H, T, S]`
+pub fn attention_weights(query: Tensor<4>, key: Tensor<4>, mask: Option<&Tensor<4, Bool>>) -> Tensor<4> {
     let [b, h, t, e] = query.dims();
     let [_, k, s, _] = key.dims();
     let query = (query / (e as f64).sqrt()).reshape([b, k, h / k * t, e]); // [B, K, G T, E]
     let mut scores = query.matmul(key.swap_dims(2, 3)).reshape([b, h, t, s]); // [B, H, T, S]
     if let Some(mask) = mask {
-        scores = scores.mask_fill(mask.clone().unsqueeze(), f32::NEG_INFINITY);
+        scores = scores.mask_fill(mask.clone(), f32::NEG_INFINITY);
     }
     softmax(scores, 3)
 }

@@ -1,10 +1,10 @@
 //! What one pass through the model shares: made once, given to every layer.
 //!
 //! A layer holds parameters and nothing else. How to compute, where the tokens stand, who may look at whom and what is
-//! dropped belong to a pass, so they are handed down. What a pass needs besides (positions for each row of the batch,
-//! masks between packed documents, adapters) has its place here, too.
+//! dropped belong to a pass, so they are handed down.
 
 use super::causal_mask::CausalMask;
+use super::documents::Documents;
 use super::dropout::Dropout;
 use super::rope::Rotation;
 use crate::ops::ComputeOptions;
@@ -18,6 +18,8 @@ pub struct ForwardContext {
     pub rotation: Option<Rotation>,
     /// What is dropped in training.
     pub dropout: Dropout,
+    /// Where documents begin that do not see each other; `None` where each row is one.
+    pub documents: Option<Documents>,
     /// How many sequences lie one behind the other in what layers are given, `[1, B T, D]`; `None` where it is `[B, T, D]`.
     pub(crate) sequences: Option<usize>,
     /// For blocks whose queries look at all earlier positions.
@@ -35,7 +37,14 @@ impl ForwardContext {
     /// For tokens with this rotation, in a model of which some blocks look back `window` positions only.
     pub fn at(compute: ComputeOptions, rotation: Option<Rotation>, window: Option<usize>, dropout: Dropout) -> Self {
         let (full_mask, windowed_mask) = (CausalMask::new(None), CausalMask::new(window));
-        Self { compute, rotation, dropout, sequences: None, full_mask, windowed_mask }
+        Self { compute, rotation, dropout, documents: None, sequences: None, full_mask, windowed_mask }
+    }
+
+    /// For rows of several documents.
+    #[must_use]
+    pub fn with_documents(self, documents: Option<Documents>) -> Self {
+        let mask = |mask: CausalMask| CausalMask::new(mask.window).with_documents(documents.clone());
+        Self { full_mask: mask(self.full_mask), windowed_mask: mask(self.windowed_mask), documents, ..self }
     }
 
     /// Who may look at whom in a block with this window.

@@ -36,7 +36,7 @@ pub fn put_in_one_piece<'a>(
     has_cache: bool,
     mut attentions: impl Iterator<Item = &'a Attention>,
 ) {
-    let fits = context.compute.joined && !has_cache && can_drop(&context.dropout);
+    let fits = context.compute.joined && !has_cache && context.documents.is_none() && can_drop(&context.dropout);
     context.sequences = (fits && attentions.all(can_join)).then_some(b);
 }
 
@@ -112,7 +112,12 @@ pub fn attention_forward(
     drop: &Dropout,
     context: &ForwardContext,
 ) -> Tensor<3> {
-    if !(context.compute.joined && cache.is_none() && can_drop(drop) && can_join(attention)) {
+    if !(context.compute.joined
+        && cache.is_none()
+        && context.documents.is_none()
+        && can_drop(drop)
+        && can_join(attention))
+    {
         return attention.forward(x, cache, drop, context);
     }
     let Attention { q_proj, k_proj, v_proj, o_proj, num_attention_heads, num_key_value_heads, window, .. } = attention;

@@ -8,6 +8,7 @@
 pub mod attention;
 pub mod causal_mask;
 pub mod context;
+pub mod documents;
 pub mod dropout;
 pub mod gelu_mlp;
 pub mod gpu;
@@ -28,8 +29,10 @@ use burn::tensor::{Device, Tensor};
 use crate::config::{MlpKind, ModelConfig, NormKind};
 use crate::ops;
 use crate::ops::activation::Activation;
+use crate::ops::attention::Reach;
 use attention::grouped_attention;
 use context::ForwardContext;
+use documents::Documents;
 use dropout::Dropout;
 use gelu_mlp::GeluMlp;
 use layer_norm::LayerNorm;
@@ -171,7 +174,8 @@ pub fn attend(
 ) -> Tensor<4> {
     if context.compute.attention && drop.is_off() {
         let [query, key, value] = [query, key, value].map(|x| context.compute.precision.round(x));
-        return ops::attention::causal_attention(query, key, value, window);
+        let starts = context.documents.as_ref().map(Documents::starts);
+        return ops::attention::causal_attention(query, key, value, Reach { window, starts });
     }
     let (t, s, device) = (query.dims()[2], key.dims()[2], query.device());
     grouped_attention(query, key, value, context.mask(window).tensor(t, s, &device), drop)

@@ -133,7 +133,7 @@ fn attention_averages_the_visible_values() {
     // Equal scores: every position sees the mean of the values up to itself.
     let query = Tensor::<4>::zeros([1, 1, 3, 2], &device());
     let value = Tensor::<4>::from_floats([[[[3.0, 0.0], [1.0, 2.0], [2.0, 4.0]]]], &device());
-    let mask = attention_mask(3, 3, None, &device()).unwrap();
+    let mask = attention_mask(3, 3, None, &device()).unwrap().reshape([1, 1, 3, 3]);
     let out = grouped_attention(query.clone(), query, value, Some(&mask), &Dropout::off());
     assert_close(out, [[[[3.0, 0.0], [2.0, 1.0], [2.0, 2.0]]]]);
 }
@@ -141,7 +141,7 @@ fn attention_averages_the_visible_values() {
 #[test]
 fn grouped_heads_share_keys_as_repeated_ones_would() {
     let (b, h, t, e) = (2, 6, 5, 4);
-    let mask = attention_mask(t, t, None, &device()).unwrap();
+    let mask = attention_mask(t, t, None, &device()).unwrap().reshape([1, 1, t, t]);
     let query = ramp([b, h, t, e], 0.37);
     for k in [1, 2, 3, 6] {
         let (key, value) = (ramp([b, k, t, e], 0.23), ramp([b, k, t, e], 0.51));

@@ -1,6 +1,8 @@
 //! The fast form of [`grouped_attention`](crate::layers::attention::grouped_attention): its memory grows with T, not with
 //! T squared.
 
+use std::sync::Arc;
+
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Dispatch, backend_extension};
 use burn::tensor::Tensor;
@@ -8,6 +10,24 @@ use burn::tensor::Tensor;
 use super::autodiff::{Autodiff, Backend, CheckpointStrategy, record};
 use super::portable;
 pub use super::portable::attention::SavedForBackward;
+
+/// How far back the queries of a pass may look.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reach {
+    /// Positions, a query's own included; `None` for all.
+    pub window: Option<usize>,
+    /// Where rows hold several documents: the place in its row where each query's document begins, `[B, T]` row by row. Queries then are all
+    /// positions of the row, not the last of more.
+    pub starts: Option<Arc<[u32]>>,
+}
+
+impl Reach {
+    /// The first position that a query at `position` of row `row` of T queries may look at.
+    pub(super) fn first(&self, row: usize, position: usize, t: usize) -> usize {
+        let in_window = self.window.map_or(0, |window| (position + 1).saturating_sub(window));
+        self.starts.as_ref().map_or(in_window, |starts| in_window.max(starts[row * t + position] as usize))
+    }
+}
 
 /// Backends with the fast form.
 #[backend_extension(
@@ -23,17 +43,17 @@ pub trait AttentionOp: Backend {
         query: FloatTensor<Self>,
         key: FloatTensor<Self>,
         value: FloatTensor<Self>,
-        window: Option<usize>,
+        reach: Reach,
     ) -> FloatTensor<Self> {
-        portable::attention::forward::<Self>([query, key, value], window).out
+        portable::attention::forward::<Self>([query, key, value], reach).out
     }
 }
 
 /// Forward and backward pass of training.
 pub trait AttentionBackward: Backend {
     /// [`AttentionOp::causal_attention`] of query, key and value, with what the backward pass needs.
-    fn attention_forward(qkv: [FloatTensor<Self>; 3], window: Option<usize>) -> SavedForBackward<Self> {
-        portable::attention::forward::<Self>(qkv, window)
+    fn attention_forward(qkv: [FloatTensor<Self>; 3], reach: Reach) -> SavedForBackward<Self> {
+        portable::attention::forward::<Self>(qkv, reach)
     }
 
     /// Gradients of query, key and value, from that of the output.
@@ -47,13 +67,14 @@ impl<B: AttentionOp + AttentionBackward, C: CheckpointStrategy> AttentionOp for 
         query: FloatTensor<Self>,
         key: FloatTensor<Self>,
         value: FloatTensor<Self>,
-        window: Option<usize>,
+        reach: Reach,
     ) -> FloatTensor<Self> {
+        let in_training = reach.clone();
         record::<B, C, _, 3>(
             [query, key, value],
-            |[query, key, value]| B::causal_attention(query, key, value, window),
+            |[query, key, value]| B::causal_attention(query, key, value, reach),
             |qkv| {
-                let saved = B::attention_forward(qkv, window);
+                let saved = B::attention_forward(qkv, in_training);
                 (saved.out.clone(), saved)
             },
             B::attention_backward,
@@ -61,12 +82,11 @@ impl<B: AttentionOp + AttentionBackward, C: CheckpointStrategy> AttentionOp for 
     }
 }
 
-/// Causal grouped-query attention. Queries are the last T of S positions; each sees its own and earlier keys, with a
-/// window only the nearest `window` of them.
+/// Causal grouped-query attention. Queries are the last T of S positions; each sees its own and earlier keys, as far back as `reach` lets it.
 ///
 /// # Shapes
 /// - `query`: `[B, H, T, E]`, `key` and `value`: `[B, K, S, E]` -> `[B, H, T, E]`
-pub fn causal_attention(query: Tensor<4>, key: Tensor<4>, value: Tensor<4>, window: Option<usize>) -> Tensor<4> {
+pub fn causal_attention(query: Tensor<4>, key: Tensor<4>, value: Tensor<4>, reach: Reach) -> Tensor<4> {
     let [query, key, value] = [query, key, value].map(Tensor::into_dispatch);
-    Tensor::from_dispatch(Dispatch::causal_attention(query, key, value, window))
+    Tensor::from_dispatch(Dispatch::causal_attention(query, key, value, reach))
 }

@@ -16,37 +16,38 @@ use super::math::{dot, exp, exponentials, largest, vectorised};
 use super::parallel;
 use super::product::{Matrix, Store, product};
 use super::view::{Heads, by_group};
+use crate::ops::attention::Reach;
 
 /// Queries in a block: enough rows for an efficient matrix product, few enough that a block's scores stay in the cache.
 const BLOCK: usize = 64;
 
 /// Sizes and reach of one attention.
 #[derive(Clone, Copy, Debug)]
-struct Extent {
+struct Extent<'a> {
     t: usize,
     s: usize,
     /// Query heads per key/value head.
     g: usize,
-    window: Option<usize>,
+    reach: &'a Reach,
 }
 
-impl Extent {
-    fn new(query: &Heads, key: &Heads, window: Option<usize>) -> Self {
+impl<'a> Extent<'a> {
+    fn new(query: &Heads, key: &Heads, reach: &'a Reach) -> Self {
         let ([_, h, t, _], [_, k, s, _]) = (query.shape, key.shape);
-        Self { t, s, g: h / k, window }
+        Self { t, s, g: h / k, reach }
     }
 
-    /// The keys that query t, standing at position S - T + t, may look at.
-    fn keys(&self, t: usize) -> Range<usize> {
-        let end = self.s - self.t + t + 1;
-        self.window.map_or(0, |window| end.saturating_sub(window))..end
+    /// The keys that query t of row b, standing at position S - T + t, may look at.
+    fn keys(&self, b: usize, t: usize) -> Range<usize> {
+        let position = self.s - self.t + t;
+        self.reach.first(b, position, self.t)..position + 1
     }
 
-    /// Blocks of queries with the keys that any of them may look at.
-    fn blocks(self) -> impl Iterator<Item = (Range<usize>, Range<usize>)> {
+    /// Blocks of row b's queries with the keys that any of them may look at.
+    fn blocks(self, b: usize) -> impl Iterator<Item = (Range<usize>, Range<usize>)> + 'a {
         (0..self.t).step_by(BLOCK).map(move |start| {
             let end = self.t.min(start + BLOCK);
-            (start..end, self.keys(start).start..self.keys(end - 1).end)
+            (start..end, self.keys(b, start).start..self.keys(b, end - 1).end)
         })
     }
 }
@@ -60,12 +61,12 @@ fn rows<'a>(heads: &Heads<'a>, b: usize, head: usize, range: &Range<usize>) -> M
 /// # Shapes
 /// - `query`: `[B, H, T, E]`, `key` and `value`: `[B, K, S, E]` -> the output as `[B, T, H, E]`, and the logarithms of
 ///   the rows' sums of exponentials, `[B, H, T, 1]`
-pub fn forward(query: Heads, key: Heads, value: Heads, window: Option<usize>) -> (Vec<f32>, Vec<f32>) {
+pub fn forward(query: Heads, key: Heads, value: Heads, reach: &Reach) -> (Vec<f32>, Vec<f32>) {
     /// Products of a number of a query and one of a key that are worth another thread.
     const WORTH_SHARING: usize = 16 * 1024;
 
     let [b, h, t, e] = query.shape;
-    let extent = Extent::new(&query, &key, window);
+    let extent = Extent::new(&query, &key, reach);
     let (mut out, mut logsumexp) = (vec![0.0; b * t * h * e], vec![0.0; b * h * t]);
     // A query head is a share of the work, whether it has keys of its own or not.
     let shares = if h * t * extent.s * e >= WORTH_SHARING { h } else { 1 };
@@ -76,7 +77,7 @@ pub fn forward(query: Heads, key: Heads, value: Heads, window: Option<usize>) ->
         for (head, (out, logsumexp)) in (first..).zip(out.chunks_mut(t).zip(logsumexp.chunks_mut(t))) {
             let kv = head / extent.g;
             if t == 1 {
-                logsumexp[0] = one_query(query.vector(b, head, 0), &key, &value, (b, kv), extent.keys(0), out[0]);
+                logsumexp[0] = one_query(query.vector(b, head, 0), &key, &value, (b, kv), extent.keys(b, 0), out[0]);
             } else {
                 one_head(&query, &key, &value, (b, head, kv), extent, out, logsumexp);
             }
@@ -124,14 +125,14 @@ fn one_head(
     let e = query.shape[3];
     let factor = 1.0 / (e as f32).sqrt();
     let (mut scores, mut mixed) = (Vec::new(), vec![0.0; BLOCK * e]);
-    for (queries, keys) in extent.blocks() {
+    for (queries, keys) in extent.blocks(b) {
         let width = keys.len();
         scores.resize(queries.len() * width, 0.0);
         let q = rows(query, b, head, &queries);
         product(&mut scores, width, Store::Replace, factor, q, rows(key, b, kv, &keys).transposed());
         vectorised!({
             for (t, scores) in queries.clone().zip(scores.chunks_exact_mut(width)) {
-                let seen = relative(extent.keys(t), keys.start);
+                let seen = relative(extent.keys(b, t), keys.start);
                 scores[..seen.start].fill(0.0);
                 scores[seen.end..].fill(0.0);
                 let scores = &mut scores[seen];
@@ -173,10 +174,10 @@ pub struct SavedForBackward<'a> {
 
 /// # Shapes
 /// - -> gradients of `query` as `[B, T, H, E]`, of `key` and `value` as `[B, S, K, E]`
-pub fn backward(saved: SavedForBackward, window: Option<usize>) -> [Vec<f32>; 3] {
+pub fn backward(saved: SavedForBackward, reach: &Reach) -> [Vec<f32>; 3] {
     let [b, h, t, e] = saved.query.shape;
     let [_, k, s, _] = saved.key.shape;
-    let extent = Extent::new(&saved.query, &saved.key, window);
+    let extent = Extent::new(&saved.query, &saved.key, reach);
     let mut dquery = vec![0.0; b * t * h * e];
     let (mut dkey, mut dvalue) = (vec![0.0; b * s * k * e], vec![0.0; b * s * k * e]);
     let dqueries = by_group(&mut dquery, [b, h, t, e], k);
@@ -217,7 +218,7 @@ fn one_head_backward(
     let logsumexp = &saved.logsumexp[((b * k + kv) * extent.g + g) * extent.t..][..extent.t];
     let factor = 1.0 / (e as f32).sqrt();
     let (mut weights, mut dscores, mut dblock) = (Vec::new(), Vec::new(), vec![0.0; BLOCK * e]);
-    for (queries, keys) in extent.blocks() {
+    for (queries, keys) in extent.blocks(b) {
         let (count, width) = (queries.len(), keys.len());
         weights.resize(count * width, 0.0);
         dscores.resize(count * width, 0.0);
@@ -228,7 +229,7 @@ fn one_head_backward(
         vectorised!({
             let lines = weights.chunks_exact_mut(width).zip(dscores.chunks_exact_mut(width));
             for (t, (weights, dscores)) in queries.clone().zip(lines) {
-                let seen = relative(extent.keys(t), keys.start);
+                let seen = relative(extent.keys(b, t), keys.start);
                 for line in [&mut *weights, &mut *dscores] {
                     line[..seen.start].fill(0.0);
                     line[seen.end..].fill(0.0);

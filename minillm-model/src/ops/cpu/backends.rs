@@ -11,7 +11,7 @@ use super::product::Matrix;
 use super::{attention, cross_entropy, layer_norm, linear, rms_norm, swiglu};
 use crate::ops::activation::{Activation, ActivationBackward, ActivationOp};
 use crate::ops::adam_w::{AdamWOp, AdamWStep};
-use crate::ops::attention::{AttentionBackward, AttentionOp, SavedForBackward};
+use crate::ops::attention::{AttentionBackward, AttentionOp, Reach, SavedForBackward};
 use crate::ops::cross_entropy::{CrossEntropyBackward, CrossEntropyOp};
 use crate::ops::generation::{GenerationOp, QuantizedMatrix};
 use crate::ops::layer_norm::{LayerNormBackward, LayerNormOp};
@@ -158,19 +158,19 @@ impl<B: Host> AttentionOp for B {
         query: FloatTensor<Self>,
         key: FloatTensor<Self>,
         value: FloatTensor<Self>,
-        window: Option<usize>,
+        reach: Reach,
     ) -> FloatTensor<Self> {
-        B::attention_forward([query, key, value], window).out
+        B::attention_forward([query, key, value], reach).out
     }
 }
 
 impl<B: Host> AttentionBackward for B {
-    fn attention_forward(qkv: [FloatTensor<Self>; 3], window: Option<usize>) -> SavedForBackward<Self> {
+    fn attention_forward(qkv: [FloatTensor<Self>; 3], reach: Reach) -> SavedForBackward<Self> {
         let shape @ [b, h, t, _] = qkv[0].shape().dims();
         let [query, key, value] = qkv.each_ref().map(HeadsIn::of::<B>);
-        let (out, logsumexp) = attention::forward(query.view(), key.view(), value.view(), window);
+        let (out, logsumexp) = attention::forward(query.view(), key.view(), value.view(), &reach);
         let (out, logsumexp) = (from_tokens::<B>(out, shape), B::tensor(logsumexp, Shape::new([b, h, t, 1])));
-        SavedForBackward { qkv, out, logsumexp, window }
+        SavedForBackward { qkv, out, logsumexp, reach }
     }
 
     fn attention_backward(saved: SavedForBackward<Self>, grad: FloatTensor<Self>) -> [FloatTensor<Self>; 3] {
@@ -185,7 +185,7 @@ impl<B: Host> AttentionBackward for B {
             logsumexp: &B::as_slice(&saved.logsumexp),
             grad: grad.view(),
         };
-        let [dquery, dkey, dvalue] = attention::backward(host, saved.window);
+        let [dquery, dkey, dvalue] = attention::backward(host, &saved.reach);
         [
             from_tokens::<B>(dquery, query_shape),
             from_tokens::<B>(dkey, key_shape),

@@ -5,7 +5,7 @@ use burn::backend::libtorch::TchTensor;
 use burn::backend::tensor::FloatTensor;
 use tch::{Device, Kind, Tensor};
 
-use crate::ops::attention::{AttentionBackward, AttentionOp, SavedForBackward};
+use crate::ops::attention::{AttentionBackward, AttentionOp, Reach, SavedForBackward};
 use crate::ops::portable;
 
 impl AttentionOp for LibTorch {
@@ -13,17 +13,17 @@ impl AttentionOp for LibTorch {
         query: FloatTensor<Self>,
         key: FloatTensor<Self>,
         value: FloatTensor<Self>,
-        window: Option<usize>,
+        reach: Reach,
     ) -> FloatTensor<Self> {
-        Self::attention_forward([query, key, value], window).out
+        Self::attention_forward([query, key, value], reach).out
     }
 }
 
 impl AttentionBackward for LibTorch {
-    fn attention_forward(qkv: [FloatTensor<Self>; 3], window: Option<usize>) -> SavedForBackward<Self> {
+    fn attention_forward(qkv: [FloatTensor<Self>; 3], reach: Reach) -> SavedForBackward<Self> {
         let [query, key, value] = qkv.each_ref().map(|tensor| &tensor.tensor);
-        if !is_native(query, key, window) {
-            return portable::attention::forward::<Self>(qkv, window);
+        if !is_native(query, key, &reach) {
+            return portable::attention::forward::<Self>(qkv, reach);
         }
         let (out, logsumexp) = Tensor::internal_scaled_dot_product_flash_attention_for_cpu(
             query,
@@ -34,12 +34,12 @@ impl AttentionBackward for LibTorch {
             None::<Tensor>,
             None,
         );
-        SavedForBackward { out: TchTensor::new(out), logsumexp: TchTensor::new(logsumexp), window, qkv }
+        SavedForBackward { out: TchTensor::new(out), logsumexp: TchTensor::new(logsumexp), reach, qkv }
     }
 
     fn attention_backward(saved: SavedForBackward<Self>, grad: FloatTensor<Self>) -> [FloatTensor<Self>; 3] {
         let [query, key, value] = saved.qkv.each_ref().map(|tensor| &tensor.tensor);
-        if !is_native(query, key, saved.window) {
+        if !is_native(query, key, &saved.reach) {
             return portable::attention::backward::<Self>(saved, &grad);
         }
         let groups = key.size()[1];
@@ -59,10 +59,10 @@ impl AttentionBackward for LibTorch {
     }
 }
 
-/// LibTorch's kernel runs on CPUs, takes whole sequences and knows no window; what it returns has its inputs' precision.
-fn is_native(query: &Tensor, key: &Tensor, window: Option<usize>) -> bool {
+/// LibTorch's kernel runs on CPUs, takes whole sequences and knows neither a window nor several documents; what it returns has its inputs' precision.
+fn is_native(query: &Tensor, key: &Tensor, reach: &Reach) -> bool {
     let is_f32_on_cpu = query.device() == Device::Cpu && query.kind() == Kind::Float;
-    window.is_none() && is_f32_on_cpu && query.size()[2] == key.size()[2]
+    *reach == Reach::default() && is_f32_on_cpu && query.size()[2] == key.size()[2]
 }
 
 /// Each key/value head once for each of its query heads: `[B, K, S, E]` -> `[B, H, S, E]`.

@@ -5,38 +5,39 @@ use std::ops::Range;
 
 use burn::backend::tensor::{BoolTensor, FloatTensor};
 use burn::backend::{Backend, TensorMetadata, get_or_init_device_settings};
-use burn::tensor::{FloatDType, Shape};
+use burn::tensor::{FloatDType, Shape, TensorData};
 
 use super::{add_to, narrow, product};
+use crate::ops::attention::Reach;
 
 /// Queries in a block: large matrix products for a GPU, and B H 256 S scores at a time.
 const BLOCK: usize = 256;
 
 /// Sizes and reach of one attention.
 #[derive(Clone, Copy, Debug)]
-struct Extent {
+struct Extent<'a> {
     b: usize,
     h: usize,
     k: usize,
     t: usize,
     s: usize,
     e: usize,
-    window: Option<usize>,
+    reach: &'a Reach,
 }
 
-impl Extent {
-    fn new<B: Backend>(query: &FloatTensor<B>, key: &FloatTensor<B>, window: Option<usize>) -> Self {
+impl<'a> Extent<'a> {
+    fn new<B: Backend>(query: &FloatTensor<B>, key: &FloatTensor<B>, reach: &'a Reach) -> Self {
         let [b, h, t, e] = query.shape().dims();
         let [_, k, s, _] = key.shape().dims();
-        Self { b, h, k, t, s, e, window }
+        Self { b, h, k, t, s, e, reach }
     }
 
     /// Blocks of queries with the keys that any of them may look at.
-    fn blocks(self) -> impl Iterator<Item = (Range<usize>, Range<usize>)> {
+    fn blocks(self) -> impl Iterator<Item = (Range<usize>, Range<usize>)> + 'a {
         let position = self.s - self.t;
         (0..self.t).step_by(BLOCK).map(move |start| {
             let end = self.t.min(start + BLOCK);
-            let first = self.window.map_or(0, |window| (position + start + 1).saturating_sub(window));
+            let first = (0..self.b).map(|b| self.reach.first(b, position + start, self.t)).min().unwrap_or(0);
             (start..end, first..position + end)
         })
     }
@@ -72,7 +73,7 @@ impl Extent {
         1.0 / (self.e as f32).sqrt()
     }
 
-    /// True where a query may not look: `[1, 1, n, keys]`.
+    /// True where a query may not look: `[1 or B, 1, n, keys]`.
     fn hidden<B: Backend>(self, device: &B::Device, queries: &Range<usize>, keys: &Range<usize>) -> BoolTensor<B> {
         let settings = get_or_init_device_settings::<B>(device);
         let line =
@@ -84,21 +85,30 @@ impl Extent {
         let columns = B::int_reshape(line(keys.clone()), Shape::new([1, 1, 1, keys.len()]));
         let back = B::int_sub(rows, B::int_expand(columns, shape));
         let later = B::int_lower_elem(back.clone(), 0.into(), settings.bool_dtype);
-        match self.window {
+        let hidden = match self.reach.window {
             Some(window) => {
                 let too_far = B::int_greater_equal_elem(back, (window as i64).into(), settings.bool_dtype);
                 B::bool_or(later, too_far)
             }
             None => later,
-        }
+        };
+        let Some(starts) = &self.reach.starts else { return hidden };
+        let shape = Shape::new([self.b, 1, queries.len(), keys.len()]);
+        let starts = starts.chunks(self.t).flat_map(|row| &row[queries.clone()]).map(|&start| start as i32);
+        let starts = TensorData::new(starts.collect::<Vec<_>>(), [self.b, 1, queries.len(), 1]);
+        let starts = B::int_cast(B::int_from_data(starts, device), settings.int_dtype);
+        let columns =
+            B::int_expand(B::int_reshape(line(keys.clone()), Shape::new([1, 1, 1, keys.len()])), shape.clone());
+        let earlier = B::int_lower(columns, B::int_expand(starts, shape.clone()), settings.bool_dtype);
+        B::bool_or(B::bool_expand(hidden, shape), earlier)
     }
 }
 
 /// # Shapes
 /// - query: `[B, H, T, E]`, key and value: `[B, K, S, E]`
-pub fn forward<B: Backend>(qkv: [FloatTensor<B>; 3], window: Option<usize>) -> SavedForBackward<B> {
+pub fn forward<B: Backend>(qkv: [FloatTensor<B>; 3], reach: Reach) -> SavedForBackward<B> {
     let [query, key, value] = &qkv;
-    let extent = Extent::new::<B>(query, key, window);
+    let extent = Extent::new::<B>(query, key, &reach);
     let (mut outs, mut logsumexp) = (Vec::new(), Vec::new());
     for block in extent.blocks() {
         let (queries, keys) = &block;
@@ -111,7 +121,7 @@ pub fn forward<B: Backend>(qkv: [FloatTensor<B>; 3], window: Option<usize>) -> S
         logsumexp.push(B::float_add(largest, B::float_log(sums)));
     }
     let (out, logsumexp) = (joined::<B>(outs), joined::<B>(logsumexp));
-    SavedForBackward { qkv, out, logsumexp, window }
+    SavedForBackward { qkv, out, logsumexp, reach }
 }
 
 /// Blocks of queries side by side.
@@ -128,14 +138,14 @@ pub struct SavedForBackward<B: Backend> {
     pub out: FloatTensor<B>,
     /// The logarithm of each row's sum of exponentials, `[B, H, T, 1]`.
     pub logsumexp: FloatTensor<B>,
-    /// How many positions back a query may look.
-    pub window: Option<usize>,
+    /// How far back queries may look.
+    pub reach: Reach,
 }
 
 /// Gradients of query, key and value, from that of the output.
 pub fn backward<B: Backend>(saved: SavedForBackward<B>, grad: &FloatTensor<B>) -> [FloatTensor<B>; 3] {
-    let SavedForBackward { qkv: [query, key, value], out, logsumexp, window } = saved;
-    let extent = Extent::new::<B>(&query, &key, window);
+    let SavedForBackward { qkv: [query, key, value], out, logsumexp, reach } = saved;
+    let extent = Extent::new::<B>(&query, &key, &reach);
     let along = B::float_sum_dim(B::float_mul(out, grad.clone()), 3); // [B, H, T, 1]
     let like = key.dtype().into();
     let zeros = || B::float_zeros(key.shape(), &key.device(), FloatDType::F32);

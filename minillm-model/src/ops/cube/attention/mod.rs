@@ -13,7 +13,7 @@ use cubecl::prelude::SequenceArg;
 
 use self::tile::{ExtentLaunch, FOUR, PlaceLaunch, Plan, SIDE};
 use super::{Lazy, a_cube_each, dense, empty, queue};
-use crate::ops::attention::{AttentionBackward, AttentionOp, SavedForBackward};
+use crate::ops::attention::{AttentionBackward, AttentionOp, Reach, SavedForBackward};
 use crate::ops::dropout::Mask;
 use crate::ops::joined_attention::{Heads, JoinedAttentionBackward, JoinedAttentionOp, SavedForBackward as Joined};
 use crate::ops::portable;
@@ -249,28 +249,28 @@ fn split(tensors: [CubeTensor; 3], sizes: Sizes) -> Input {
 }
 
 impl AttentionOp for Cube {
-    fn causal_attention(query: Lazy, key: Lazy, value: Lazy, window: Option<usize>) -> Lazy {
-        Self::attention_forward([query, key, value], window).out
+    fn causal_attention(query: Lazy, key: Lazy, value: Lazy, reach: Reach) -> Lazy {
+        Self::attention_forward([query, key, value], reach).out
     }
 }
 
 impl AttentionBackward for Cube {
-    fn attention_forward(qkv: [Lazy; 3], window: Option<usize>) -> SavedForBackward<Self> {
-        let sizes = Sizes::of(&qkv[0].shape(), &qkv[1].shape(), window);
-        if !fits(&qkv[0].device(), sizes.width) {
-            return portable::attention::forward::<Self>(qkv, window);
+    fn attention_forward(qkv: [Lazy; 3], reach: Reach) -> SavedForBackward<Self> {
+        let sizes = Sizes::of(&qkv[0].shape(), &qkv[1].shape(), reach.window);
+        if reach.starts.is_some() || !fits(&qkv[0].device(), sizes.width) {
+            return portable::attention::forward::<Self>(qkv, reach);
         }
         let shapes = [qkv[0].shape(), sizes.row_sums()];
         let [out, logsumexp] = queue("attention", qkv.clone(), shapes, move |tensors| {
             let [out, logsumexp] = split(tensors, sizes).forward();
             [swapped(out), logsumexp]
         });
-        SavedForBackward { qkv, out, logsumexp, window }
+        SavedForBackward { qkv, out, logsumexp, reach }
     }
 
     fn attention_backward(saved: SavedForBackward<Self>, grad: Lazy) -> [Lazy; 3] {
-        let sizes = Sizes::of(&saved.qkv[0].shape(), &saved.qkv[1].shape(), saved.window);
-        if !fits(&grad.device(), sizes.width) {
+        let sizes = Sizes::of(&saved.qkv[0].shape(), &saved.qkv[1].shape(), saved.reach.window);
+        if saved.reach.starts.is_some() || !fits(&grad.device(), sizes.width) {
             return portable::attention::backward::<Self>(saved, &grad);
         }
         let SavedForBackward { qkv: [query, key, value], out, logsumexp, .. } = saved;
