@@ -7,6 +7,7 @@ use burn::tensor::{Int, Tensor, TensorData};
 use minillm_model::config::ModelConfig;
 use minillm_model::decoder::LanguageModel;
 use minillm_model::error::Error as ModelError;
+use minillm_model::layers::documents::Documents;
 use minillm_model::layers::dropout::Dropout;
 use minillm_model::loss::IGNORED;
 use minillm_model::tokenizer::Tokenizer;
@@ -51,6 +52,8 @@ pub struct Window<'a> {
     pub targets: &'a [i32],
     /// B.
     pub rows: usize,
+    /// Where documents begin that do not see each other.
+    pub documents: Option<&'a Documents>,
 }
 
 /// Summed nats of the scored targets of a window.
@@ -58,7 +61,7 @@ pub fn window_nats(model: &LanguageModel, window: Window) -> Result<f64> {
     let device = model.device();
     let shape = [window.rows, window.inputs.len() / window.rows];
     let tensor = |ids: &[i32]| Tensor::<2, Int>::from_data(TensorData::new(ids.to_vec(), shape), &device);
-    let hidden = model.hidden_states(tensor(window.inputs), None, Dropout::default()); // [B, T, D]
+    let hidden = model.hidden_states_of(tensor(window.inputs), window.documents.cloned(), Dropout::default()); // [B, T, D]
     let nats = model.summed_loss(hidden, tensor(window.targets)).try_into_vec_as::<f64>();
     Ok(nats.map_err(|error| ModelError::Device(error.to_string()))?.iter().sum())
 }
@@ -166,7 +169,7 @@ pub fn score(model: &LanguageModel, text: &EncodedText, windows: Windows) -> Res
         let mut targets: Vec<i32> = ids[start + 1..=end].iter().map(|&id| id as i32).collect();
         debug_assert!(!targets.contains(&IGNORED));
         targets[..scored - start].fill(IGNORED);
-        nats += window_nats(model, Window { inputs: &inputs, targets: &targets, rows: 1 })?;
+        nats += window_nats(model, Window { inputs: &inputs, targets: &targets, rows: 1, documents: None })?;
         scored = end;
         if end == last {
             break;

@@ -61,7 +61,7 @@ fn the_default_is_side_by_side_and_as_long_as_the_model_sees() {
     let ids: Vec<i32> = text().ids.iter().map(|&id| id as i32).collect();
     let mut side_by_side = 0.0;
     for (inputs, targets) in ids[..49].chunks(16).zip(ids[1..].chunks(16)) {
-        side_by_side += window_nats(&model, Window { inputs, targets, rows: 1 }).unwrap();
+        side_by_side += window_nats(&model, Window { inputs, targets, rows: 1, documents: None }).unwrap();
     }
     assert_eq!(all(None, None).to_bits(), side_by_side.to_bits());
     assert_eq!(all(None, None).to_bits(), all(Some(16), Some(16)).to_bits());

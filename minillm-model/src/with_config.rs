@@ -1,6 +1,9 @@
-//! The same weights with another context, scaling of the angles or dropout.
+//! The same weights with another context, scaling of the angles or dropout, or with more tokens.
 
 use std::sync::Arc;
+
+use burn::module::Param;
+use burn::tensor::Tensor;
 
 use crate::config::{ModelConfig, Position};
 use crate::decoder::LanguageModel;
@@ -25,5 +28,26 @@ impl LanguageModel {
         let device = self.device();
         self.model.rope = self.model.rope.map(|_| RotaryEmbedding::new(config, &device));
         Ok(Self { config: Arc::new(nearest), ..self })
+    }
+
+    /// The same model with at least `size` tokens. A new token's rows are the mean of all others', so that it is neither sought nor shunned
+    /// (Hewitt 2021, nlp.stanford.edu/~johnhew/vocab-expansion.html; transformers' `resize_token_embeddings` draws around it).
+    #[must_use]
+    pub fn with_vocabulary(mut self, size: usize) -> Self {
+        let new = size.saturating_sub(self.config.vocab_size);
+        if new == 0 {
+            return self;
+        }
+        let grown = |weight: Tensor<2>, dim: usize| {
+            let mean = weight.clone().mean_dim(dim); // one row, or one column
+            Tensor::cat(vec![weight, mean.repeat_dim(dim, new)], dim)
+        };
+        let embedding = &mut self.model.embed_tokens;
+        embedding.weight = Param::from_tensor(grown(embedding.weight.val(), 0)); // [V, D]
+        if let Some(head) = &mut self.lm_head {
+            head.weight = Param::from_tensor(grown(head.weight.val(), 1)); // [D, V]
+        }
+        let config = ModelConfig { vocab_size: size, ..self.config().clone() };
+        Self { config: Arc::new(config), ..self }
     }
 }

@@ -15,6 +15,7 @@ use std::path::Path;
 
 use burn::tensor::Device;
 use fs_err as fs;
+use minillm_model::chat::ChatFormat;
 use minillm_model::checkpoint::durable::{self, Disk};
 use minillm_model::checkpoint::{self as model_files, weights};
 use minillm_model::config::ModelConfig;
@@ -86,6 +87,8 @@ pub struct CheckpointParts<'a> {
     pub model: &'a LanguageModel,
     /// Text to ids and back.
     pub tokenizer: &'a Tokenizer,
+    /// How conversations are written, if the model learns to talk.
+    pub chat: Option<&'a ChatFormat>,
     /// What the optimiser remembers.
     pub optimizer: &'a ModelOptimizer,
     /// The progress of the run.
@@ -95,8 +98,8 @@ pub struct CheckpointParts<'a> {
 /// Writes everything into `directory`, which exists; [`run_dir`](crate::run_dir) publishes it. Weights that are not finite
 /// are an error.
 pub fn save(disk: &dyn Disk, directory: &Path, parts: CheckpointParts) -> Result<()> {
-    let CheckpointParts { run_config, model, tokenizer, optimizer, state } = parts;
-    model_files::save(disk, directory, model, tokenizer)?;
+    let CheckpointParts { run_config, model, tokenizer, chat, optimizer, state } = parts;
+    model_files::save_with_chat(disk, directory, model, tokenizer, chat)?;
     let folder = directory.join(FOLDER);
     disk.create_dir(&folder).map_err(write_error)?;
     optimizer.save(disk, &folder.join(OPTIMIZER_FILE))?;

@@ -31,13 +31,23 @@ pub fn evaluate(
     rows: usize,
 ) -> Result<Evaluation> {
     let rows_each = rows.div_ceil(workers.count());
-    let nats = workers.map(validation.batches(rows_each), |batch: Result<Batch>| -> Result<f64> {
-        let batch = batch?;
-        let window = Window { inputs: &batch.inputs, targets: &batch.targets, rows: batch.rows };
-        Ok(window_nats(model, window)?)
-    });
-    let nats = nats.into_iter().sum::<Result<f64>>()?;
+    let nats = nats(model, workers, validation.batches(rows_each))?;
     let tokens = validation.scored_tokens();
     let score = Score { nats, tokens, bytes: validation.bytes() };
     Ok(Evaluation { score, floor: validation.floor_nats().map(|floor| floor / tokens as f64) })
+}
+
+/// The summed nats of the scored targets of all batches.
+pub fn nats(
+    model: &LanguageModel,
+    workers: &Workers,
+    batches: impl Iterator<Item = Result<Batch>> + Send,
+) -> Result<f64> {
+    let nats = workers.map(batches, |batch: Result<Batch>| -> Result<f64> {
+        let batch = batch?;
+        let documents = batch.documents(0..batch.rows);
+        let Batch { inputs, targets, rows, .. } = &batch;
+        Ok(window_nats(model, Window { inputs, targets, rows: *rows, documents: documents.as_ref() })?)
+    });
+    nats.into_iter().sum()
 }

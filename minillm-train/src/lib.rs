@@ -1,7 +1,7 @@
 //! Text to weights: trains the models of `minillm-model`.
 //!
-//! Read [`trainer`] first: the loop, top to bottom. What it calls, in the order in which it calls it: [`data`] (text to
-//! batches; [`tales`] is the built-in corpus), [`schedule`] (how far to move), [`step`] (forward, backward, clip,
+//! Read [`trainer`] first: the loop, top to bottom. What it calls, in the order in which it calls it: [`objective`] (what is
+//! learned), [`data`] (text to batches; [`tales`] is the built-in corpus), [`conversations`], [`schedule`] (how far to move), [`step`] (forward, backward, clip,
 //! [`optimizer`]), [`evaluate`], [`metrics`] (where the numbers go), [`checkpoint`] and [`run_dir`] (what is saved, and
 //! how it survives a crash), [`report`] (the run on one page). [`config`] is the file in which all of it is chosen, and
 //! [`doctor`] says whether a device computes it rightly.
@@ -11,6 +11,7 @@
 mod burn_compat;
 pub mod checkpoint;
 pub mod config;
+pub mod conversations;
 pub mod data;
 pub mod doctor;
 pub mod error;
@@ -20,6 +21,7 @@ pub mod gradients;
 pub mod interrupt;
 pub mod later;
 pub mod metrics;
+pub mod objective;
 pub mod optimizer;
 pub mod plan;
 pub mod publish;

@@ -13,6 +13,7 @@
 use burn::module::Module;
 use burn::tensor::{Gradients as Tape, Int, Tensor};
 use minillm_model::decoder::LanguageModel;
+use minillm_model::layers::documents::Documents;
 use minillm_model::layers::dropout::Dropout;
 
 use crate::gradients::Gradients;
@@ -24,6 +25,7 @@ use crate::gradients::Gradients;
 pub fn forward_backward(
     model: &LanguageModel,
     ids: Tensor<2, Int>,
+    documents: Option<&Documents>,
     drop: Dropout,
     loss_of: impl Fn(&LanguageModel, Tensor<3>) -> Tensor<1>,
 ) -> (Tensor<1>, Gradients) {
@@ -32,7 +34,7 @@ pub fn forward_backward(
 
     // Forward, keeping what enters each block and what leaves the last.
     let plain = model.valid();
-    let context = plain.context(0, t, drop.clone());
+    let context = plain.context(0, t, drop.clone()).with_documents(documents.cloned());
     let mut inputs = vec![plain.model.embed(ids.clone().inner(), 0, &context)]; // [B, T, D] each
     for (index, block) in plain.model.layers.iter().enumerate() {
         inputs.push(block.forward(inputs[index].clone(), None, &context));
@@ -46,7 +48,7 @@ pub fn forward_backward(
         dx
     };
     let last = leaf().unwrap_or_else(|| unreachable!("the embedding's output is there"));
-    let context = model.context(0, t, drop);
+    let context = model.context(0, t, drop).with_documents(documents.cloned());
     let loss = loss_of(model, model.model.norm.forward(last.clone(), &context)); // [1]
     let mut grad = take(loss.backward(), Some(&last)); // [B, T, D]
     for block in model.model.layers.iter().rev() {

@@ -10,8 +10,9 @@ use minillm_model::tokenizer::Tokenizer;
 
 use crate::checkpoint::{load_config, load_state};
 use crate::config::{RunConfig, check_resume};
-use crate::data::{self, Progress, Shape};
+use crate::data::Progress;
 use crate::error::{Error, Result};
+use crate::objective;
 use crate::run_dir::{CONFIG_FILE, OpenMode, RunDir};
 use crate::trainer::Trainer;
 
@@ -39,11 +40,10 @@ impl Session<'_> {
         let run = RunDir::open_on(Arc::clone(&self.disk), out, mode)?;
         let resume_from = if mode == OpenMode::Resume { resume_point(&run, config)? } else { None };
 
-        let shape = Shape { context: config.train.context, batch_size: config.train.batch_size, seed: config.seed };
-        let corpus = data::prepare(&config.data, &config.tokenizer, &shape, cache_dir, progress)?;
+        let objective = objective::prepare(config, cache_dir, progress)?;
         let config_file = run.path().join(CONFIG_FILE);
-        let config = resolved(config, &corpus.tokenizer);
-        let trainer = Trainer::new(&config, corpus, run, found, resume_from.as_deref(), label)?;
+        let config = resolved(config, objective.tokenizer());
+        let trainer = Trainer::new(&config, objective, run, found, resume_from.as_deref(), label)?;
         durable::replace_file(&*self.disk, &config_file, config.to_toml()?.as_bytes()).map_err(|source| Error::Io {
             action: "write",
             what: "the run's configuration",

@@ -7,9 +7,9 @@ use minillm_model::checkpoint::{self, Checkpoint};
 use minillm_model::config::ModelConfig;
 use minillm_model::decoder::LanguageModel;
 use minillm_model::init;
-use minillm_model::tokenizer::Tokenizer;
+use minillm_model::tokenizer::{TURN_TOKENS, Tokenizer};
 
-use crate::config::RunConfig;
+use crate::config::{ObjectiveKind, RunConfig};
 use crate::error::{Error, Result};
 
 /// The model of the first step, on `device`. The tokenizer must be one that they fit.
@@ -28,14 +28,19 @@ pub fn start(config: &RunConfig, tokenizer: &Tokenizer, device: &Device) -> Resu
         tracing::warn!("{warning}");
     }
     check_fit(config, &source, tokenizer)?;
-    let model_config = adapted(config, source.model.config().clone());
-    Ok(source.model.with_config(&model_config)?)
+    let model = source.model.with_vocabulary(tokenizer.vocab_size());
+    let model_config = adapted(config, model.config().clone());
+    Ok(model.with_config(&model_config)?)
 }
 
 /// The architecture of the first step alone.
 pub fn architecture_of(config: &RunConfig, tokenizer: &Tokenizer) -> Result<ModelConfig> {
     match &config.model.from {
-        Some(from) => architecture(config, tokenizer, &checkpoint::locate::model_dir(from)?.0),
+        Some(from) => {
+            let mut model = architecture(config, tokenizer, &checkpoint::locate::model_dir(from)?.0)?;
+            model.vocab_size = model.vocab_size.max(tokenizer.vocab_size());
+            Ok(model)
+        }
         None => architecture(config, tokenizer, Path::new("")),
     }
 }
@@ -70,13 +75,16 @@ fn check_vocabulary(model: &ModelConfig, tokenizer: &Tokenizer) -> Result<()> {
 fn check_fit(config: &RunConfig, source: &Checkpoint, tokenizer: &Tokenizer) -> Result<()> {
     let path = source.path.display();
     let (has, needs) = (source.model.config().vocab_size, tokenizer.vocab_size());
-    if needs > has {
+    // A model that learns to talk may need new tokens.
+    let own = source.tokenizer.as_ref();
+    let grown = own.map(|own| own.clone().with_control_tokens(&TURN_TOKENS)).transpose()?;
+    let is_grown = config.objective.kind == ObjectiveKind::Chat
+        && grown.is_some_and(|grown| grown.fingerprint() == tokenizer.fingerprint());
+    if needs > has && !is_grown {
         let problem = format!("has {needs} tokens, and the model in `{path}` {has}");
         return Err(refuse("tokenizer", problem, "leave [tokenizer] out to take the model's own"));
     }
-    if let Some(own) = &source.tokenizer
-        && own.fingerprint() != tokenizer.fingerprint()
-    {
+    if own.is_some_and(|own| own.fingerprint() != tokenizer.fingerprint()) && !is_grown {
         let problem = format!("is not the one of the model in `{path}`: the same ids would mean other text");
         return Err(refuse("tokenizer", problem, "leave [tokenizer] out to take the model's own"));
     }

@@ -295,15 +295,16 @@ fn forward_backward(
         let data = TensorData::new(ids[tokens.clone()].to_vec(), [rows.len(), batch.context]);
         Tensor::<2, Int>::from_data(data, &device) // [B, T]
     };
+    let documents = batch.documents(rows.clone());
     // One seed per sequence, so that the masks do not depend on the split either.
     let seeds = rows.clone().map(|row| derive(options.seed, &[options.step as u64, row as u64]));
     let drop = Dropout::new(options.dropout, seeds.collect());
 
     let loss_of = |model: &LanguageModel, hidden| model.summed_loss(hidden, tensor(&batch.targets)) / divisor as f64; // [1]
     if options.recompute {
-        return recompute::forward_backward(model, tensor(&batch.inputs), drop, loss_of);
+        return recompute::forward_backward(model, tensor(&batch.inputs), documents.as_ref(), drop, loss_of);
     }
-    let hidden = model.hidden_states(tensor(&batch.inputs), None, drop); // [B, T, D]
+    let hidden = model.hidden_states_of(tensor(&batch.inputs), documents, drop); // [B, T, D]
     let loss = loss_of(model, hidden);
     let gradients = Gradients::collect(model, loss.backward());
     (loss.inner(), gradients)

@@ -28,14 +28,14 @@ use minillm_model::tokenizer::Tokenizer;
 
 use crate::checkpoint::{self, Best, CheckpointParts, State};
 use crate::config::{OnError, RunConfig};
-use crate::data::Corpus;
 use crate::error::{Error, Result};
-use crate::evaluate::{Evaluation, evaluate};
+use crate::evaluate::Evaluation;
 use crate::interrupt::{Interrupt, Signal};
 use crate::metrics::console::Console;
 use crate::metrics::jsonl::Jsonl;
 use crate::metrics::tensorboard::TensorBoard;
 use crate::metrics::{Metrics, Record, Sink, tag};
+use crate::objective::{Objective, Prompt};
 use crate::optimizer::ModelOptimizer;
 use crate::report::Updates;
 use crate::run_dir::{METRICS_FILE, RunDir, SAMPLES_FOLDER, TENSORBOARD_FOLDER};
@@ -47,7 +47,7 @@ use crate::workers::Workers;
 /// A run in progress.
 pub struct Trainer {
     config: RunConfig,
-    corpus: Corpus,
+    objective: Box<dyn Objective>,
     run: RunDir,
     resumed_from: Option<PathBuf>,
     workers: Workers,
@@ -97,7 +97,7 @@ impl Trainer {
     /// and shows no more than a bar of that name.
     pub fn new(
         config: &RunConfig,
-        corpus: Corpus,
+        objective: Box<dyn Objective>,
         run: RunDir,
         found: &DeviceInfo,
         resume_from: Option<&Path>,
@@ -109,15 +109,15 @@ impl Trainer {
         let mut optimizer = ModelOptimizer::new(&config.optimizer).training(Trainable::of(config));
         let (model, state) = match resume_from {
             None => {
-                let model = start(config, &corpus.tokenizer, &device)?;
+                let model = start(config, objective.tokenizer(), &device)?;
                 // The run before this one goes only now, when text, tokenizer and model have been seen to fit.
                 run.clear()?;
-                let state = State::new(config.seed, corpus.fingerprint.clone(), found.name.clone(), threads);
+                let state = State::new(config.seed, objective.fingerprint().to_owned(), found.name.clone(), threads);
                 (model, state)
             }
             Some(checkpoint) => {
-                let model_config = architecture(config, &corpus.tokenizer, checkpoint)?;
-                let state = checkpoint::resume_state(checkpoint, &corpus.fingerprint, &found.name, threads)?;
+                let model_config = architecture(config, objective.tokenizer(), checkpoint)?;
+                let state = checkpoint::resume_state(checkpoint, objective.fingerprint(), &found.name, threads)?;
                 let model = checkpoint::load(checkpoint, &model_config, &state, &device, &mut optimizer)?;
                 (model, state)
             }
@@ -136,7 +136,7 @@ impl Trainer {
         let metrics = Metrics::new().with(json_lines).with(tensor_board).with(console.clone());
         Ok(Self {
             config: config.clone(),
-            corpus,
+            objective,
             run,
             resumed_from: resume_from.map(Path::to_owned),
             workers: Workers::new(threads, config.train.micro_batch_size())?,
@@ -156,9 +156,14 @@ impl Trainer {
         self.model.config()
     }
 
-    /// The text's tokens.
+    /// Text to ids and back.
     pub fn tokenizer(&self) -> &Tokenizer {
-        &self.corpus.tokenizer
+        self.objective.tokenizer()
+    }
+
+    /// What is worth saying of the examples before the first step.
+    pub fn summary(&self) -> Option<String> {
+        self.objective.summary()
     }
 
     /// Trains until `train.max_steps`, or until `interrupt` asks to stop.
@@ -224,7 +229,7 @@ impl Trainer {
     /// handle on the weights and can change them where they lie.
     fn step(mut self) -> Result<Self> {
         let options = StepOptions::of(&self.config, self.model.config(), self.begun());
-        let batch = self.corpus.train.batch(self.begun())?;
+        let batch = self.objective.batch(self.begun())?;
         let computed = Computed::new(&self.model, &self.optimizer, &batch, &self.workers, &options);
         self.finish_step()?;
         let limits = self.config.train.skip_spikes.then(|| self.state.spikes.limits()).flatten();
@@ -287,7 +292,7 @@ impl Trainer {
     fn evaluate(&mut self) -> Result<Evaluation> {
         let model = self.model.valid().for_generation();
         let rows = self.config.train.micro_batch_size();
-        let evaluation = evaluate(&model, &self.workers, &self.corpus.validation, rows);
+        let evaluation = self.objective.evaluate(&model, &self.workers, rows);
         device_works(self.state.step)?;
         let evaluation = evaluation?;
         let loss = evaluation.score.nats_per_token();
@@ -311,18 +316,12 @@ impl Trainer {
 
     /// Writes a little text, to the terminal and to the run's `samples`.
     fn sample(&self, model: &LanguageModel) -> Result<()> {
-        let tokenizer = &self.corpus.tokenizer;
-        // A text begins after the end of another; without that token, a new line is the next best beginning.
-        let prompt = match tokenizer.end_of_text() {
-            Some(id) => vec![id],
-            None => tokenizer.encode("\n").ok().filter(|ids| !ids.is_empty()).unwrap_or_else(|| vec![0]),
-        };
+        let Prompt { ids, shown, end_ids } = self.objective.prompt()?;
         let seed = derive(self.config.seed, &[self.state.step as u64]);
         let sampling = Sampling { temperature: 0.8, seed, ..Sampling::default() };
         let count = self.config.eval.sample_tokens;
-        let end: Vec<u32> = tokenizer.end_of_text().into_iter().collect();
-        let tokens = Tokens::new(model, &prompt, count, &sampling)?.end_at(&end);
-        let sample = text(tokens, tokenizer, &[], |_| Ok(()))?.text;
+        let tokens = Tokens::new(model, &ids, count, &sampling)?.end_at(&end_ids);
+        let sample = shown + &text(tokens, self.objective.tokenizer(), &[], |_| Ok(()))?.text;
 
         self.console.print(&format!("  | {}", sample.trim().replace('\n', "\n  | ")));
         let folder = self.run.path().join(SAMPLES_FOLDER);
@@ -348,10 +347,10 @@ impl Trainer {
     fn save(&mut self) -> Result<PathBuf> {
         // First the metrics: after a crash none up to the checkpoint's step may be missing.
         self.metrics.flush().or_else(|error| self.tolerate(error))?;
-        let Self { config, model, corpus, optimizer, state, .. } = &*self;
+        let Self { config, model, objective, optimizer, state, .. } = &*self;
         self.run.publish(state.step, config.checkpoint.keep_last, state.best, |disk, directory| {
-            let tokenizer = &corpus.tokenizer;
-            let parts = CheckpointParts { run_config: config, model, tokenizer, optimizer, state };
+            let (tokenizer, chat) = (objective.tokenizer(), objective.chat_format());
+            let parts = CheckpointParts { run_config: config, model, tokenizer, chat, optimizer, state };
             checkpoint::save(disk, directory, parts)
         })
     }

@@ -53,6 +53,12 @@ impl Conversation {
         Ok(Self(messages))
     }
 
+    /// What is said in the messages, in order.
+    pub fn texts(&self) -> Vec<String> {
+        let content = |message: &Value| message.get_attr("content").ok()?.as_str().map(str::to_owned);
+        self.0.iter().filter_map(content).collect()
+    }
+
     /// The messages as a template sees them.
     pub(super) fn messages(&self) -> &[Value] {
         &self.0

@@ -5,6 +5,7 @@
 //! what training on conversations is about.
 
 mod conversation;
+mod format;
 mod generation_tag;
 mod python;
 mod template;
@@ -13,5 +14,6 @@ mod tests;
 mod tokens;
 
 pub use self::conversation::Conversation;
+pub use self::format::ChatFormat;
 pub use self::template::{CHATML, ChatTemplate, RenderOptions, Rendered, TemplateTokens, Turn};
 pub use self::tokens::{ChatEncoder, ChatTokens};

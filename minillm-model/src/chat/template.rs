@@ -127,6 +127,11 @@ impl ChatTemplate {
         self.has_generation_tag
     }
 
+    /// The template as it was given.
+    pub fn source(&self) -> &str {
+        &self.source
+    }
+
     /// The conversation as a text. What a message says stays words, even if it spells a control token.
     pub fn render(&self, conversation: &Conversation, options: &RenderOptions) -> Result<Rendered> {
         let mut used = self.source.clone();

@@ -35,7 +35,7 @@ use self::durable::Disk;
 use self::file::FileKind;
 use self::naming::Naming;
 use self::weights::{TensorFiles, WeightFiles};
-use crate::chat::TemplateTokens;
+use crate::chat::{ChatFormat, TemplateTokens};
 use crate::config::ModelConfig;
 use crate::decoder::LanguageModel;
 use crate::encoding::Encoding;
@@ -238,14 +238,25 @@ fn read_hf_config(directory: &Path) -> Result<HfConfig> {
 /// Writes the files of a model trained here into `directory`, which exists. Not atomic by itself: whoever publishes a
 /// checkpoint writes into a temporary directory and renames that.
 pub fn save(disk: &dyn Disk, directory: &Path, model: &LanguageModel, tokenizer: &Tokenizer) -> Result<()> {
+    save_with_chat(disk, directory, model, tokenizer, None)
+}
+
+/// [`save`] for a model that may have learned to talk.
+pub fn save_with_chat(
+    disk: &dyn Disk,
+    directory: &Path,
+    model: &LanguageModel,
+    tokenizer: &Tokenizer,
+    chat: Option<&ChatFormat>,
+) -> Result<()> {
     let end: Vec<u32> = tokenizer.end_of_text().into_iter().collect();
     let contents = Contents {
         config: model.config(),
         tokenizer: Some(tokenizer),
         begin_id: tokenizer.prompt_prefix().first().copied().or(tokenizer.end_of_text()),
-        end_ids: &end,
+        end_ids: chat.map_or(&end, |chat| &chat.end_ids),
         tokenizer_config: None,
-        chat_template: None,
+        chat_template: chat.map(|chat| &*chat.template),
     };
     save_contents(disk, directory, &contents, Encoding::F32)?;
     weights::save(disk, &directory.join(WEIGHTS_FILE), model)

@@ -15,7 +15,7 @@ use tokenizers::{
     Tokenizer as Inner, Trainer,
 };
 
-use super::{END_OF_TEXT, LARGEST_VOCABULARY, Tokenizer, failed};
+use super::{END_OF_TEXT, LARGEST_VOCABULARY, TURN_TOKENS, Tokenizer, failed};
 use crate::error::{Error, Result};
 
 /// Qwen2's pattern: contractions, words with the space before them, single digits, punctuation, runs of white space.
@@ -41,7 +41,8 @@ impl Tokenizer {
         Self::made(&character_tokenizer(characters, end_of_text)?)
     }
 
-    /// A byte-level BPE of `vocab_size` tokens: [`END_OF_TEXT`] as id 0, the 256 bytes, and merges learned from `texts`.
+    /// A byte-level BPE of `vocab_size` tokens: [`END_OF_TEXT`] as id 0, the 256 bytes, merges learned from `texts`, and behind them
+    /// [`TURN_TOKENS`].
     ///
     /// It has fewer tokens if the texts run out of neighbours to merge. The same texts give the same tokenizer, whatever
     /// their order and the number of threads.
@@ -49,10 +50,12 @@ impl Tokenizer {
     where
         I: Iterator<Item = String> + Send,
     {
-        const SMALLEST: usize = 257;
+        const SMALLEST: usize = 1 + 256 + TURN_TOKENS.len();
         if vocab_size < SMALLEST {
             return Err(Error::Tokenizer {
-                problem: format!("a vocabulary of {vocab_size} cannot hold the 256 bytes and `{END_OF_TEXT}`"),
+                problem: format!(
+                    "a vocabulary of {vocab_size} cannot hold the 256 bytes, `{END_OF_TEXT}` and the two tokens around a turn"
+                ),
                 hint: format!("set `vocab_size` to {SMALLEST} or more"),
             });
         }
@@ -66,7 +69,7 @@ impl Tokenizer {
         let cutter = Sequence::new(vec![split(QWEN2_PATTERN)?, PreTokenizerWrapper::ByteLevel(byte_level)]);
         let mut trainer = BpeTrainerBuilder::new()
             .show_progress(false)
-            .vocab_size(vocab_size)
+            .vocab_size(vocab_size - TURN_TOKENS.len())
             .special_tokens(vec![AddedToken::from(END_OF_TEXT, true)])
             .initial_alphabet(ByteLevel::alphabet().into_iter().collect())
             .build();
@@ -77,7 +80,21 @@ impl Tokenizer {
         inner.with_pre_tokenizer(Some(cutter));
         inner.with_decoder(Some(byte_level));
         inner.add_special_tokens(special).map_err(failed)?;
+        inner.add_special_tokens(TURN_TOKENS.map(|token| AddedToken::from(token, true))).map_err(failed)?;
         begin_with_end_of_text(&mut inner)?;
+        Self::made(&inner)
+    }
+
+    /// The same tokenizer with control tokens of these names, new ones behind all others.
+    pub fn with_control_tokens(self, names: &[&str]) -> Result<Self> {
+        let known = self.control_tokens();
+        let is_new = |name: &&&str| !known.iter().any(|token| token.text == **name);
+        let new: Vec<_> = names.iter().filter(is_new).map(|name| AddedToken::from(*name, true)).collect();
+        if new.is_empty() {
+            return Ok(self);
+        }
+        let mut inner: Inner = serde_json::from_str(&self.to_json()).map_err(failed)?;
+        inner.add_special_tokens(new).map_err(failed)?;
         Self::made(&inner)
     }
 
@@ -115,8 +132,13 @@ fn begin_with_end_of_text(inner: &mut Inner) -> Result<()> {
 /// The words of a text to learn from.
 fn words(cutter: &Sequence, text: &str) -> tokenizers::Result<Vec<String>> {
     let mut words = Vec::new();
-    // Where the special token is written out there is nothing to learn: it will be that token.
-    for part in text.split(END_OF_TEXT) {
+    // Where a special token is written out there is nothing to learn: it will be that token.
+    let parts = text.split(END_OF_TEXT).flat_map(|part| {
+        TURN_TOKENS
+            .into_iter()
+            .fold(vec![part], |parts, token| parts.into_iter().flat_map(|part| part.split(token)).collect())
+    });
+    for part in parts {
         let mut cut = PreTokenizedString::from(part);
         cutter.pre_tokenize(&mut cut)?;
         for (word, ..) in cut.get_splits(OffsetReferential::Original, OffsetType::None) {

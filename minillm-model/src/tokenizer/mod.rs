@@ -43,6 +43,10 @@ use crate::error::{Error, Result};
 /// Stands between texts: the model reads it before the first token of a text and writes it after the last.
 pub const END_OF_TEXT: &str = "<|endoftext|>";
 
+/// The tokens around a turn of a conversation, as in [`CHATML`](crate::chat::CHATML). A BPE made here has them from the start, so that a
+/// model can learn to talk without new rows in its embedding.
+pub const TURN_TOKENS: [&str; 2] = ["<|im_start|>", "<|im_end|>"];
+
 /// What other tokenizers call it; the first one present counts.
 const END_OF_TEXT_NAMES: [&str; 5] = [END_OF_TEXT, "</s>", "<|end_of_text|>", "<eos>", "<|im_end|>"];
 

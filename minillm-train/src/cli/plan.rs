@@ -10,8 +10,8 @@ use minillm_model::config::ModelConfig;
 use minillm_model::ops::ComputeOptions;
 use minillm_model::stats;
 use minillm_train::config::{KernelChoice, RunConfig};
-use minillm_train::data::{self, Shape};
 use minillm_train::error::{Error, Result};
+use minillm_train::objective;
 use minillm_train::plan::calibrate::{Calibration, calibrate};
 use minillm_train::plan::memory::{ExecutionSetup, Memory, Phase, memory};
 use minillm_train::plan::{Suggestion, evaluations, suggest};
@@ -61,9 +61,8 @@ pub(super) fn run(args: &Args) -> Result<()> {
     let config = args.config.load()?;
     let limit = limit(args)?;
     let found = args.device.open()?;
-    let shape = Shape { context: config.train.context, batch_size: config.train.batch_size, seed: config.seed };
-    let corpus = data::prepare(&config.data, &config.tokenizer, &shape, &cache_dir()?, &Bars::default())?;
-    let model = architecture_of(&config, &corpus.tokenizer)?;
+    let objective = objective::prepare(&config, &cache_dir()?, &Bars::default())?;
+    let model = architecture_of(&config, objective.tokenizer())?;
     let compute = config.train.compute_on(&found.device)?;
     let setup = ExecutionSetup::on(&found, compute); // of this process before there are tensors in it
     let with = |compute| memory(&model, &config, &ExecutionSetup { compute, ..setup });
@@ -73,7 +72,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
         is_readable: config.train.kernels == KernelChoice::Readable,
         suggestion: limit.and_then(|bytes| suggest(&model, &config, &setup, bytes)),
         limit,
-        calibration: calibrate(&config, &corpus, &found)?,
+        calibration: calibrate(&config, &*objective, &found)?,
         config,
         found,
         model,

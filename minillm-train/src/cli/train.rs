@@ -75,6 +75,9 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     let parameters = stats::parameters(trainer.model_config()).total();
     let prompt = suggested_prompt(trainer.tokenizer());
     note(format_args!("{parameters} parameters on {} ({}), run in {}", found.name, found.description, out.display()));
+    if let Some(summary) = trainer.summary() {
+        note(summary);
+    }
     let outcome = trainer.run(&interrupt)?;
     summarise(&outcome, &out, prompt, start);
     Ok(outcome.interrupted.map_or(ExitCode::SUCCESS, |signal| ExitCode::from(signal.exit_code())))

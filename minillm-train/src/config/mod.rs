@@ -10,6 +10,7 @@
 pub(crate) mod errors;
 pub(crate) mod keys;
 pub(crate) mod load;
+mod objective;
 mod overrides;
 mod resume;
 mod validate;
@@ -20,6 +21,7 @@ use minillm_model::ops::{ComputeOptions, Precision};
 use serde::{Deserialize, Serialize};
 
 pub use self::keys::{keys, suggest};
+pub use self::objective::{ObjectiveConfig, ObjectiveKind};
 pub use self::resume::{Conflict, RESUMABLE, check_resume, resume_conflicts};
 use crate::data::{DataConfig, TokenizerConfig};
 use crate::error::{Error, Result};
@@ -31,6 +33,8 @@ use crate::schedule::ScheduleConfig;
 pub struct RunConfig {
     /// Where all randomness starts: initial weights, batches, dropout, samples.
     pub seed: u64,
+    /// What is learned.
+    pub objective: ObjectiveConfig,
     /// The text, and how it is cut into batches.
     pub data: DataConfig,
     /// The tokenizer.
@@ -55,6 +59,7 @@ impl Default for RunConfig {
     fn default() -> Self {
         Self {
             seed: 1337,
+            objective: ObjectiveConfig::default(),
             data: DataConfig::default(),
             tokenizer: TokenizerConfig::default(),
             model: ModelOptions::default(),

@@ -20,6 +20,7 @@ impl RunConfig {
         require(seed_fits, "seed", "is above 2^63 - 1", "TOML holds whole numbers up to 9223372036854775807")?;
         self.data.validate()?;
         self.tokenizer.validate()?;
+        self.objective.validate(&self.data)?;
         self.validate_counts()?;
         self.validate_model()?;
         self.validate_optimizer()?;

@@ -1,5 +1,8 @@
 //! Rows of token ids, with what follows each.
 
+use std::ops::Range;
+
+use minillm_model::layers::documents::Documents;
 pub use minillm_model::loss::IGNORED;
 
 /// Rows of token ids with what follows each of them.
@@ -13,13 +16,23 @@ pub struct Batch {
     pub rows: usize,
     /// Tokens in each.
     pub context: usize,
+    /// For every input the place in its row where its document begins, of documents that do not see each other; empty where each row is
+    /// one text.
+    pub starts: Vec<u32>,
 }
 
 impl Batch {
     /// None yet, with room for `rows`.
-    pub(super) fn with_capacity(rows: usize, context: usize) -> Self {
+    pub(crate) fn with_capacity(rows: usize, context: usize) -> Self {
         let capacity = rows * context;
-        Self { inputs: Vec::with_capacity(capacity), targets: Vec::with_capacity(capacity), rows: 0, context }
+        let [inputs, targets] = [(); 2].map(|()| Vec::with_capacity(capacity));
+        Self { inputs, targets, context, ..Self::default() }
+    }
+
+    /// Where the documents of some rows begin.
+    pub fn documents(&self, rows: Range<usize>) -> Option<Documents> {
+        let tokens = rows.start * self.context..rows.end * self.context;
+        (!self.starts.is_empty()).then(|| Documents::new(self.starts[tokens].to_vec(), self.context))
     }
 
     /// Positions that are predicted, padding excluded.

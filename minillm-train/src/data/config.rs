@@ -133,7 +133,7 @@ pub enum TokenizerConfig {
     Char,
     /// Byte-level byte-pair encoding, trained on the training text.
     Bpe {
-        /// Tokens in the vocabulary, the 256 bytes and end-of-text included.
+        /// Tokens in the vocabulary, the 256 bytes, end-of-text and the two around a turn of a conversation included.
         vocab_size: usize,
     },
     /// A tokenizer that exists already, for example GPT-2's.
@@ -147,9 +147,11 @@ impl TokenizerConfig {
     /// Rejects values that no text could make right, naming the field.
     pub fn validate(&self) -> Result<()> {
         match self {
-            Self::Bpe { vocab_size } if *vocab_size < 257 => Err(invalid(
+            Self::Bpe { vocab_size } if *vocab_size < 259 => Err(invalid(
                 "tokenizer.vocab_size",
-                format!("is {vocab_size}, but 256 bytes and end-of-text already make 257"),
+                format!(
+                    "is {vocab_size}, but 256 bytes, end-of-text and the two tokens around a turn already make 259"
+                ),
                 "1024 suits a megabyte of text, 4096 some hundred",
             )),
             Self::Bpe { vocab_size } if *vocab_size > LARGEST_VOCABULARY as usize => Err(invalid(

@@ -187,7 +187,7 @@ mod tests {
     #[test]
     fn inputs_stand_one_before_their_targets() {
         let tokens = Tokens::Memory(vec![1, 2, 3, 9, 4, 5, 9]);
-        let mut batch = Batch { inputs: vec![], targets: vec![], rows: 0, context: 5 };
+        let mut batch = Batch { context: 5, ..Batch::default() };
         push_row(&mut batch, &tokens, 0..4, Some(9)).unwrap();
         push_row(&mut batch, &tokens, 4..7, Some(9)).unwrap();
         push_row(&mut batch, &tokens, 1..6, Some(9)).unwrap();

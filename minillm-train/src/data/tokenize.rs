@@ -69,7 +69,7 @@ impl<'a> Preparation<'a> {
         let recipe = match config {
             TokenizerConfig::File { path } => return read_tokenizer(path),
             TokenizerConfig::Char => "char 1".to_owned(),
-            TokenizerConfig::Bpe { vocab_size } => format!("bpe 1 {vocab_size} {}", self.validation_fraction),
+            TokenizerConfig::Bpe { vocab_size } => format!("bpe 2 {vocab_size} {}", self.validation_fraction),
         };
         let path = self.cached_tokenizer(&recipe);
         if path.exists() {

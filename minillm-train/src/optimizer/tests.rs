@@ -68,7 +68,13 @@ fn trained(
     let kind = OptimizerConfig { kind: OptimizerKind::Muon, ..OptimizerConfig::default() };
     let mut optimizer = ModelOptimizer::new(&kind).training(trainable.clone());
     let ids: Vec<i32> = (0..16).map(|i| (i * i * 7 + i * 3) % 11).collect();
-    let batch = Batch { targets: ids.iter().map(|id| (id + 1) % 11).collect(), inputs: ids, rows: 2, context: 8 };
+    let batch = Batch {
+        targets: ids.iter().map(|id| (id + 1) % 11).collect(),
+        inputs: ids,
+        rows: 2,
+        context: 8,
+        starts: Vec::new(),
+    };
     for step in 1..=3 {
         let options = StepOptions {
             step,

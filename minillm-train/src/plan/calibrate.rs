@@ -4,11 +4,12 @@ use std::time::{Duration, Instant};
 
 use burn::module::Module;
 use minillm_infer::device::DeviceInfo;
-use minillm_infer::score::{Window, window_nats};
 
 use crate::config::RunConfig;
-use crate::data::{Batch, Corpus};
+use crate::data::Batch;
 use crate::error::Result;
+use crate::evaluate::nats;
+use crate::objective::Objective;
 use crate::optimizer::ModelOptimizer;
 use crate::start::start;
 use crate::step::{StepOptions, train_step};
@@ -36,10 +37,10 @@ pub struct Calibration {
 }
 
 /// Trains some steps and scores some of the validation text.
-pub fn calibrate(config: &RunConfig, corpus: &Corpus, found: &DeviceInfo) -> Result<Calibration> {
+pub fn calibrate(config: &RunConfig, objective: &dyn Objective, found: &DeviceInfo) -> Result<Calibration> {
     let device = found.device.clone().autodiff();
     let compute = config.train.compute_on(&device)?;
-    let mut model = start(config, &corpus.tokenizer, &device)?.with_compute(compute);
+    let mut model = start(config, objective.tokenizer(), &device)?.with_compute(compute);
     let mut optimizer = ModelOptimizer::new(&config.optimizer).training(Trainable::of(config));
     let workers = Workers::new(found.training_threads(), config.train.micro_batch_size())?;
     let wait = || {
@@ -58,7 +59,7 @@ pub fn calibrate(config: &RunConfig, corpus: &Corpus, found: &DeviceInfo) -> Res
         if steps >= STEPS && start.elapsed() >= LONG_ENOUGH {
             break;
         }
-        let batch = corpus.train.batch(step)?;
+        let batch = objective.batch(step)?;
         let options = StepOptions::of(config, model.config(), step);
         (model, _) = train_step(model, &mut optimizer, &batch, &workers, &options)?;
         tokens += batch.predicted();
@@ -69,14 +70,12 @@ pub fn calibrate(config: &RunConfig, corpus: &Corpus, found: &DeviceInfo) -> Res
     let scored = model.valid();
     let rows = config.train.micro_batch_size().div_ceil(workers.count());
     // A part of the validation text, in as many batches at once as the workers take.
-    let all = corpus.validation.batches(rows).collect::<Result<Vec<Batch>>>()?;
+    let all = objective.validation(rows).collect::<Result<Vec<Batch>>>()?;
     let some = all.len().min(workers.count() * 8);
     let start = Instant::now();
-    let nats = workers.map(all.iter().take(some), |batch: &Batch| {
-        window_nats(&scored, Window { inputs: &batch.inputs, targets: &batch.targets, rows: batch.rows })
-    });
-    nats.into_iter().collect::<Result<Vec<_>, _>>()?;
-    let evaluation_seconds = start.elapsed().as_secs_f64() * all.len() as f64 / some.max(1) as f64;
+    let count = all.len();
+    nats(&scored, &workers, all.into_iter().take(some).map(Ok))?;
+    let evaluation_seconds = start.elapsed().as_secs_f64() * count as f64 / some.max(1) as f64;
     Ok(Calibration {
         steps,
         step_seconds: seconds / steps as f64,

@@ -15,8 +15,9 @@ use toml::Value;
 
 use super::file::{Base, Evaluate, Hold, StudyFile, flatten, problem, slug};
 use crate::config::RunConfig;
-use crate::data::{self, Shape, Silent, TokenizerConfig};
+use crate::data::{Silent, TokenizerConfig};
 use crate::error::{Error, Result};
+use crate::objective;
 
 /// How far parameters may be off for a convenient width: a quarter of a per cent.
 const CONVENIENT: f64 = 0.0025;
@@ -286,9 +287,7 @@ fn vocabulary(config: &RunConfig, cache_dir: &Path, known: &mut Vec<(TokenizerCo
     if let Some((_, size)) = known.iter().find(|(tokenizer, _)| *tokenizer == config.tokenizer) {
         return Ok(*size);
     }
-    let shape = Shape { context: config.train.context, batch_size: 1, seed: 0 };
-    let corpus = data::prepare(&config.data, &config.tokenizer, &shape, cache_dir, &Silent)?;
-    let size = corpus.tokenizer.vocab_size();
+    let size = objective::prepare(config, cache_dir, &Silent)?.tokenizer().vocab_size();
     known.push((config.tokenizer.clone(), size));
     Ok(size)
 }

@@ -11,10 +11,10 @@ use minillm_model::tokenizer::Tokenizer;
 
 use super::file::{Evaluate, Stretch};
 use super::result::ContextResult;
-use crate::config::RunConfig;
-use crate::data::{self, Progress, Shape, TokenizerConfig};
+use crate::config::{RunConfig, TrainConfig};
+use crate::data::{Progress, TokenizerConfig};
 use crate::error::Result;
-use crate::evaluate::evaluate;
+use crate::objective;
 use crate::workers::Workers;
 
 /// The model after the last step.
@@ -46,8 +46,9 @@ impl<'a> Trained<'a> {
             let context = multiple * trained;
             // The tokenizer is made already, and stored in the checkpoint.
             let tokenizer = TokenizerConfig::File { path: self.checkpoint.path.join(checkpoint::TOKENIZER_FILE) };
-            let shape = Shape { context, batch_size: 1, seed: 0 };
-            let corpus = data::prepare(&self.config.data, &tokenizer, &shape, cache_dir, progress)?;
+            let train = TrainConfig { context, ..self.config.train.clone() };
+            let objective =
+                objective::prepare(&RunConfig { tokenizer, train, ..self.config.clone() }, cache_dir, progress)?;
             let rows = (self.config.train.micro_batch_size() / multiple).max(1);
             let workers = Workers::new(self.threads, rows)?;
             let stretches = wanted.rope_scaling.iter().copied().map(Some);
@@ -58,7 +59,7 @@ impl<'a> Trained<'a> {
                     Err(note) => result.note = Some(note.to_owned()),
                     Ok(config) => {
                         let model = self.checkpoint.model.clone().with_config(&config)?;
-                        let score = evaluate(&model, &workers, &corpus.validation, rows)?.score;
+                        let score = objective.evaluate(&model, &workers, rows)?.score;
                         result.loss = Some(score.nats_per_token());
                         result.bits_per_byte = Some(score.bits_per_byte());
                     }

@@ -1,0 +1,59 @@
+//! The `[objective]` section.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::errors::config_error;
+use crate::conversations::TrainOn;
+use crate::data::DataConfig;
+use crate::error::Result;
+
+/// What a run learns.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ObjectiveKind {
+    /// Texts: pretraining.
+    #[default]
+    Text,
+    /// Conversations: instruction tuning.
+    Chat,
+}
+
+/// The `[objective]` section.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ObjectiveConfig {
+    /// What the run learns.
+    pub kind: ObjectiveKind,
+    /// Of `chat`: whose words are learned.
+    pub train_on: TrainOn,
+    /// Of `chat`: a file with the chat template in Jinja, in place of the model's own. Between `{% generation %}` and `{% endgeneration %}`
+    /// stands what the assistant says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub template: Option<PathBuf>,
+}
+
+impl ObjectiveConfig {
+    /// Rejects what does not fit the objective or the data, naming the field.
+    pub(super) fn validate(&self, data: &DataConfig) -> Result<()> {
+        let refuse = |field: &str, problem: &str, hint: &str| Err(config_error("configuration", field, problem, hint));
+        if self.kind == ObjectiveKind::Text {
+            let hint = "set `objective.kind` to `chat`, or leave it out";
+            return match (self.train_on, &self.template) {
+                (TrainOn::Assistant, None) => Ok(()),
+                (TrainOn::All, _) => refuse("objective.train_on", "has no meaning for texts", hint),
+                (_, Some(_)) => refuse("objective.template", "has no meaning for texts", hint),
+            };
+        }
+        if data.files.is_empty() {
+            let hint = "give files of conversations, one in JSON a line: `data.files = [\"chat.jsonl\"]`";
+            return refuse("data.files", "is not given", hint);
+        }
+        if data.order.is_some() {
+            let hint = "leave it out: every conversation is learned once an epoch";
+            return refuse("data.order", "has no meaning for conversations", hint);
+        }
+        Ok(())
+    }
+}

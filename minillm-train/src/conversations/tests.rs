@@ -1,0 +1,143 @@
+use minillm_model::chat::TemplateTokens;
+use minillm_model::tokenizer::Tokenizer;
+
+use super::*;
+use crate::data::{Batch, IGNORED, Silent};
+use crate::error::Result;
+
+fn records(lines: &str) -> Result<(Kind, Vec<Record>)> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("chat.jsonl");
+    fs_err::write(&path, lines).unwrap();
+    let mut records = Vec::new();
+    let kind = read(&[path], &Silent, |_, _, record| {
+        records.push(record);
+        Ok(())
+    })?;
+    Ok((kind, records))
+}
+
+fn format(train_on: TrainOn) -> Format {
+    let tokenizer = Tokenizer::train_bpe(300, std::iter::once("a cat and a dog".to_owned())).unwrap();
+    let control = tokenizer.control_tokens().into_iter().map(|token| token.text).collect();
+    Format::new(&tokenizer, None, TemplateTokens { control, ..TemplateTokens::default() }, train_on).unwrap()
+}
+
+/// What is learned of a line, as text.
+fn learned(format: &Format, line: &str) -> String {
+    let example = format.example(&records(line).unwrap().1[0]).unwrap();
+    let names = example.target_ids().map(|id| match format.tokenizer().decode(&[id]) {
+        text if text.is_empty() => format.tokenizer().name(id).unwrap(),
+        text => text,
+    });
+    names.collect()
+}
+
+#[test]
+fn five_kinds_of_lines_are_known_by_their_keys() {
+    let format = format(TrainOn::Assistant);
+    for (line, kind, expected) in [
+        (
+            r#"{"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "a cat"}]}"#,
+            Kind::Messages,
+            "a cat<|im_end|>",
+        ),
+        (
+            r#"{"conversations": [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "a dog"}]}"#,
+            Kind::ShareGpt,
+            "a dog<|im_end|>",
+        ),
+        (r#"{"instruction": "say", "input": "", "output": "yes"}"#, Kind::Alpaca, "yes<|im_end|>"),
+        (r#"{"prompt": "a cat", "completion": " and"}"#, Kind::PromptCompletion, " and<|endoftext|>"),
+        (
+            r#"{"prompt": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "no"}, {"role": "user", "content": "b"}],
+                "completion": [{"role": "assistant", "content": "yes"}]}"#,
+            Kind::PromptCompletion,
+            "yes<|im_end|>",
+        ),
+    ] {
+        let line = line.replace('\n', " ");
+        assert_eq!(records(&line).unwrap().0, kind);
+        assert_eq!(learned(&format, &line), expected, "{line}");
+    }
+    let alpaca = r#"{"instruction": "add", "input": "1 2", "output": "3"}"#;
+    let whole = learned(&self::format(TrainOn::All), alpaca);
+    assert_eq!(whole, "user\nadd\n\n1 2<|im_end|>\n<|im_start|>assistant\n3<|im_end|>\n");
+}
+
+#[test]
+fn a_line_that_cannot_be_learned_is_named() {
+    let good = r#"{"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "a cat"}]}"#;
+    for (line, part) in [
+        ("{", "is not an object in JSON"),
+        ("[]", "is not an object in JSON"),
+        (r#"{"text": "a"}"#, "has the keys `text`"),
+        (r#"{"instruction": "a", "output": "b"}"#, "is of the kind Alpaca, the lines before are messages"),
+        (r#"{"messages": []}"#, "there are no messages"),
+        (r#"{"messages": 3}"#, "not a list"),
+        (r#"{"messages": [{"role": "user", "content": "hi"}]}"#, "no message of the assistant"),
+        (r#"{"messages": [{"role": "king", "content": "hi"}]}"#, "of the role `king`"),
+        (r#"{"messages": [{"role": "assistant", "content": null}]}"#, "its `content` is null"),
+        (r#"{"messages": [{"role": "assistant"}]}"#, "null or missing"),
+        (r#"{"messages": [{"role": "assistant", "content": 7}]}"#, "neither a text nor a list"),
+        (r#"{"chosen": "a", "rejected": "b"}"#, "is of the kind preferences"),
+    ] {
+        let error = records(&format!("{good}\n\n{line}\n")).unwrap_err();
+        assert!(error.to_string().contains("chat.jsonl`: line 3 "), "{error}");
+        assert!(error.to_string().contains(part), "{error}");
+        assert!(error.hint().is_some());
+    }
+    let turns = |turn: &str| records(&format!(r#"{{"conversations": [{turn}]}}"#)).unwrap_err().to_string();
+    assert!(turns(r#"{"from": "robot", "value": "a"}"#).contains("from `robot`; there are system, human"));
+    assert!(turns(r#"{"value": "a"}"#).contains("without `from`"));
+    assert!(turns(r#"{"from": "gpt"}"#).contains("without a text as `value`"));
+    assert!(records(r#"{"prompt": "a", "completion": []}"#).unwrap_err().to_string().contains("neither two texts"));
+    assert!(records("\n\n").unwrap_err().to_string().contains("holds no conversation"));
+    assert!(records("{\"chosen\": \"a\", \"rejected\": \"b\"}").unwrap_err().to_string().contains("preferences"));
+}
+
+#[test]
+fn rows_hold_whole_conversations_that_do_not_see_each_other() {
+    let example = |ids: &[u32], learned: &[bool]| Example { ids: ids.to_vec(), is_trained: learned.to_vec() };
+    let first = example(&[1, 2, 3], &[false, false, true]);
+    let second = example(&[4, 5, 6, 7], &[true, true, false, true]);
+    let mut batch = Batch { context: 7, ..Batch::default() };
+    push_row(&mut batch, [&first, &second]);
+    push_row(&mut batch, [&second]);
+    let i = IGNORED;
+    assert_eq!(batch.inputs, [1, 2, 4, 5, 6, 0, 0, 4, 5, 6, 0, 0, 0, 0]);
+    assert_eq!(batch.targets, [i, 3, 5, i, 7, i, i, 5, i, 7, i, i, i, i]);
+    assert_eq!(batch.starts, [0, 0, 2, 2, 2, 5, 5, 0, 0, 0, 3, 3, 3, 3]);
+    assert_eq!((batch.rows, batch.predicted()), (2, 5));
+}
+
+#[test]
+fn what_does_not_fit_a_row_is_cut_and_counted() {
+    let mut summary = Summary::default();
+    let example = |length: u32, first_learned: u32| Example {
+        ids: (0..length).collect(),
+        is_trained: (0..length).map(|place| place >= first_learned).collect(),
+    };
+    assert_eq!(summary.admit(example(5, 2), 4), Some(example(5, 2)));
+    assert_eq!(summary.admit(example(6, 2), 4), Some(example(5, 2)));
+    assert_eq!(summary.admit(example(9, 5), 4), None);
+    let question = Example { is_trained: vec![false, true, false, false, false, false], ..example(6, 0) };
+    assert_eq!(summary.admit(question, 4).unwrap().targets(), 1);
+    let expected = Summary { conversations: 3, tokens: 15, targets: 7, cut: 3, without_end: 2, left_out: 1 };
+    assert_eq!(summary, expected);
+}
+
+#[test]
+fn best_fit_leaves_no_conversation_out() {
+    let lengths = [3, 7, 2, 5, 5, 1, 8, 4];
+    let rows = best_fit(&lengths, 8);
+    let mut all: Vec<usize> = rows.concat();
+    all.sort_unstable();
+    assert_eq!(all, (0..lengths.len()).collect::<Vec<_>>());
+    let fill = |row: &Vec<usize>| row.iter().map(|&item| lengths[item]).sum::<usize>();
+    assert!(rows.iter().all(|row| fill(row) <= 8));
+    assert_eq!(rows.len(), 5); // 35 places in rows of 8
+    let items = || lengths.iter().map(|&length| Ok::<_, ()>((length, length)));
+    assert_eq!(best_fit_until_full(2, 8, items()).unwrap(), [vec![7], vec![3, 2]]);
+    assert_eq!(best_fit_until_full(1, 99, items()).unwrap(), [lengths.to_vec()]);
+}

@@ -1,0 +1,80 @@
+//! What a run learns: its examples, how they are weighed, and how the model is measured. The [trainer](crate::trainer) does not know which
+//! objective runs.
+//!
+//! | `[objective] kind` | learns from | loss |
+//! |---|---|---|
+//! | `text` | texts | mean negative log-likelihood of all tokens |
+//! | `chat` | conversations | the same of the assistant's tokens |
+
+mod chat;
+mod text;
+
+use std::fmt::Debug;
+use std::path::Path;
+
+use minillm_model::chat::ChatFormat;
+use minillm_model::decoder::LanguageModel;
+use minillm_model::tokenizer::Tokenizer;
+
+pub use self::chat::Chat;
+pub use self::text::Text;
+use crate::config::{ObjectiveKind, RunConfig};
+use crate::data::{Batch, Progress};
+use crate::error::Result;
+use crate::evaluate::Evaluation;
+use crate::workers::Workers;
+
+/// Batches of examples, one after the other.
+pub type Batches<'a> = Box<dyn Iterator<Item = Result<Batch>> + Send + 'a>;
+
+/// What a run learns.
+pub trait Objective: Debug + Send + Sync {
+    /// Text to ids and back.
+    fn tokenizer(&self) -> &Tokenizer;
+
+    /// SHA-256 of all that decides which examples there are, in hexadecimal: a run may only be resumed on the same.
+    fn fingerprint(&self) -> &str;
+
+    /// How conversations with the model are written, if it learns to talk.
+    fn chat_format(&self) -> Option<&ChatFormat> {
+        None
+    }
+
+    /// The rows of step `step`, counted from 0: a pure function of the configuration and the step.
+    fn batch(&self, step: usize) -> Result<Batch>;
+
+    /// Everything the model is scored on, `rows` rows at a time; always the same.
+    fn validation(&self, rows: usize) -> Batches<'_>;
+
+    /// How good `model`, which carries no autodiff, is on examples that it does not learn from, `rows` rows at a time.
+    fn evaluate(&self, model: &LanguageModel, workers: &Workers, rows: usize) -> Result<Evaluation>;
+
+    /// What a sample of the model's words begins with.
+    fn prompt(&self) -> Result<Prompt>;
+
+    /// What is worth saying before the first step.
+    fn summary(&self) -> Option<String> {
+        None
+    }
+}
+
+/// The beginning of a sample.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Prompt {
+    /// What the model is given.
+    pub ids: Vec<u32>,
+    /// What of it is shown before the model's words.
+    pub shown: String,
+    /// Tokens that end the sample.
+    pub end_ids: Vec<u32>,
+}
+
+/// Finds or downloads what the configuration's objective learns from, and makes its tokens or finds them in `cache_dir`.
+///
+/// Writes nothing outside `cache_dir`. Errors name the file, line or field.
+pub fn prepare(config: &RunConfig, cache_dir: &Path, progress: &dyn Progress) -> Result<Box<dyn Objective>> {
+    Ok(match config.objective.kind {
+        ObjectiveKind::Text => Box::new(Text::prepare(config, cache_dir, progress)?),
+        ObjectiveKind::Chat => Box::new(Chat::prepare(config, progress)?),
+    })
+}
