@@ -65,7 +65,7 @@ pub struct Trainer {
 /// A step that a device may still be computing.
 struct Running {
     result: Pending,
-    /// Tokens that it learns from.
+    /// Tokens that it reads.
     tokens: u64,
     learning_rate: f64,
 }
@@ -239,7 +239,7 @@ impl Trainer {
         device_works(options.step)?;
         let (model, result) = updated?;
         let is_known = matches!(result, Pending::Known(_));
-        let running = Running { result, tokens: batch.predicted() as u64, learning_rate: options.learning_rate };
+        let running = Running { result, tokens: batch.tokens() as u64, learning_rate: options.learning_rate };
         let mut trainer = Self { model, running: Some(running), ..self };
         if is_known {
             trainer.finish_step()?;

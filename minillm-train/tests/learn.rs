@@ -33,7 +33,7 @@ fn batch() -> Batch {
     let id = |i: i32| (i * i * 7 + i * 3) % 11;
     let inputs = (0..rows * context).map(id).collect();
     let targets = (0..rows * context).map(|i| if i % 8 == 7 { -1 } else { id(i + 1) }).collect();
-    Batch { inputs, targets, rows: rows as usize, context: context as usize, starts: Vec::new() }
+    Batch { inputs, targets, rows: rows as usize, context: context as usize, ..Batch::default() }
 }
 
 fn config() -> ModelConfig {

@@ -170,7 +170,7 @@ fn random_batch(config: &RunConfig, vocab_size: usize, step: usize) -> Batch {
     let inputs: Vec<i32> = (0..rows * context).map(|_| rng.random_range(0..vocab_size as i32)).collect();
     // Any fixed function of the input will do, so that the loss has something to fall on.
     let targets = inputs.iter().map(|&id| ((i64::from(id) * 7 + 3) % vocab_size as i64) as i32).collect();
-    Batch { inputs, targets, rows, context, starts: Vec::new() }
+    Batch { inputs, targets, rows, context, ..Batch::default() }
 }
 
 /// Kernels may still be running when the last step returns.

@@ -77,6 +77,7 @@ pub fn push_row<'a>(batch: &mut Batch, examples: impl IntoIterator<Item = &'a Ex
         batch.starts.resize(batch.inputs.len(), start);
     }
     let padding = (batch.inputs.len() - first) as u32;
+    batch.filled += padding as usize;
     batch.rows += 1;
     let end = batch.rows * batch.context;
     batch.inputs.resize(end, 0); // any token: nothing is predicted from it, and nothing that is looks at it

@@ -108,7 +108,7 @@ fn rows_hold_whole_conversations_that_do_not_see_each_other() {
     assert_eq!(batch.inputs, [1, 2, 4, 5, 6, 0, 0, 4, 5, 6, 0, 0, 0, 0]);
     assert_eq!(batch.targets, [i, 3, 5, i, 7, i, i, 5, i, 7, i, i, i, i]);
     assert_eq!(batch.starts, [0, 0, 2, 2, 2, 5, 5, 0, 0, 0, 3, 3, 3, 3]);
-    assert_eq!((batch.rows, batch.predicted()), (2, 5));
+    assert_eq!((batch.rows, batch.predicted(), batch.tokens()), (2, 5, 8));
 }
 
 #[test]
@@ -140,4 +140,72 @@ fn best_fit_leaves_no_conversation_out() {
     let items = || lengths.iter().map(|&length| Ok::<_, ()>((length, length)));
     assert_eq!(best_fit_until_full(2, 8, items()).unwrap(), [vec![7], vec![3, 2]]);
     assert_eq!(best_fit_until_full(1, 99, items()).unwrap(), [lengths.to_vec()]);
+}
+
+/// Values by transformers, where they are present.
+fn golden(name: &str) -> Option<std::path::PathBuf> {
+    let path = std::path::PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/golden-post")).join(name);
+    path.exists().then_some(path)
+}
+
+#[test]
+fn loss_and_gradients_of_conversations_are_those_of_transformers() {
+    use minillm_model::checkpoint;
+    use serde_json::Value;
+
+    use crate::gradients::Gradients;
+
+    let (Some(base), Some(expected)) = (golden("lora/llama/base"), golden("loss/sft.json")) else { return };
+    let expected: Value = serde_json::from_str(&fs_err::read_to_string(expected).unwrap()).unwrap();
+    let device = burn::tensor::Device::flex().autodiff();
+    let model = checkpoint::load(&base, &device).unwrap().model;
+    let example = |conversation: &Value| {
+        let numbers = |key: &str| {
+            conversation[key].as_array().unwrap().iter().map(|n| n.as_u64().unwrap() as u32).collect::<Vec<_>>()
+        };
+        Example { ids: numbers("ids"), is_trained: numbers("mask").into_iter().map(|mark| mark == 1).collect() }
+    };
+    let examples: Vec<Example> = expected["conversations"].as_array().unwrap().iter().map(example).collect();
+    let loss = |rows: &[Vec<usize>]| {
+        let context = 128;
+        let mut batch = Batch { context, ..Batch::default() };
+        rows.iter().for_each(|row| push_row(&mut batch, row.iter().map(|&index| &examples[index])));
+        let shape = [batch.rows, context];
+        let ids = |ids: &[i32]| {
+            let data = burn::tensor::TensorData::new(ids.to_vec(), shape);
+            burn::tensor::Tensor::<2, burn::tensor::Int>::from_data(data, &device)
+        };
+        let drop = minillm_model::layers::dropout::Dropout::default();
+        let hidden = model.hidden_states_of(ids(&batch.inputs), batch.documents(0..batch.rows), drop);
+        (model.summed_loss(hidden, ids(&batch.targets)), batch.predicted())
+    };
+    // f32 over float64: relative.
+    let assert_close = |found: f64, expected: &Value, what: &str| {
+        let expected = expected.as_f64().unwrap();
+        assert!((found - expected).abs() < 1e-4 * expected, "{what}: {found} {expected}");
+    };
+    for (index, conversation) in expected["conversations"].as_array().unwrap().iter().enumerate() {
+        let (nats, tokens) = loss(&[vec![index]]);
+        assert_eq!(tokens as u64, conversation["tokens"].as_u64().unwrap());
+        assert_close(nats.into_scalar::<f64>(), &conversation["nats"], "alone");
+    }
+    for packed in expected["packed"].as_array().unwrap() {
+        let row = packed["conversations"].as_array().unwrap().iter().map(|n| n.as_u64().unwrap() as usize).collect();
+        let (nats, tokens) = loss(&[row]);
+        assert_eq!(tokens as u64, packed["tokens"].as_u64().unwrap());
+        assert_close(nats.into_scalar::<f64>(), &packed["nats_apart"], "packed");
+    }
+    let lengths: Vec<usize> = examples.iter().map(Example::places).collect();
+    let rows = best_fit(&lengths, 128);
+    assert!(rows.len() < examples.len());
+    let (nats, tokens) = loss(&rows);
+    assert_eq!(tokens as u64, expected["tokens"].as_u64().unwrap());
+    let mean = nats / tokens as f64;
+    assert_close(mean.clone().into_scalar::<f64>(), &expected["mean_nats_per_token"], "mean");
+    let mut gradients = Gradients::collect(&model, mean.backward());
+    assert_close(gradients.norm(model.compute()).into_scalar::<f64>(), &expected["grad_norm"], "norm");
+    for (name, norm) in expected["grad_norm_of"].as_object().unwrap() {
+        let gradient = gradients.take(name).unwrap();
+        assert_close(gradient.powi_scalar(2).sum().sqrt().into_scalar::<f64>(), norm, name);
+    }
 }

@@ -19,6 +19,8 @@ pub struct Batch {
     /// For every input the place in its row where its document begins, of documents that do not see each other; empty where each row is
     /// one text.
     pub starts: Vec<u32>,
+    /// Of rows of several documents: the inputs that are not padding.
+    pub filled: usize,
 }
 
 impl Batch {
@@ -33,6 +35,11 @@ impl Batch {
     pub fn documents(&self, rows: Range<usize>) -> Option<Documents> {
         let tokens = rows.start * self.context..rows.end * self.context;
         (!self.starts.is_empty()).then(|| Documents::new(self.starts[tokens].to_vec(), self.context))
+    }
+
+    /// Tokens that are read, padding excluded.
+    pub fn tokens(&self) -> usize {
+        if self.starts.is_empty() { self.predicted() } else { self.filled }
     }
 
     /// Positions that are predicted, padding excluded.

@@ -175,7 +175,7 @@ fn batch(config: &ModelConfig, step: usize) -> Batch {
     let inputs: Vec<i32> = (0..ROWS * context).map(|_| rng.random_range(0..vocabulary)).collect();
     let targets =
         inputs.iter().enumerate().map(|(index, id)| if index % 9 == 8 { IGNORED } else { (id * 7 + 3) % vocabulary });
-    Batch { targets: targets.collect(), inputs, rows: ROWS, context, starts: Vec::new() }
+    Batch { targets: targets.collect(), inputs, rows: ROWS, context, ..Batch::default() }
 }
 
 /// The L2 norm of each parameter's gradient on the first batch; no values where a parameter has none.

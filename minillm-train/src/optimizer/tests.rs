@@ -73,7 +73,7 @@ fn trained(
         inputs: ids,
         rows: 2,
         context: 8,
-        starts: Vec::new(),
+        ..Batch::default()
     };
     for step in 1..=3 {
         let options = StepOptions {

@@ -62,7 +62,7 @@ pub fn calibrate(config: &RunConfig, objective: &dyn Objective, found: &DeviceIn
         let batch = objective.batch(step)?;
         let options = StepOptions::of(config, model.config(), step);
         (model, _) = train_step(model, &mut optimizer, &batch, &workers, &options)?;
-        tokens += batch.predicted();
+        tokens += batch.tokens();
     }
     wait();
     let seconds = start.elapsed().as_secs_f64();
