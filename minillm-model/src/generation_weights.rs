@@ -10,8 +10,6 @@ use crate::checkpoint::weights::to_host;
 use crate::decoder::{Decoder, LanguageModel};
 use crate::encoding::Q8_0_BLOCK;
 use crate::error::{Error, Result};
-use crate::layers::Mlp;
-use crate::layers::attention::Attention;
 use crate::layers::linear::Linear;
 use crate::ops::generation::{QuantizedMatrix, output_major};
 
@@ -82,13 +80,6 @@ fn matrix(weight: &[f32], input: usize) -> Result<QuantizedMatrix> {
 impl Decoder {
     /// The matrices of all blocks.
     fn linears(&mut self) -> impl Iterator<Item = &mut Linear> {
-        self.layers.iter_mut().flat_map(|block| {
-            let Attention { q_proj, k_proj, v_proj, o_proj, .. } = &mut block.self_attn;
-            let mlp = match &mut block.mlp {
-                Mlp::Swiglu(mlp) => vec![&mut mlp.gate_proj, &mut mlp.up_proj, &mut mlp.down_proj],
-                Mlp::Gelu(mlp) => vec![&mut mlp.up_proj, &mut mlp.down_proj],
-            };
-            [q_proj, k_proj, v_proj, o_proj].into_iter().chain(mlp)
-        })
+        self.layers.iter_mut().flat_map(|block| block.linears().into_iter().map(|(_, linear)| linear))
     }
 }

@@ -12,6 +12,7 @@
 mod config;
 #[cfg(test)]
 mod tests;
+mod train;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -19,12 +20,16 @@ use std::path::{Path, PathBuf};
 use burn::tensor::Device;
 
 use self::config::AdapterConfig;
+pub use self::train::{LoraOptions, MATRICES, restore, save};
 use crate::checkpoint::naming::Naming;
 use crate::checkpoint::safetensors;
 use crate::checkpoint::tensor_files::{Change, TensorFiles};
 use crate::checkpoint::{self, CONFIG_FILE, Checkpoint};
 use crate::config::ModelConfig;
 use crate::error::{Error, Result};
+
+/// The name of an adapter's weights.
+const WEIGHTS_FILE: &str = "adapter_model.safetensors";
 
 /// An adapter as it was found.
 #[derive(Debug)]
@@ -52,12 +57,18 @@ pub fn load(path: &Path, adapter: &Path, device: &Device) -> Result<Checkpoint> 
     let adapter = Adapter::open(adapter)?;
     if path.is_file() {
         return Err(adapter.refuse(
-            "adapter_model.safetensors",
+            WEIGHTS_FILE,
             format!("cannot be applied to `{}`: tensors of a GGUF file have other names", path.display()),
         ));
     }
     let mut checkpoint =
         checkpoint::load_changed(path, device, |files, naming, config| adapter.apply(files, naming, config))?;
+    // What was learned with the adapter: tokens for turns, how a conversation is written, where an answer ends.
+    let text = checkpoint::load_side_files(&adapter.directory)?;
+    checkpoint.tokenizer = text.tokenizer.or(checkpoint.tokenizer);
+    checkpoint.tokenizer_config = text.tokenizer_config.or(checkpoint.tokenizer_config);
+    checkpoint.chat_template = text.chat_template.or(checkpoint.chat_template);
+    checkpoint.end_ids = text.end_ids.unwrap_or(checkpoint.end_ids);
     checkpoint.warnings.extend(adapter.config.warnings);
     Ok(checkpoint)
 }
@@ -76,7 +87,7 @@ impl Adapter {
     /// Reads the adapter in `directory`. One that is more than is computed here is an error that names it.
     fn open(directory: &Path) -> Result<Self> {
         let config = AdapterConfig::read(directory)?;
-        let file = directory.join("adapter_model.safetensors");
+        let file = directory.join(WEIGHTS_FILE);
         let tensors = safetensors::open(&file)?;
         Ok(Self { directory: directory.to_owned(), config, tensors })
     }
@@ -99,12 +110,12 @@ impl Adapter {
             };
             if let Some(earlier) = earlier {
                 let problem = format!("has `{earlier}` and `{name}`, of which only one can be used");
-                return Err(self.refuse("adapter_model.safetensors", problem));
+                return Err(self.refuse(WEIGHTS_FILE, problem));
             }
             parts.is_embedding |= matches!(role, Role::EmbeddingA | Role::EmbeddingB);
         }
         if modules.is_empty() {
-            return Err(self.refuse("adapter_model.safetensors", "holds no tensors".to_owned()));
+            return Err(self.refuse(WEIGHTS_FILE, "holds no tensors".to_owned()));
         }
 
         let [head, embedding] = naming.tied();
@@ -118,7 +129,7 @@ impl Adapter {
             files.add_copy(&embedding, &head);
         }
         for (module, parts) in modules {
-            self.change(files, naming, &module, parts)?;
+            self.change(files, naming, config, &module, parts)?;
         }
         Ok(())
     }
@@ -149,7 +160,7 @@ impl Adapter {
             _ if plain.contains(".lora_B.bias") => "a bias of LoRA's own (`lora_bias`), which is not computed here",
             _ => "of a kind that is not known",
         };
-        Err(self.refuse("adapter_model.safetensors", format!("has the tensor `{name}`, {what}")))
+        Err(self.refuse(WEIGHTS_FILE, format!("has the tensor `{name}`, {what}")))
     }
 
     /// The module's name in the model's files. PEFT's begin as transformers' classes do.
@@ -162,16 +173,31 @@ impl Adapter {
             candidates.iter().find(is_there).cloned().or_else(|| (short == "lm_head").then(|| short.to_owned()));
         found.ok_or_else(|| {
             let problem = format!("has the tensor `{tensor}`, and the model no `{module}`: it is for another model");
-            self.refuse("adapter_model.safetensors", problem)
+            self.refuse(WEIGHTS_FILE, problem)
         })
     }
 
     /// Notes what `parts` do to a module.
-    fn change(&self, files: &mut TensorFiles, naming: Naming, module: &str, parts: Parts) -> Result<()> {
+    fn change(
+        &self,
+        files: &mut TensorFiles,
+        naming: Naming,
+        config: &mut ModelConfig,
+        module: &str,
+        parts: Parts,
+    ) -> Result<()> {
         for (of, tensor) in parts.whole {
             let target = format!("{module}.{of}");
             let new = self.tensors.read(&tensor)?;
-            self.check_shape(files, &target, &new.shape, &tensor)?;
+            // New tokens are new rows of the embedding and the output matrix.
+            let is_grown = naming.tied().contains(&target)
+                && matches!((files.get(&target).map(|stored| &stored.shape[..]), &new.shape[..]),
+                    (Some(&[rows, width]), &[more, same]) if more > rows && width == same);
+            if is_grown {
+                config.vocab_size = new.shape[0];
+            } else {
+                self.check_shape(files, &target, &new.shape, &tensor)?;
+            }
             files.change(target, Change::Replace(new));
         }
         let (a, b) = match (parts.a, parts.b) {
@@ -181,16 +207,16 @@ impl Adapter {
                 let [there, missing] = if a.is_some() { ["A", "B"] } else { ["B", "A"] };
                 let name = a.or(b).unwrap_or_default();
                 let problem = format!("has LoRA's {there} as `{name}`, and no {missing}");
-                return Err(self.refuse("adapter_model.safetensors", problem));
+                return Err(self.refuse(WEIGHTS_FILE, problem));
             }
         };
         let (a, b) = (self.tensors.read(&a)?, self.tensors.read(&b)?);
         let (&[rank, inputs], &[outputs, columns]) = (&a.shape[..], &b.shape[..]) else {
-            return Err(self.refuse("adapter_model.safetensors", format!("has matrices of `{module}` that are none")));
+            return Err(self.refuse(WEIGHTS_FILE, format!("has matrices of `{module}` that are none")));
         };
         if rank != columns || rank == 0 {
             let problem = format!("has an A of rank {rank} and a B of rank {columns} for `{module}`");
-            return Err(self.refuse("adapter_model.safetensors", problem));
+            return Err(self.refuse(WEIGHTS_FILE, problem));
         }
         // An embedding's rows are its inputs; GPT-2's `Conv1D` has them so, too.
         let is_transposed = parts.is_embedding || naming == Naming::Gpt2 && module.starts_with("h.");
@@ -208,22 +234,25 @@ impl Adapter {
             Some(stored) => {
                 let problem =
                     format!("has `{tensor}` for a tensor of shape {shape:?}; the model's is {:?}", stored.shape);
-                Err(self.refuse("adapter_model.safetensors", problem))
+                Err(self.refuse(WEIGHTS_FILE, problem))
             }
             None => {
                 let problem = format!("has `{tensor}`, and the model no `{target}`");
-                Err(self.refuse("adapter_model.safetensors", problem))
+                Err(self.refuse(WEIGHTS_FILE, problem))
             }
         }
     }
 
     fn refuse(&self, file: &str, problem: String) -> Error {
-        let path = self.directory.join(file);
-        Error::InvalidFile {
-            path,
-            problem,
-            hint: "an adapter is LoRA as PEFT writes it, for this very model".to_owned(),
-        }
+        refuse(&self.directory.join(file), problem)
+    }
+}
+
+fn refuse(path: &Path, problem: String) -> Error {
+    Error::InvalidFile {
+        path: path.to_owned(),
+        problem,
+        hint: "an adapter is LoRA as PEFT writes it, for this very model".to_owned(),
     }
 }
 

@@ -1,6 +1,7 @@
 use std::path::PathBuf;
 
 use ::safetensors::{Dtype, SafeTensors};
+use burn::module::Param;
 use burn::tensor::{Int, Tensor, TensorData};
 
 use super::*;
@@ -9,6 +10,7 @@ use crate::checkpoint::weights::{self, HostTensor};
 use crate::config::{ModelOptions, Preset};
 use crate::decoder::LanguageModel;
 use crate::init;
+use crate::parameters;
 use crate::tokenizer::Tokenizer;
 
 /// Values by peft, where they are present.
@@ -244,4 +246,75 @@ fn an_adapter_may_name_its_model() {
     config["base_model_name_or_path"] = "somebody/elses".into();
     write(folder.path(), &config, &[]);
     assert_eq!(base_of(&adapter), None);
+}
+
+#[test]
+fn what_is_trained_is_saved_as_peft_does_and_read_back() {
+    let prompt = Tensor::<2, Int>::from_data(TensorData::new(vec![1i32, 5, 2, 9, 4, 7], [1, 6]), &flex());
+    for (preset, tied) in [(Preset::Llama, false), (Preset::Qwen3, true), (Preset::Gpt2, true)] {
+        let options = ModelOptions {
+            preset,
+            hidden_size: Some(16),
+            num_hidden_layers: Some(2),
+            num_attention_heads: Some(4),
+            tie_word_embeddings: Some(tied),
+            ..ModelOptions::default()
+        };
+        let base = init::initialize(LanguageModel::new(&options.resolve(23, 12), &flex()).unwrap(), 3);
+        let folder = tempfile::tempdir().unwrap();
+        let [path, adapter] = ["base", "adapter"].map(|name| folder.path().join(name));
+        fs_err::create_dir_all(&path).unwrap();
+        fs_err::create_dir_all(&adapter).unwrap();
+        let tokenizer = Tokenizer::char_level(&('a'..='w').collect(), false).unwrap();
+        checkpoint::save(&System, &path, &base, &tokenizer).unwrap();
+        for (targets, saved, is_rank_stabilized) in [
+            (vec!["q_proj", "v_proj"], vec![], false),
+            (vec!["q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "down_proj"], vec!["norm"], true),
+            (vec!["o_proj"], vec!["embed_tokens"], false),
+        ] {
+            let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+            let (targets, modules_to_save) = (names(&targets), names(&saved));
+            let lora = LoraOptions { rank: 3, alpha: 5.0, is_rank_stabilized, targets, modules_to_save };
+            let model = base.clone().with_lora(&lora, 1).unwrap();
+            let logits = |model: &LanguageModel| model.forward(prompt.clone(), None);
+            let difference = |a: Tensor<3>, b: Tensor<3>| (a - b).abs().max().into_scalar::<f32>();
+            assert_eq!(difference(logits(&model), logits(&base)), 0.0, "an adapter begins without effect");
+
+            // As after some steps: whatever is trained has other values.
+            let model = parameters::map(model, &mut Shifted(&lora));
+            save(&System, &adapter, &model, &lora, "base").unwrap();
+            let merged = load(&path, &adapter, &flex()).unwrap().model;
+            assert!(difference(logits(&model), logits(&base)) > 1e-2);
+            // f32 sums in another order
+            assert!(difference(logits(&model), logits(&merged)) < 1e-5, "{preset:?} {lora:?}");
+            assert!(difference(logits(&model.clone().merged()), logits(&merged)) < 1e-5);
+            let again = restore(base.clone().with_lora(&lora, 2).unwrap(), &lora, &adapter).unwrap();
+            assert_eq!(logits(&again).into_data(), logits(&model).into_data());
+        }
+        let unknown = LoraOptions {
+            rank: 1,
+            alpha: 1.0,
+            is_rank_stabilized: false,
+            targets: vec!["c_attn".to_owned()],
+            modules_to_save: vec![],
+        };
+        assert!(base.with_lora(&unknown, 1).unwrap_err().to_string().contains("`c_attn`"));
+    }
+}
+
+/// Adds small numbers to what an adapter trains.
+struct Shifted<'a>(&'a LoraOptions);
+
+impl parameters::ParameterMapper for Shifted<'_> {
+    fn map<const D: usize>(&mut self, name: &str, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        if !self.0.trains(name) {
+            return param;
+        }
+        param.map(|weight| {
+            let shape = weight.shape();
+            let values: Vec<f32> =
+                (0..shape.num_elements()).map(|i| ((i * 7 + name.len()) % 11) as f32 / 40.0 - 0.1).collect();
+            weight + Tensor::from_data(TensorData::new(values, shape), &flex())
+        })
+    }
 }

@@ -197,6 +197,32 @@ pub fn load_text_files(path: &Path) -> Result<TextFiles> {
     Ok(TextFiles::new(load_tokenizer(path)?, chat_template, ["bos_token", "eos_token"].map(named)))
 }
 
+/// What a directory without a model says about texts.
+#[derive(Debug, Default)]
+pub(crate) struct SideFiles {
+    pub tokenizer: Option<Tokenizer>,
+    pub tokenizer_config: Option<String>,
+    pub chat_template: Option<String>,
+    pub end_ids: Option<Vec<u32>>,
+}
+
+/// Reads what belongs to texts and lies beside an adapter.
+pub(crate) fn load_side_files(directory: &Path) -> Result<SideFiles> {
+    let (tokenizer_config, chat_template) = tokenizer_config_and_template(directory)?;
+    let path = directory.join(GENERATION_CONFIG_FILE);
+    let end_ids = read_optional(&path)?.map(|text| hf_config::generation_end_ids(&path, &text)).transpose()?.flatten();
+    Ok(SideFiles { tokenizer: directory_tokenizer(directory, usize::MAX)?, tokenizer_config, chat_template, end_ids })
+}
+
+/// Writes what belongs to texts beside an adapter.
+pub fn save_side_files(disk: &dyn Disk, directory: &Path, contents: &Contents) -> Result<()> {
+    let Contents { begin_id, end_ids, .. } = *contents;
+    let text = hf_config::generation_json(begin_id, end_ids);
+    let written = durable::write_file(disk, &directory.join(GENERATION_CONFIG_FILE), text.as_bytes());
+    written.map_err(|source| Error::Io { action: "write", what: "the checkpoint", source })?;
+    save_text_files(disk, directory, contents)
+}
+
 /// The text of `tokenizer_config.json`, and the chat template, wherever it is.
 fn tokenizer_config_and_template(directory: &Path) -> Result<(Option<String>, Option<String>)> {
     let tokenizer_config = read_optional(&directory.join(TOKENIZER_CONFIG_FILE))?;
@@ -250,16 +276,25 @@ pub fn save_with_chat(
     chat: Option<&ChatFormat>,
 ) -> Result<()> {
     let end: Vec<u32> = tokenizer.end_of_text().into_iter().collect();
-    let contents = Contents {
-        config: model.config(),
+    save_contents(disk, directory, &made_here(model.config(), tokenizer, chat, &end), Encoding::F32)?;
+    weights::save(disk, &directory.join(WEIGHTS_FILE), model)
+}
+
+/// What belongs to a model trained here; `end` are the tokens that end a text, if it did not learn to talk.
+pub fn made_here<'a>(
+    config: &'a ModelConfig,
+    tokenizer: &'a Tokenizer,
+    chat: Option<&'a ChatFormat>,
+    end: &'a [u32],
+) -> Contents<'a> {
+    Contents {
+        config,
         tokenizer: Some(tokenizer),
         begin_id: tokenizer.prompt_prefix().first().copied().or(tokenizer.end_of_text()),
-        end_ids: chat.map_or(&end, |chat| &chat.end_ids),
+        end_ids: chat.map_or(end, |chat| &chat.end_ids),
         tokenizer_config: None,
         chat_template: chat.map(|chat| &*chat.template),
-    };
-    save_contents(disk, directory, &contents, Encoding::F32)?;
-    weights::save(disk, &directory.join(WEIGHTS_FILE), model)
+    }
 }
 
 /// Writes everything but the weights, which will be in `encoding`, into `directory`.
@@ -268,9 +303,18 @@ pub fn save_contents(disk: &dyn Disk, directory: &Path, contents: &Contents, enc
         let written = durable::write_file(disk, &directory.join(name), text.as_bytes());
         written.map_err(|source| Error::Io { action: "write", what: "the checkpoint", source })
     };
-    let Contents { config, tokenizer, begin_id, end_ids, tokenizer_config, chat_template } = *contents;
+    let Contents { config, begin_id, end_ids, .. } = *contents;
     write(CONFIG_FILE, &hf_config::to_json(config, begin_id, end_ids, encoding))?;
     write(GENERATION_CONFIG_FILE, &hf_config::generation_json(begin_id, end_ids))?;
+    save_text_files(disk, directory, contents)
+}
+
+fn save_text_files(disk: &dyn Disk, directory: &Path, contents: &Contents) -> Result<()> {
+    let write = |name: &str, text: &str| {
+        let written = durable::write_file(disk, &directory.join(name), text.as_bytes());
+        written.map_err(|source| Error::Io { action: "write", what: "the checkpoint", source })
+    };
+    let Contents { config, tokenizer, tokenizer_config, chat_template, .. } = *contents;
     let Some(tokenizer) = tokenizer else { return Ok(()) };
     write(TOKENIZER_FILE, &tokenizer.to_json())?;
     let made = || tokenizer.config_json(config.max_position_embeddings);

@@ -56,7 +56,7 @@ enum Layout {
 
 /// A tensor of a file and the parameters in it, one under the other.
 #[derive(Clone, Debug)]
-pub(super) struct TensorMapping {
+pub(crate) struct TensorMapping {
     /// Its name in the file.
     pub tensor: String,
     /// Its shape in the file.
@@ -150,7 +150,7 @@ impl Naming {
     }
 
     /// Where the parameters are, given with their shapes (`[out, in]`).
-    pub(super) fn mappings(self, parameters: &[(String, Vec<usize>)]) -> Vec<TensorMapping> {
+    pub(crate) fn mappings(self, parameters: &[(String, Vec<usize>)]) -> Vec<TensorMapping> {
         let mut mappings: Vec<TensorMapping> = Vec::new();
         let mut by_tensor = HashMap::new();
         for (name, shape) in parameters {
@@ -190,6 +190,11 @@ impl Naming {
             foreign.extend(joined.map(|tensor| (mapping.tensor.clone(), mapping.layout.to_file(tensor))));
         }
         foreign
+    }
+
+    /// The name in the format's files of the tensor that the parameter `name` is in.
+    pub(crate) fn name_of(self, name: &str) -> String {
+        self.foreign(name).0
     }
 
     fn foreign(self, name: &str) -> (String, Layout) {

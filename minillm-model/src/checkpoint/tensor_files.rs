@@ -226,7 +226,7 @@ fn add_product(tensor: &mut HostTensor, a: &HostTensor, b: &HostTensor, scale: f
 }
 
 /// Rows to columns, in tiles that fit a cache.
-pub(super) fn transpose(tensor: HostTensor) -> HostTensor {
+pub(crate) fn transpose(tensor: HostTensor) -> HostTensor {
     const TILE: usize = 32;
     let &[rows, columns] = &tensor.shape[..] else { return tensor };
     let mut values = vec![0.0; tensor.values.len()];

@@ -95,9 +95,9 @@ fn can_drop(drop: &Dropout) -> bool {
 /// Whether [`attention_forward`] has this form for it: not if queries and keys pass a norm before they are rotated, or heads are too wide for
 /// the device.
 fn can_join(attention: &Attention) -> bool {
-    let Attention { q_norm, q_proj, num_attention_heads, .. } = attention;
+    let Attention { q_norm, q_proj, k_proj, v_proj, num_attention_heads, .. } = attention;
     q_norm.is_none()
-        && q_proj.quantized.is_none()
+        && [q_proj, k_proj, v_proj].iter().all(|linear| linear.is_plain())
         && fits_joined_attention(&q_proj.weight.lazy_device(), q_proj.weight.lazy_shape()[1] / num_attention_heads)
 }
 

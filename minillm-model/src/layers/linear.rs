@@ -10,6 +10,7 @@ use burn::module::{Initializer, Module, Param};
 use burn::tensor::{Device, FloatDType, Tensor, module};
 
 use super::context::ForwardContext;
+use super::lora::Lora;
 use crate::ops::generation::{QuantizedMatrix, quantized_matmul};
 use crate::ops::{self, Precision};
 
@@ -20,6 +21,8 @@ pub struct Linear {
     pub weight: Param<Tensor<2>>,
     /// `[output]`
     pub bias: Option<Param<Tensor<1>>>,
+    /// An adapter beside the weight, while it is trained.
+    pub lora: Option<Lora>,
     /// The weight in 8 bits instead, for generation; `weight` is then empty.
     #[module(skip)]
     pub(crate) quantized: Option<Arc<QuantizedMatrix>>,
@@ -32,17 +35,27 @@ impl Linear {
         Self {
             weight: Initializer::Zeros.init([input, output], device),
             bias: bias.then(|| Initializer::Zeros.init([output], device)),
+            lora: None,
             quantized: None,
         }
+    }
+
+    /// Whether `weight` is all that there is.
+    pub(super) fn is_plain(&self) -> bool {
+        self.quantized.is_none() && self.lora.is_none()
     }
 
     /// # Shapes
     /// - `x`: `[B, T, input]` -> `[B, T, output]`
     pub fn forward(&self, x: Tensor<3>, context: &ForwardContext) -> Tensor<3> {
         let bias = self.bias.as_ref().map(Param::val);
-        match &self.quantized {
-            Some(matrix) => add_bias(quantized_matmul(x, matrix), bias),
-            None => linear(x, self.weight.val(), bias, context),
+        let out = match &self.quantized {
+            Some(matrix) => add_bias(quantized_matmul(x.clone(), matrix), bias),
+            None => linear(x.clone(), self.weight.val(), bias, context),
+        };
+        match &self.lora {
+            Some(lora) => out + lora.forward(x, context),
+            None => out,
         }
     }
 }

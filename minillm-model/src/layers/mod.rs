@@ -14,6 +14,7 @@ pub mod gelu_mlp;
 pub mod gpu;
 pub mod layer_norm;
 pub mod linear;
+pub mod lora;
 pub mod rms_norm;
 pub mod rope;
 pub mod rope_scaling;
@@ -138,7 +139,7 @@ pub fn swiglu_forward(mlp: &Swiglu, x: Tensor<3>, context: &ForwardContext) -> T
     if !context.compute.activation {
         return mlp.forward(x, context);
     }
-    if context.compute.joined && mlp.gate_proj.quantized.is_none() {
+    if context.compute.joined && mlp.gate_proj.is_plain() && mlp.up_proj.is_plain() {
         return gpu::swiglu(mlp, x, context);
     }
     let gate = mlp.gate_proj.forward(x.clone(), context); // [B, T, F]

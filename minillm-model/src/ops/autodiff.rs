@@ -21,6 +21,14 @@ type Tracked<B, C> = FloatTensor<Autodiff<B, C>>;
 /// The gradients of the parents, from what the forward pass saved and the gradient of its output.
 type BackwardFn<B, S, const N: usize> = fn(S, FloatTensor<B>) -> [FloatTensor<B>; N];
 
+/// Whether nothing that led to a tensor wants a gradient: a parameter that is not trained.
+pub fn is_constant<B: Backend, C: CheckpointStrategy>(tensor: &Tracked<B, C>) -> bool {
+    let unused: BackwardFn<B, (), 1> = |(), grad| [grad];
+    // What the tape would do with an operation of it.
+    let step = Recorded::<B, (), 1> { backward: unused }.prepare::<C>([tensor.node()]).compute_bound();
+    matches!(step.stateful(), OpsKind::UnTracked(_))
+}
+
 /// Computes an operation of `parents`, and records its backward pass if any of them wants a gradient.
 ///
 /// - `infer` computes the output, where nothing is differentiated.

@@ -5,7 +5,7 @@ use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Dispatch, TensorMetadata, backend_extension};
 use burn::tensor::{Int, Shape, Tensor};
 
-use super::autodiff::{Autodiff, Backend, CheckpointStrategy, record};
+use super::autodiff::{Autodiff, Backend, CheckpointStrategy, is_constant, record};
 use super::portable;
 pub use super::portable::cross_entropy::LARGEST_CHUNK;
 use super::portable::cross_entropy::Operations;
@@ -42,6 +42,17 @@ pub trait CrossEntropyBackward: Backend {
         portable::cross_entropy::loss_and_gradients::<Self, Operations>(&hidden, &output, &targets, tied)
     }
 
+    /// The loss and the gradient of `hidden` alone.
+    fn cross_entropy_with_hidden_gradient(
+        hidden: FloatTensor<Self>,
+        output: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+        tied: bool,
+    ) -> [FloatTensor<Self>; 2] {
+        let (loss, [dhidden, _]) = Self::cross_entropy_with_gradients([hidden, output], targets, tied);
+        [loss, dhidden]
+    }
+
     /// `gradient` times the one number in `factor`.
     fn scale_gradient(gradient: FloatTensor<Self>, factor: FloatTensor<Self>) -> FloatTensor<Self> {
         let factor = Self::float_expand(Self::float_reshape(factor, Shape::new([1, 1])), gradient.shape());
@@ -57,6 +68,20 @@ impl<B: CrossEntropyOp + CrossEntropyBackward, C: CheckpointStrategy> CrossEntro
         tied: bool,
     ) -> FloatTensor<Self> {
         let ids = targets.clone();
+        if is_constant::<B, C>(&output) {
+            // An output matrix that is not trained: no gradient is computed for it.
+            let output = Self::FloatTensorPrimitive::into_primitive(output);
+            let in_training = output.clone();
+            return record::<B, C, _, 1>(
+                [hidden],
+                |[hidden]| B::cross_entropy(hidden, output, targets, tied),
+                |[hidden]| {
+                    let [loss, dhidden] = B::cross_entropy_with_hidden_gradient(hidden, in_training, ids, tied);
+                    (loss, dhidden)
+                },
+                |dhidden, factor| [B::scale_gradient(dhidden, factor)],
+            );
+        }
         record::<B, C, _, 2>(
             [hidden, output],
             |[hidden, output]| B::cross_entropy(hidden, output, targets, tied),

@@ -5,7 +5,7 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Dispatch, backend_extension};
 use burn::tensor::Tensor;
 
-use super::autodiff::{Autodiff, Backend, CheckpointStrategy, record};
+use super::autodiff::{Autodiff, Backend, CheckpointStrategy, is_constant, record};
 
 /// Backends with the fast form.
 #[backend_extension(
@@ -27,10 +27,24 @@ pub trait MatmulBackward: Backend {
         weight: FloatTensor<Self>,
         grad: FloatTensor<Self>,
     ) -> [FloatTensor<Self>; 2];
+
+    /// The gradient of `x` alone.
+    fn matmul_backward_x(weight: FloatTensor<Self>, grad: FloatTensor<Self>) -> FloatTensor<Self>;
 }
 
 impl<B: MatmulOp + MatmulBackward, C: CheckpointStrategy> MatmulOp for Autodiff<B, C> {
     fn matmul(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
+        if is_constant::<B, C>(&weight) {
+            // A matrix that is not trained: no gradient is computed for it, and `x` need not be kept.
+            let weight = Self::FloatTensorPrimitive::into_primitive(weight);
+            let in_training = weight.clone();
+            return record::<B, C, _, 1>(
+                [x],
+                |[x]| B::matmul(x, weight),
+                |[x]| (B::matmul(x, in_training.clone()), in_training),
+                |weight, grad| [B::matmul_backward_x(weight, grad)],
+            );
+        }
         record::<B, C, _, 2>(
             [x, weight],
             |[x, weight]| B::matmul(x, weight),

@@ -6,6 +6,7 @@ use burn::backend::TensorMetadata;
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::tensor::Shape;
 
+use super::cross_entropy::Wanted;
 use super::host::{HeadsIn, Host, MatrixIn};
 use super::product::Matrix;
 use super::{attention, cross_entropy, layer_norm, linear, rms_norm, swiglu};
@@ -135,6 +136,15 @@ impl<B: Host> MatmulBackward for B {
         let (dx, dweight) = linear::backward(&x, MatrixIn::of::<B>(&weight).view(), &grad);
         [B::tensor(dx, x_shape), B::tensor(dweight, weight_shape)]
     }
+
+    fn matmul_backward_x(weight: FloatTensor<Self>, grad: FloatTensor<Self>) -> FloatTensor<Self> {
+        let [input, _] = weight.shape().dims();
+        let mut shape = grad.shape();
+        if let Some(last) = shape.last_mut() {
+            *last = input;
+        }
+        B::tensor(linear::backward_x(MatrixIn::of::<B>(&weight).view(), &B::as_slice(&grad)), shape)
+    }
 }
 
 impl<B: Host> GenerationOp for B {
@@ -208,7 +218,7 @@ impl<B: Host> CrossEntropyOp for B {
     ) -> FloatTensor<Self> {
         let (matrix, targets) = (MatrixIn::of::<B>(&output), B::ids(&targets));
         let matrix = output_matrix(&matrix, tied);
-        let (loss, _) = cross_entropy::cross_entropy(&B::as_slice(&hidden), matrix, tied, &targets, false);
+        let (loss, _) = cross_entropy::cross_entropy(&B::as_slice(&hidden), matrix, tied, &targets, Wanted::Loss);
         B::tensor(vec![loss], Shape::new([1]))
     }
 }
@@ -221,10 +231,25 @@ impl<B: Host> CrossEntropyBackward for B {
     ) -> (FloatTensor<Self>, [FloatTensor<Self>; 2]) {
         let (matrix, targets) = (MatrixIn::of::<B>(&output), B::ids(&targets));
         let matrix = output_matrix(&matrix, tied);
-        let (loss, gradients) = cross_entropy::cross_entropy(&B::as_slice(&hidden), matrix, tied, &targets, true);
+        let (loss, gradients) =
+            cross_entropy::cross_entropy(&B::as_slice(&hidden), matrix, tied, &targets, Wanted::Both);
         let (dhidden, doutput) = gradients.map_or_else(Default::default, |all| (all.hidden, all.output));
         let gradients = [B::tensor(dhidden, hidden.shape()), B::tensor(doutput, output.shape())];
         (B::tensor(vec![loss], Shape::new([1])), gradients)
+    }
+
+    fn cross_entropy_with_hidden_gradient(
+        hidden: FloatTensor<Self>,
+        output: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+        tied: bool,
+    ) -> [FloatTensor<Self>; 2] {
+        let (matrix, targets) = (MatrixIn::of::<B>(&output), B::ids(&targets));
+        let matrix = output_matrix(&matrix, tied);
+        let (loss, gradients) =
+            cross_entropy::cross_entropy(&B::as_slice(&hidden), matrix, tied, &targets, Wanted::Hidden);
+        let dhidden = gradients.map_or_else(Vec::new, |gradients| gradients.hidden);
+        [B::tensor(vec![loss], Shape::new([1])), B::tensor(dhidden, hidden.shape())]
     }
 
     fn scale_gradient(gradient: FloatTensor<Self>, factor: FloatTensor<Self>) -> FloatTensor<Self> {

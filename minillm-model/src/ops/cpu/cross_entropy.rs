@@ -24,7 +24,19 @@ pub struct LossGradients {
     pub output: Vec<f32>,
 }
 
-/// The loss summed over the rows whose target is not negative, and its gradients if wanted.
+/// What is computed beside the loss.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// Nothing.
+    Loss,
+    /// The gradient of the hidden states: the output matrix is not trained.
+    Hidden,
+    /// Both gradients.
+    Both,
+}
+
+/// The loss summed over the rows whose target is not negative, and the gradients that are wanted; one that is not is empty. Nothing is
+/// computed for other rows: of conversations most tokens are not learned.
 ///
 /// # Shapes
 /// - `hidden`: `[N, D]`, `output`: `[D, V]`, of the embedding's `[V, D]` if `tied`, `targets`: `[N]`
@@ -33,11 +45,38 @@ pub fn cross_entropy(
     output: Matrix,
     tied: bool,
     targets: &[i32],
-    with_gradients: bool,
+    wanted: Wanted,
+) -> (f32, Option<LossGradients>) {
+    let [d, _] = output.shape();
+    let scored: Vec<usize> = (0..targets.len()).filter(|&row| targets[row] >= 0).collect();
+    if scored.len() == targets.len() {
+        return of_all_rows(hidden, output, tied, targets, wanted);
+    }
+    let rows: Vec<f32> = scored.iter().flat_map(|row| &hidden[row * d..(row + 1) * d]).copied().collect();
+    let ids: Vec<i32> = scored.iter().map(|&row| targets[row]).collect();
+    let (loss, gradients) = of_all_rows(&rows, output, tied, &ids, wanted);
+    let gradients = gradients.map(|LossGradients { hidden: of_scored, output }| {
+        let mut of_all = vec![0.0; hidden.len()];
+        for (&row, gradient) in scored.iter().zip(of_scored.chunks_exact(d)) {
+            of_all[row * d..(row + 1) * d].copy_from_slice(gradient);
+        }
+        LossGradients { hidden: of_all, output }
+    });
+    (loss, gradients)
+}
+
+fn of_all_rows(
+    hidden: &[f32],
+    output: Matrix,
+    tied: bool,
+    targets: &[i32],
+    wanted: Wanted,
 ) -> (f32, Option<LossGradients>) {
     let [d, v] = output.shape();
+    let with_gradients = wanted != Wanted::Loss;
+    let of_output = if wanted == Wanted::Both { d * v } else { 0 };
     let mut gradients =
-        with_gradients.then(|| LossGradients { hidden: vec![0.0; hidden.len()], output: vec![0.0; d * v] });
+        with_gradients.then(|| LossGradients { hidden: vec![0.0; hidden.len()], output: vec![0.0; of_output] });
     let rows_at_once = (CHUNK / v).clamp(1, targets.len().max(1));
     let mut logits = vec![0.0; rows_at_once * v];
     let mut total = 0.0;
@@ -52,6 +91,9 @@ pub fn cross_entropy(
             let dlogits = Matrix::new(logits, rows, v, v);
             let dhidden = &mut gradients.hidden[first..first + rows * d];
             product(dhidden, d, Store::Replace, 1.0, dlogits, output.transposed());
+            if wanted == Wanted::Hidden {
+                continue;
+            }
             if tied {
                 product(&mut gradients.output, d, Store::Add, 1.0, dlogits.transposed(), hidden);
             } else {

@@ -29,11 +29,22 @@ pub fn forward(x: &[f32], weight: Matrix) -> Vec<f32> {
 pub fn backward(x: &[f32], weight: Matrix, grad: &[f32]) -> (Vec<f32>, Vec<f32>) {
     let [input, output] = weight.shape();
     let rows = x.len() / input;
-    let (mut dx, mut dweight) = (vec![0.0; x.len()], vec![0.0; input * output]);
+    let (dx, mut dweight) = (backward_x(weight, grad), vec![0.0; input * output]);
     let (x, grad) = (Matrix::new(x, rows, input, input), Matrix::new(grad, rows, output, output));
-    product(&mut dx, input, Store::Replace, 1.0, grad, weight.transposed());
     product(&mut dweight, output, Store::Replace, 1.0, x.transposed(), grad);
     (dx, dweight)
+}
+
+/// The gradient of `x` alone.
+///
+/// # Shapes
+/// - `weight`: `[input, output]`, `grad`: rows of `output` -> rows of `input`
+pub fn backward_x(weight: Matrix, grad: &[f32]) -> Vec<f32> {
+    let [input, output] = weight.shape();
+    let rows = grad.len() / output;
+    let mut dx = vec![0.0; rows * input];
+    product(&mut dx, input, Store::Replace, 1.0, Matrix::new(grad, rows, output, output), weight.transposed());
+    dx
 }
 
 /// # Shapes

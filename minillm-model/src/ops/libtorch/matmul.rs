@@ -23,6 +23,10 @@ impl MatmulBackward for LibTorch {
         let dweight = rows(&x.tensor).tr().mm(&rows(&grad.tensor));
         [dx, dweight].map(TchTensor::new)
     }
+
+    fn matmul_backward_x(weight: FloatTensor<Self>, grad: FloatTensor<Self>) -> FloatTensor<Self> {
+        TchTensor::new(times(&grad.tensor, &weight.tensor.tr()))
+    }
 }
 
 /// `[.., input]` times `[input, output]` -> `[.., output]`.
