@@ -15,6 +15,7 @@ use std::path::Path;
 
 use burn::tensor::Device;
 use fs_err as fs;
+use minillm_model::adapter::{self, LoraOptions};
 use minillm_model::chat::ChatFormat;
 use minillm_model::checkpoint::durable::{self, Disk};
 use minillm_model::checkpoint::{self as model_files, weights};
@@ -55,6 +56,9 @@ pub struct State {
     pub device: String,
     /// The CPU threads among which its batch was split: their sums, and so the last bits, depend on it.
     pub threads: usize,
+    /// Of an adapter: SHA-256 of the weights that it is for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base_sha256: Option<String>,
     /// With `train.skip_spikes`, what is usual, and how many steps were not taken.
     #[serde(default, skip_serializing_if = "Spikes::is_empty")]
     pub spikes: Spikes,
@@ -74,7 +78,7 @@ impl State {
     /// Before the first step.
     pub fn new(seed: u64, data_fingerprint: String, device: String, threads: usize) -> Self {
         let spikes = Spikes::default();
-        Self { format: FORMAT, step: 0, tokens: 0, seed, best: None, data_fingerprint, device, threads, spikes }
+        Self { format: FORMAT, step: 0, tokens: 0, seed, best: None, data_fingerprint, device, threads, base_sha256: None, spikes }
     }
 }
 
@@ -85,6 +89,8 @@ pub struct CheckpointParts<'a> {
     pub run_config: &'a RunConfig,
     /// The weights and the architecture.
     pub model: &'a LanguageModel,
+    /// The adapter that is trained, with the path of the model that it is for: then nothing else of the model is written.
+    pub adapter: Option<(&'a LoraOptions, &'a Path)>,
     /// Text to ids and back.
     pub tokenizer: &'a Tokenizer,
     /// How conversations are written, if the model learns to talk.
@@ -98,8 +104,16 @@ pub struct CheckpointParts<'a> {
 /// Writes everything into `directory`, which exists; [`run_dir`](crate::run_dir) publishes it. Weights that are not finite
 /// are an error.
 pub fn save(disk: &dyn Disk, directory: &Path, parts: CheckpointParts) -> Result<()> {
-    let CheckpointParts { run_config, model, tokenizer, chat, optimizer, state } = parts;
-    model_files::save_with_chat(disk, directory, model, tokenizer, chat)?;
+    let CheckpointParts { run_config, model, adapter, tokenizer, chat, optimizer, state } = parts;
+    match adapter {
+        Some((options, base)) => {
+            adapter::save(disk, directory, model, options, &base.to_string_lossy())?;
+            let end: Vec<u32> = tokenizer.end_of_text().into_iter().collect();
+            let contents = model_files::made_here(model.config(), tokenizer, chat, &end);
+            model_files::save_side_files(disk, directory, &contents)?;
+        }
+        None => model_files::save_with_chat(disk, directory, model, tokenizer, chat)?,
+    }
     let folder = directory.join(FOLDER);
     disk.create_dir(&folder).map_err(write_error)?;
     optimizer.save(disk, &folder.join(OPTIMIZER_FILE))?;
@@ -165,9 +179,19 @@ pub fn load(
     optimizer: &mut ModelOptimizer,
 ) -> Result<LanguageModel> {
     let model = weights::load(directory, config, device)?;
-    let moments = directory.join(FOLDER).join(OPTIMIZER_FILE);
-    optimizer.load(&moments, &model, state.step - state.spikes.skipped())?;
+    load_optimizer(directory, &model, state, optimizer)?;
     Ok(model)
+}
+
+/// Reads the optimiser's state alone.
+pub fn load_optimizer(
+    directory: &Path,
+    model: &LanguageModel,
+    state: &State,
+    optimizer: &mut ModelOptimizer,
+) -> Result<()> {
+    let moments = directory.join(FOLDER).join(OPTIMIZER_FILE);
+    optimizer.load(&moments, model, state.step - state.spikes.skipped())
 }
 
 fn write_error(source: std::io::Error) -> Error {

@@ -1,10 +1,11 @@
 //! Where a run begins: with weights drawn from the seed, or with those of another model (`[model] from`).
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
+use minillm_model::adapter::{self, LoraOptions};
 use minillm_model::checkpoint::{self, Checkpoint};
-use minillm_model::config::ModelConfig;
+use minillm_model::config::{MlpKind, ModelConfig};
 use minillm_model::decoder::LanguageModel;
 use minillm_model::init;
 use minillm_model::tokenizer::{TURN_TOKENS, Tokenizer};
@@ -19,25 +20,70 @@ pub fn start(config: &RunConfig, tokenizer: &Tokenizer, device: &Device) -> Resu
         check_vocabulary(&model_config, tokenizer)?;
         return Ok(init::initialize(LanguageModel::new(&model_config, device)?, config.seed));
     };
-    let (path, warnings) = checkpoint::locate::model_dir(from)?;
-    for warning in warnings {
-        tracing::warn!("{warning}");
-    }
-    let source = checkpoint::load(&path, device)?;
-    for warning in &source.warnings {
+    let located = adapter::locate(from)?;
+    let source = located.load(device)?;
+    for warning in located.warnings.iter().chain(&source.warnings) {
         tracing::warn!("{warning}");
     }
     check_fit(config, &source, tokenizer)?;
     let model = source.model.with_vocabulary(tokenizer.vocab_size());
     let model_config = adapted(config, model.config().clone());
-    Ok(model.with_config(&model_config)?)
+    let model = model.with_config(&model_config)?;
+    let Some(options) = lora_options(config, &model_config) else { return Ok(model) };
+    if config.objective.kind == ObjectiveKind::Chat && source.chat_template.is_none() {
+        check_new_tokens(&options, &model_config, from)?;
+    }
+    Ok(model.with_lora(&options, config.seed)?)
+}
+
+/// What an adapter is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Base {
+    /// The model's directory.
+    pub path: PathBuf,
+    /// SHA-256 of its weights, in hexadecimal: an adapter may only be trained further on the same.
+    pub sha256: String,
+}
+
+/// The model that the run's adapter is for; `None` if it trains none.
+pub fn base(config: &RunConfig) -> Result<Option<Base>> {
+    let (Some(_), Some(from)) = (&config.lora, &config.model.from) else { return Ok(None) };
+    let located = adapter::locate(from)?;
+    if located.adapter.is_some() || located.model.is_file() {
+        let what = if located.model.is_file() { "a GGUF file" } else { "itself a model with an adapter" };
+        let problem = format!("is `{}`, {what}, for which no other program would take an adapter", from.display());
+        return Err(refuse("model.from", problem, "make it a model first: `minillm-infer export MODEL --to hf`"));
+    }
+    let path = std::path::absolute(&located.model).unwrap_or(located.model);
+    let sha256 = checkpoint::weights_sha256(&path)?;
+    Ok(Some(Base { path, sha256 }))
+}
+
+/// The adapter of a run, for a model of this architecture.
+pub fn lora_options(config: &RunConfig, model: &ModelConfig) -> Option<LoraOptions> {
+    config.lora.as_ref().map(|lora| lora.options(model.mlp == MlpKind::Swiglu))
+}
+
+/// The tokens around a turn were never trained in a model without a chat template: an adapter that does not train their rows cannot
+/// learn where a turn ends.
+fn check_new_tokens(options: &LoraOptions, model: &ModelConfig, path: &Path) -> Result<()> {
+    let has = |module: &str| options.modules_to_save.iter().any(|saved| saved == module);
+    if has("embed_tokens") && (model.tie_word_embeddings || has("lm_head")) {
+        return Ok(());
+    }
+    let modules = if model.tie_word_embeddings { "[\"embed_tokens\"]" } else { "[\"embed_tokens\", \"lm_head\"]" };
+    let problem = format!(
+        "leaves out the tokens around a turn: the model in `{}` has no chat template and has not learned them",
+        path.display()
+    );
+    Err(refuse("lora.modules_to_save", problem, &format!("set it to {modules}")))
 }
 
 /// The architecture of the first step alone.
 pub fn architecture_of(config: &RunConfig, tokenizer: &Tokenizer) -> Result<ModelConfig> {
     match &config.model.from {
         Some(from) => {
-            let mut model = architecture(config, tokenizer, &checkpoint::locate::model_dir(from)?.0)?;
+            let mut model = architecture(config, tokenizer, &adapter::locate(from)?.model)?;
             model.vocab_size = model.vocab_size.max(tokenizer.vocab_size());
             Ok(model)
         }

@@ -20,6 +20,7 @@ use minillm_infer::device::DeviceInfo;
 use minillm_infer::failures;
 use minillm_infer::generate::{Tokens, text};
 use minillm_infer::sampling::Sampling;
+use minillm_model::adapter::restore;
 use minillm_model::config::ModelConfig;
 use minillm_model::decoder::LanguageModel;
 use minillm_model::error::with_causes;
@@ -39,7 +40,7 @@ use crate::objective::{Objective, Prompt};
 use crate::optimizer::ModelOptimizer;
 use crate::report::Updates;
 use crate::run_dir::{METRICS_FILE, RunDir, SAMPLES_FOLDER, TENSORBOARD_FOLDER};
-use crate::start::{architecture, start};
+use crate::start::{Base, architecture, base, lora_options, start};
 use crate::step::{Computed, Pending, StepOptions, StepResult};
 use crate::trainable::Trainable;
 use crate::workers::Workers;
@@ -48,6 +49,8 @@ use crate::workers::Workers;
 pub struct Trainer {
     config: RunConfig,
     objective: Box<dyn Objective>,
+    /// What the adapter is for, if one is trained.
+    base: Option<Base>,
     run: RunDir,
     resumed_from: Option<PathBuf>,
     workers: Workers,
@@ -107,12 +110,25 @@ impl Trainer {
         let threads = found.training_threads();
         let compute = config.train.compute_on(&device)?;
         let mut optimizer = ModelOptimizer::new(&config.optimizer).training(Trainable::of(config));
+        let base = base(config)?;
         let (model, state) = match resume_from {
             None => {
                 let model = start(config, objective.tokenizer(), &device)?;
                 // The run before this one goes only now, when text, tokenizer and model have been seen to fit.
                 run.clear()?;
                 let state = State::new(config.seed, objective.fingerprint().to_owned(), found.name.clone(), threads);
+                let state = State { base_sha256: base.as_ref().map(|base| base.sha256.clone()), ..state };
+                (model, state)
+            }
+            Some(checkpoint) if config.lora.is_some() => {
+                let state = checkpoint::resume_state(checkpoint, objective.fingerprint(), &found.name, threads)?;
+                check_base(&state, base.as_ref(), checkpoint)?;
+                let model = start(config, objective.tokenizer(), &device)?;
+                let model = match lora_options(config, model.config()) {
+                    Some(options) => restore(model, &options, checkpoint)?,
+                    None => model,
+                };
+                checkpoint::load_optimizer(checkpoint, &model, &state, &mut optimizer)?;
                 (model, state)
             }
             Some(checkpoint) => {
@@ -137,6 +153,7 @@ impl Trainer {
         Ok(Self {
             config: config.clone(),
             objective,
+            base,
             run,
             resumed_from: resume_from.map(Path::to_owned),
             workers: Workers::new(threads, config.train.micro_batch_size())?,
@@ -290,7 +307,7 @@ impl Trainer {
     }
 
     fn evaluate(&mut self) -> Result<Evaluation> {
-        let model = self.model.valid().for_generation();
+        let model = self.model.valid().merged().for_generation();
         let rows = self.config.train.micro_batch_size();
         let evaluation = self.objective.evaluate(&model, &self.workers, rows);
         device_works(self.state.step)?;
@@ -347,13 +364,25 @@ impl Trainer {
     fn save(&mut self) -> Result<PathBuf> {
         // First the metrics: after a crash none up to the checkpoint's step may be missing.
         self.metrics.flush().or_else(|error| self.tolerate(error))?;
-        let Self { config, model, objective, optimizer, state, .. } = &*self;
+        let Self { config, model, objective, base, optimizer, state, .. } = &*self;
+        let options = lora_options(config, model.config());
+        let adapter = options.as_ref().zip(base.as_ref().map(|base| &*base.path));
         self.run.publish(state.step, config.checkpoint.keep_last, state.best, |disk, directory| {
             let (tokenizer, chat) = (objective.tokenizer(), objective.chat_format());
-            let parts = CheckpointParts { run_config: config, model, tokenizer, chat, optimizer, state };
+            let parts = CheckpointParts { run_config: config, model, adapter, tokenizer, chat, optimizer, state };
             checkpoint::save(disk, directory, parts)
         })
     }
+}
+
+/// That an adapter goes on with the model that it began with.
+fn check_base(state: &State, base: Option<&Base>, checkpoint: &Path) -> Result<()> {
+    let Some(base) = base.filter(|base| state.base_sha256.as_ref() != Some(&base.sha256)) else { return Ok(()) };
+    Err(Error::Run {
+        path: checkpoint.to_owned(),
+        problem: format!("is an adapter for other weights than those in `{}`", base.path.display()),
+        hint: "set `model.from` to the model that the run began with".to_owned(),
+    })
 }
 
 /// That the device's own thread reported no failure up to the end of `step`.

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use burn::tensor::Device;
 use minillm_infer::device;
 use minillm_infer::error::Result;
-use minillm_model::adapter;
-use minillm_model::checkpoint::{self, Checkpoint};
+use minillm_model::adapter::{self, Located};
+use minillm_model::checkpoint::Checkpoint;
 use minillm_model::tokenizer::Tokenizer;
 
 /// Which model, and what to compute on.
@@ -80,16 +80,9 @@ impl DeviceArgs {
 
 /// Loads the model that `path` means: a model directory, a .gguf file, a checkpoint, a run, or an adapter whose model is on this machine.
 pub fn load(path: &Path, adapter: Option<&Path>, device: &Device) -> Result<Checkpoint> {
-    let base = if adapter.is_none() { adapter::base_of(path) } else { None };
-    let (path, adapter) = match &base {
-        Some(base) => (base.as_path(), Some(path)),
-        None => (path, adapter),
-    };
-    let (directory, warnings) = checkpoint::locate::model_dir(path)?;
-    let checkpoint = match adapter {
-        Some(adapter) => adapter::load(&directory, adapter, device)?,
-        None => checkpoint::load(&directory, device)?,
-    };
+    let Located { model, adapter: own, warnings } = adapter::locate(path)?;
+    let adapter = adapter.map(Path::to_owned).or(own);
+    let checkpoint = Located { model, adapter, warnings: Vec::new() }.load(device)?;
     let of_tokenizer = checkpoint.tokenizer.iter().flat_map(Tokenizer::warnings);
     for warning in warnings.iter().chain(&checkpoint.warnings).chain(of_tokenizer) {
         tracing::warn!("{warning}");

@@ -73,6 +73,40 @@ pub fn load(path: &Path, adapter: &Path, device: &Device) -> Result<Checkpoint> 
     Ok(checkpoint)
 }
 
+/// Where the model lies that a path means, and the adapter for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Located {
+    /// A Hugging Face directory, or a GGUF file.
+    pub model: PathBuf,
+    /// An adapter's directory.
+    pub adapter: Option<PathBuf>,
+    /// What the user should know.
+    pub warnings: Vec<String>,
+}
+
+impl Located {
+    /// Reads the model, with the adapter merged into it.
+    pub fn load(&self, device: &Device) -> Result<Checkpoint> {
+        match &self.adapter {
+            Some(adapter) => load(&self.model, adapter, device),
+            None => checkpoint::load(&self.model, device),
+        }
+    }
+}
+
+/// Finds the model at `path`: a model directory, a GGUF file, a checkpoint, a run, or an adapter (or the run of one) whose model is on this
+/// machine.
+pub fn locate(path: &Path) -> Result<Located> {
+    let (directory, mut warnings) = match base_of(path) {
+        Some(_) => (path.to_owned(), Vec::new()),
+        None => checkpoint::locate::model_dir(path)?,
+    };
+    let Some(base) = base_of(&directory) else { return Ok(Located { model: directory, adapter: None, warnings }) };
+    let (model, more) = checkpoint::locate::model_dir(&base)?;
+    warnings.extend(more);
+    Ok(Located { model, adapter: Some(directory), warnings })
+}
+
 /// The model that an adapter's directory names, if it is one without a model beside it and the model is on this machine: from here, or from
 /// the adapter's directory.
 pub fn base_of(directory: &Path) -> Option<PathBuf> {

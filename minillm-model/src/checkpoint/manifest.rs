@@ -172,6 +172,22 @@ pub fn verify_model(dir: &Path) -> Result<()> {
     Manifest::read(&dir.join(MANIFEST_FILE))?.verify_model(dir)
 }
 
+/// SHA-256 over the weight files of the model in `dir`, in hexadecimal: the same for the same weights, wherever they lie.
+pub fn weights_sha256(dir: &Path) -> Result<String> {
+    let io = |source| Error::Io { action: "read", what: "the model", source };
+    let mut names = Vec::new();
+    for entry in fs::read_dir(dir).map_err(io)? {
+        let name = entry.map_err(io)?.file_name();
+        names.extend(name.to_str().filter(|name| name.starts_with("model") && name.ends_with(".safetensors")).map(str::to_owned));
+    }
+    names.sort();
+    let mut all = Sha256::new();
+    for name in names {
+        all.update(hash(&dir.join(name))?.sha256);
+    }
+    Ok(format!("{:x}", all.finalize()))
+}
+
 /// Every file below `dir` but the manifest, with its size in bytes.
 fn list(dir: &Path) -> Result<BTreeMap<String, u64>> {
     let io = |source| Error::Io { action: "read", what: "the checkpoint", source };

@@ -47,6 +47,8 @@ use hf_config::HfConfig;
 pub const CONFIG_FILE: &str = "config.json";
 /// How to generate: the tokens that end a text.
 pub const GENERATION_CONFIG_FILE: &str = "generation_config.json";
+pub use manifest::weights_sha256;
+
 /// The weights.
 pub const WEIGHTS_FILE: &str = "model.safetensors";
 /// Which tensor is in which file, where the weights are several.

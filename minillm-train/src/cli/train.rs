@@ -17,6 +17,7 @@ use minillm_train::error::Result;
 use minillm_train::interrupt::Interrupt;
 use minillm_train::run_dir::OpenMode;
 use minillm_train::session::Session;
+use minillm_train::trainable::Trainable;
 use minillm_train::trainer::Outcome;
 
 use super::arguments::{ConfigArgs, DeviceArgs};
@@ -74,7 +75,10 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     }
     let parameters = stats::parameters(trainer.model_config()).total();
     let prompt = suggested_prompt(trainer.tokenizer());
-    note(format_args!("{parameters} parameters on {} ({}), run in {}", found.name, found.description, out.display()));
+    let shapes = Trainable::of(&config).parameters(trainer.model_config());
+    let trained: usize = shapes.iter().map(|(_, shape)| shape.iter().product::<usize>()).sum();
+    let trained = if trained == parameters { String::new() } else { format!(", {trained} of an adapter trained,") };
+    note(format_args!("{parameters} parameters{trained} on {} ({}), run in {}", found.name, found.description, out.display()));
     if let Some(summary) = trainer.summary() {
         note(summary);
     }

@@ -3,7 +3,7 @@
 use minillm_model::config::ModelOptions;
 use serde::de::{Deserialize, Deserializer, Error as _, Visitor, value};
 
-use super::{CheckpointConfig, EvalConfig, LogConfig, ObjectiveConfig, OptimizerConfig, TrainConfig};
+use super::{CheckpointConfig, EvalConfig, LogConfig, LoraConfig, ObjectiveConfig, OptimizerConfig, TrainConfig};
 use crate::data::{DataConfig, TokenizerConfig};
 use crate::schedule::ScheduleConfig;
 
@@ -30,12 +30,13 @@ const OTHER_NAMES: [(&str, &str); 18] = [
 ];
 
 /// The sections and their keys, taken from the structs themselves.
-pub(super) fn sections() -> [(&'static str, &'static [&'static str]); 10] {
+pub(super) fn sections() -> [(&'static str, &'static [&'static str]); 11] {
     [
         ("objective", field_names::<ObjectiveConfig>()),
         ("data", field_names::<DataConfig>()),
         ("tokenizer", field_names::<TokenizerConfig>()),
         ("model", field_names::<ModelOptions>()),
+        ("lora", field_names::<LoraConfig>()),
         ("train", field_names::<TrainConfig>()),
         ("optimizer", field_names::<OptimizerConfig>()),
         ("schedule", field_names::<ScheduleConfig>()),

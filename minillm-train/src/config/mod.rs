@@ -10,6 +10,7 @@
 pub(crate) mod errors;
 pub(crate) mod keys;
 pub(crate) mod load;
+mod lora;
 mod objective;
 mod overrides;
 mod resume;
@@ -21,6 +22,7 @@ use minillm_model::ops::{ComputeOptions, Precision};
 use serde::{Deserialize, Serialize};
 
 pub use self::keys::{keys, suggest};
+pub use self::lora::LoraConfig;
 pub use self::objective::{ObjectiveConfig, ObjectiveKind};
 pub use self::resume::{Conflict, RESUMABLE, check_resume, resume_conflicts};
 use crate::data::{DataConfig, TokenizerConfig};
@@ -41,6 +43,9 @@ pub struct RunConfig {
     pub tokenizer: TokenizerConfig,
     /// The architecture: a preset and what differs from it.
     pub model: ModelOptions,
+    /// An adapter to train in place of the model's own weights.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lora: Option<LoraConfig>,
     /// Length and size of the training.
     pub train: TrainConfig,
     /// The rule that moves the weights.
@@ -63,6 +68,7 @@ impl Default for RunConfig {
             data: DataConfig::default(),
             tokenizer: TokenizerConfig::default(),
             model: ModelOptions::default(),
+            lora: None,
             train: TrainConfig::default(),
             optimizer: OptimizerConfig::default(),
             schedule: ScheduleConfig::default(),

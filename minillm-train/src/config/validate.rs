@@ -21,6 +21,9 @@ impl RunConfig {
         self.data.validate()?;
         self.tokenizer.validate()?;
         self.objective.validate(&self.data)?;
+        if let Some(lora) = &self.lora {
+            lora.validate(&self.model)?;
+        }
         self.validate_counts()?;
         self.validate_model()?;
         self.validate_optimizer()?;

@@ -149,9 +149,9 @@ pub(super) fn update_all(
 }
 
 /// Whether Muon is meant for the matrix `name`: it orthogonalises a matrix between two hidden states. Rows of an embedding
-/// or of the output matrix are tokens, which have nothing to be orthogonal to.
+/// or of the output matrix are tokens, which have nothing to be orthogonal to; and of LoRA's two matrices neither is one between them.
 fn is_between_hidden_states(name: &str) -> bool {
-    name.contains(".layers.")
+    name.contains(".layers.") && !name.contains(".lora.")
 }
 
 /// `AdamW`, on the parameter as one long vector: the rule works element by element.

@@ -24,7 +24,7 @@ use minillm_infer::memory::resident_memory_bytes;
 use minillm_model::config::{MlpKind, ModelConfig, NormKind};
 use minillm_model::loss::LARGEST_CHUNK;
 use minillm_model::ops::ComputeOptions;
-use minillm_model::{parameters, stats};
+use minillm_model::stats;
 
 use crate::config::{OptimizerKind, RunConfig};
 use crate::trainable::Trainable;
@@ -188,7 +188,7 @@ fn memory_training(trainable: &Trainable, model: &ModelConfig, config: &RunConfi
 /// Numbers of all parameters that are trained, and of those in the blocks.
 fn trained_numbers(trainable: &Trainable, model: &ModelConfig) -> (usize, usize) {
     let (mut all, mut in_blocks) = (0, 0);
-    for (name, shape) in parameters::expected(model).into_iter().filter(|(name, _)| trainable.contains(name)) {
+    for (name, shape) in trainable.parameters(model) {
         let numbers: usize = shape.iter().product();
         all += numbers;
         in_blocks += if name.contains(".layers.") { numbers } else { 0 };
