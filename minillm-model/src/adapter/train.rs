@@ -207,7 +207,9 @@ pub fn save(disk: &dyn Disk, directory: &Path, model: &LanguageModel, options: &
         }
         for name in names {
             let theirs = in_peft(naming, &naming.name_of(&name));
-            let module = theirs.rsplit('.').nth(1).unwrap_or_default().to_owned();
+            // PEFT looks for names that end so: `norm` alone would be every norm of the blocks, too.
+            let last = theirs.rsplit('.').nth(1).unwrap_or_default();
+            let module = if last == "norm" { "model.norm".to_owned() } else { last.to_owned() };
             if !saved.contains(&module) {
                 saved.push(module);
             }
