@@ -17,13 +17,14 @@
 //! tokenizer that maps a text to one sequence of tokens; ending a story costs nothing, because no story is the
 //! beginning of another.
 //!
-//! Because a story can be read, so can what is in it ([`World`]). [`chat`] asks about that, and knows the best that can
-//! be reached, too.
+//! Because a story can be read, so can what is in it ([`World`]). [`chat`] asks about that, and [`preferences`]
+//! prefer stories by it: both know the best that can be reached, too.
 
 pub mod chat;
 mod choices;
 mod grammar;
 mod notation;
+pub mod preferences;
 mod world;
 
 use std::sync::LazyLock;
