@@ -13,7 +13,10 @@
 //! First {hero.he} looked {spot}, ...    head: "First she looked "
 //! ```
 
-use super::choices::Choices;
+use std::collections::BTreeMap;
+
+use super::choices::{Choices, Decision};
+use super::world::{Name, World};
 
 /// Words that can fill the same slots.
 pub struct List {
@@ -43,7 +46,10 @@ pub enum Piece {
 }
 
 /// Words and rules.
+#[derive(Default)]
 pub struct Grammar {
+    /// What the slots and the rules are called.
+    pub names: BTreeMap<String, Name>,
     /// The words.
     pub lists: Vec<List>,
     /// The list that fills each slot.
@@ -54,24 +60,37 @@ pub struct Grammar {
 
 impl Grammar {
     /// Tells a tale as `choices` has it. `None`: a reader's text fits no tale.
-    pub fn tell(&self, choices: &mut impl Choices) -> Option<()> {
-        self.tell_rule(0, &mut vec![None; self.slots.len()], choices)
+    pub fn tell(&self, choices: &mut impl Choices) -> Option<World> {
+        let mut world = self.open();
+        self.tell_rule(0, &mut world, choices)?;
+        Some(world)
     }
 
-    /// Tells what a rule tells. `known` holds the word of every slot mentioned so far.
-    fn tell_rule(&self, rule: usize, known: &mut [Option<usize>], choices: &mut impl Choices) -> Option<()> {
+    /// A world in which nothing is decided.
+    pub fn open(&self) -> World {
+        World { slots: vec![None; self.slots.len()], path: vec![None; self.rules.len()] }
+    }
+
+    /// What a text without rules says about a world. `None`: it mentions what the world leaves open.
+    pub fn say(&self, text: &[Piece], world: &World) -> Option<String> {
+        text.iter().map(|piece| self.certain(piece, &world.slots)).collect()
+    }
+
+    /// Tells what a rule tells. `world` holds what is decided so far.
+    fn tell_rule(&self, rule: usize, world: &mut World, choices: &mut impl Choices) -> Option<()> {
         let alternatives = &self.rules[rule];
-        let heads: Vec<(String, &[Piece])> = alternatives.iter().map(|a| self.head(&a.pieces, known)).collect();
+        let heads: Vec<(String, &[Piece])> = alternatives.iter().map(|a| self.head(&a.pieces, &world.slots)).collect();
         let options: Vec<_> = alternatives.iter().zip(&heads).map(|(a, (head, _))| (a.weight, head.as_str())).collect();
-        let (_, rest) = heads[choices.choose(&options)?];
-        for piece in rest {
+        let chosen = choices.choose(Decision::Rule(rule), &options)?;
+        world.path[rule] = Some(chosen);
+        for piece in heads[chosen].1 {
             match piece {
-                Piece::Rule(rule) => self.tell_rule(*rule, known, choices)?,
-                Piece::Slot { slot, form } if known[*slot].is_none() => {
-                    known[*slot] = Some(self.draw(*slot, *form, known, choices)?);
+                Piece::Rule(rule) => self.tell_rule(*rule, world, choices)?,
+                Piece::Slot { slot, form } if world.slots[*slot].is_none() => {
+                    world.slots[*slot] = Some(self.draw(*slot, *form, &world.slots, choices)?);
                 }
                 _ => {
-                    choices.choose(&[(1, self.certain(piece, known)?)])?;
+                    choices.choose(Decision::Certain, &[(1, self.certain(piece, &world.slots)?)])?;
                 }
             }
         }
@@ -95,15 +114,20 @@ impl Grammar {
 
     /// Draws a slot's word. All are equally likely, but for those of the same list that the tale has used.
     fn draw(&self, slot: usize, form: usize, known: &[Option<usize>], choices: &mut impl Choices) -> Option<usize> {
-        let words = self.words(slot);
-        let same_list = (0..known.len()).filter(|&other| self.slots[other] == self.slots[slot]);
-        let used: Vec<usize> = same_list.filter_map(|other| known[other]).collect();
-        let free: Vec<usize> = (0..words.len()).filter(|word| !used.contains(word)).collect();
+        let (words, free) = (self.words(slot), self.free(slot, known));
         let options: Vec<_> = free.iter().map(|&word| (1, words[word][form].as_str())).collect();
-        Some(free[choices.choose(&options)?])
+        Some(free[choices.choose(Decision::Slot(slot, &free), &options)?])
     }
 
-    fn words(&self, slot: usize) -> &[Vec<String>] {
+    /// The words of a slot's list that no slot holds.
+    pub fn free(&self, slot: usize, known: &[Option<usize>]) -> Vec<usize> {
+        let same_list = (0..known.len()).filter(|&other| self.slots[other] == self.slots[slot]);
+        let used: Vec<usize> = same_list.filter_map(|other| known[other]).collect();
+        (0..self.words(slot).len()).filter(|word| !used.contains(word)).collect()
+    }
+
+    /// The words that can fill a slot, each in all its forms.
+    pub fn words(&self, slot: usize) -> &[Vec<String>] {
         &self.lists[self.slots[slot]].words
     }
 }
@@ -147,7 +171,7 @@ mod tests {
     }
 
     impl Choices for Walker {
-        fn choose(&mut self, options: &[(u32, &str)]) -> Option<usize> {
+        fn choose(&mut self, _: Decision<'_>, options: &[(u32, &str)]) -> Option<usize> {
             if self.depth == self.path.len() {
                 self.path.push((0, options.len()));
             }

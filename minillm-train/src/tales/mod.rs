@@ -1,8 +1,8 @@
 //! `tales`: a corpus whose best possible loss is known.
 //!
-//! Little stories in simple English, drawn from a probabilistic grammar (`plots.txt` has the sentences, `words.txt` the words). Who and what
-//! a story is about is drawn early and needed again later, things are counted, some are given away, and the ending
-//! follows from what happened: a model that cannot look back cannot do well.
+//! Little stories in simple English, drawn from a probabilistic grammar (`plots.txt` has the sentences, `words.txt`
+//! the words). Who and what a story is about is drawn early and needed again later, things are counted, some are
+//! given away, and the ending follows from what happened: a model that cannot look back cannot do well.
 //!
 //! Every story has exactly one derivation, so its probability is the product of the probabilities of the choices made
 //! on the way. With p the grammar, q a model and E the mean over stories drawn from p (Shannon 1948,
@@ -13,17 +13,25 @@
 //! ```
 //!
 //! The sum of [`Story::nats`] over a validation set, divided by its tokens, is therefore the loss of a perfect model,
-//! which no other can beat on average, and the distance to it is all there is left to learn. It holds for any tokenizer
-//! that maps a text to one sequence of tokens; ending a story costs nothing, because no story is the beginning of another.
+//! which no other can beat on average, and the distance to it is all there is left to learn. It holds for any
+//! tokenizer that maps a text to one sequence of tokens; ending a story costs nothing, because no story is the
+//! beginning of another.
+//!
+//! Because a story can be read, so can what is in it ([`World`]). [`chat`] asks about that, and [`preferences`]
+//! prefer stories by it: both know the best that can be reached, too.
 
+pub mod chat;
 mod choices;
 mod grammar;
 mod notation;
+pub mod preferences;
+mod world;
 
 use std::sync::LazyLock;
 
-use choices::{Reader, Sampler};
+use choices::{Reader, Sampler, Wished};
 use grammar::Grammar;
+pub use world::World;
 
 static GRAMMAR: LazyLock<Grammar> = LazyLock::new(|| {
     // Cannot fail: both texts are compiled in, and every test below reads them.
@@ -54,11 +62,43 @@ pub fn nats(text: &str) -> Option<f64> {
     reader.rest.is_empty().then_some(reader.nats)
 }
 
+/// What `text` is about and what happens in it. `None`: the grammar cannot make it.
+pub fn read(text: &str) -> Option<World> {
+    let mut reader = Reader::new(text);
+    let world = GRAMMAR.tell(&mut reader)?;
+    reader.rest.is_empty().then_some(world)
+}
+
+/// How many bytes of `text`, from its first letter on, are read before no option fits.
+fn bytes_read(text: &str) -> usize {
+    let mut reader = Reader::new(text);
+    let _ = GRAMMAR.tell(&mut reader);
+    text.len() - reader.rest.len()
+}
+
+/// A tale that has what `wish` asks for, and its world. What the wish leaves open is drawn from (`seed`, `index`).
+fn wished(wish: &World, seed: u64, index: u64) -> (Wished<'_>, World) {
+    let mut choices = Wished::new(wish, Sampler::new(seed, index));
+    // Every choice is answered, so there always is a world.
+    let world = GRAMMAR.tell(&mut choices).unwrap_or_else(|| wish.clone());
+    (choices, world)
+}
+
+/// The `count` first stories of a seed, and their worlds.
+#[cfg(test)]
+fn worlds(seed: u64, count: u64) -> impl Iterator<Item = (Story, World)> {
+    (0..count).map(move |index| {
+        let story = story(seed, index);
+        let world = read(&story.text).unwrap();
+        (story, world)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
 
-    use super::choices::Choices;
+    use super::choices::{Choices, Decision};
     use super::grammar::Piece;
     use super::*;
 
@@ -67,27 +107,28 @@ mod tests {
         (0..count).map(move |index| story(seed, index))
     }
 
-    /// A sampler that checks every question it is asked.
-    struct Audit(Sampler);
+    /// A sampler that checks every question it is asked, and which rules have told.
+    struct Audit(Sampler, BTreeSet<usize>);
 
     impl Choices for Audit {
-        fn choose(&mut self, options: &[(u32, &str)]) -> Option<usize> {
+        fn choose(&mut self, decision: Decision<'_>, options: &[(u32, &str)]) -> Option<usize> {
             for (i, (weight, text)) in options.iter().enumerate() {
                 assert!(*weight > 0 && !text.is_empty() || options.len() == 1, "{options:?}");
                 for (_, other) in &options[..i] {
                     assert!(!text.starts_with(other) && !other.starts_with(text), "`{text}` and `{other}`");
                 }
             }
-            self.0.choose(options)
+            assert!(!matches!(decision, Decision::Rule(rule) if !self.1.insert(rule)), "a rule tells twice");
+            self.0.choose(decision, options)
         }
     }
 
     #[test]
-    fn at_every_choice_no_alternative_begins_with_another() {
+    fn at_every_choice_no_alternative_begins_with_another_and_no_rule_tells_twice() {
         // Every question asks for all words of a list or all alternatives of a rule, so few stories see every pair; the
         // next test shows that 20,000 come by everything there is.
         for index in 0..3_000 {
-            let mut audit = Audit(Sampler::new(2, index));
+            let mut audit = Audit(Sampler::new(2, index), BTreeSet::new());
             GRAMMAR.tell(&mut audit).unwrap();
             assert_eq!(audit.0.text, story(2, index).text);
         }
@@ -130,6 +171,16 @@ mod tests {
     fn reading_a_story_finds_the_price_of_telling_it() {
         for Story { text, nats: told } in stories(3, 3_000) {
             assert_eq!(nats(&text).map(f64::to_bits), Some(told.to_bits()), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_story_is_told_again_from_its_world() {
+        for Story { text, nats } in stories(11, 1_000) {
+            let world = read(&text).unwrap();
+            let (choices, found) = wished(&world, 0, 0);
+            assert!((choices.wish_nats - nats).abs() < 1e-9);
+            assert_eq!((choices.told.text, choices.told.nats, found), (text, 0.0, world.clone()));
         }
     }
 

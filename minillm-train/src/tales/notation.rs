@@ -2,32 +2,26 @@
 //!
 //! The files are part of the program, so an error here is a mistake of who edits them; a test reads them.
 
-use std::collections::BTreeMap;
 use std::num::NonZero;
 
 use super::grammar::{Alternative, Grammar, List, Piece};
+use super::world::Name;
 
-type Result<T> = std::result::Result<T, String>;
-
-/// What `{...}` can stand for: slots and rules, with their numbers.
-enum Name {
-    Slot(usize),
-    Rule(usize),
-}
+/// What is read, or what is wrong with it.
+pub type Result<T> = std::result::Result<T, String>;
 
 /// Reads the words and the rules. The error names the offending line or name.
 pub fn read(words: &str, plots: &str) -> Result<Grammar> {
-    let mut grammar = Grammar { lists: Vec::new(), slots: Vec::new(), rules: Vec::new() };
-    let mut names = BTreeMap::new();
-    read_words(words, &mut grammar, &mut names)?;
+    let mut grammar = Grammar::default();
+    read_words(words, &mut grammar)?;
     let rules = read_rules(plots)?;
     for (number, (name, _)) in rules.iter().enumerate() {
-        if names.insert((*name).to_owned(), Name::Rule(number)).is_some() {
+        if grammar.names.insert((*name).to_owned(), Name::Rule(number)).is_some() {
             return Err(format!("`{name}` is defined twice"));
         }
     }
     for (number, (_, alternatives)) in rules.iter().enumerate() {
-        let read = alternatives.iter().map(|text| read_alternative(text, number, &grammar, &names));
+        let read = alternatives.iter().map(|text| read_alternative(text, number, &grammar));
         let read = read.collect::<Result<_>>()?;
         grammar.rules.push(read);
     }
@@ -35,11 +29,11 @@ pub fn read(words: &str, plots: &str) -> Result<Grammar> {
 }
 
 /// Lines that say something.
-fn lines(source: &str) -> impl Iterator<Item = &str> {
+pub fn lines(source: &str) -> impl Iterator<Item = &str> {
     source.lines().filter(|line| !line.trim().is_empty() && !line.starts_with('#'))
 }
 
-fn read_words(source: &str, grammar: &mut Grammar, names: &mut BTreeMap<String, Name>) -> Result<()> {
+fn read_words(source: &str, grammar: &mut Grammar) -> Result<()> {
     for line in lines(source) {
         if line.starts_with(' ') {
             let list = grammar.lists.last_mut().ok_or("the first words belong to no list")?;
@@ -51,7 +45,7 @@ fn read_words(source: &str, grammar: &mut Grammar, names: &mut BTreeMap<String, 
         }
         let (slots, forms) = line.split_once('(').unwrap_or((line, ""));
         for slot in slots.split_whitespace() {
-            names.insert(slot.to_owned(), Name::Slot(grammar.slots.len()));
+            grammar.names.insert(slot.to_owned(), Name::Slot(grammar.slots.len()));
             grammar.slots.push(grammar.lists.len());
         }
         let forms = ["", "a"].into_iter().chain(forms.trim_end_matches(')').split_whitespace());
@@ -76,7 +70,8 @@ fn word_forms(word: &str, shared: &str, count: usize) -> Result<Vec<String>> {
     Ok(forms)
 }
 
-fn capitalised(word: &str) -> String {
+/// The word with a capital.
+pub fn capitalised(word: &str) -> String {
     let mut chars = word.chars();
     chars.next().map_or(String::new(), |first| first.to_ascii_uppercase().to_string() + chars.as_str())
 }
@@ -102,34 +97,43 @@ fn read_rules(source: &str) -> Result<Vec<(&str, Vec<String>)>> {
     Ok(rules)
 }
 
-fn read_alternative(line: &str, rule: usize, grammar: &Grammar, names: &BTreeMap<String, Name>) -> Result<Alternative> {
-    let (weight, mut text) = line.split_once(' ').ok_or_else(|| format!("not a weight and a text: {line}"))?;
+fn read_alternative(line: &str, rule: usize, grammar: &Grammar) -> Result<Alternative> {
+    let (weight, text) = line.split_once(' ').ok_or_else(|| format!("not a weight and a text: {line}"))?;
     let weight: NonZero<u32> = weight.parse().map_err(|_| format!("`{weight}` is not a weight: {line}"))?;
+    let pieces = read_pieces(text, grammar)?;
+    if pieces.iter().any(|piece| matches!(piece, Piece::Rule(called) if *called <= rule)) {
+        return Err(format!("a rule must stand below the one that calls it: {line}"));
+    }
+    Ok(Alternative { weight: weight.get(), pieces })
+}
+
+/// Reads a text in which `{...}` names slots and rules.
+pub fn read_pieces(line: &str, grammar: &Grammar) -> Result<Vec<Piece>> {
+    let mut text = line;
     let mut pieces = Vec::new();
     while let Some((before, rest)) = text.split_once('{') {
         let (name, after) = rest.split_once('}').ok_or_else(|| format!("a brace is not closed: {line}"))?;
         if !before.is_empty() {
             pieces.push(Piece::Text(before.to_owned()));
         }
-        pieces.push(read_name(name, rule, grammar, names)?);
+        pieces.push(read_name(name, grammar)?);
         text = after;
     }
     if !text.is_empty() {
         pieces.push(Piece::Text(text.to_owned()));
     }
-    Ok(Alternative { weight: weight.get(), pieces })
+    Ok(pieces)
 }
 
-/// Finds what stands between braces, in rule number `rule`.
-fn read_name(text: &str, rule: usize, grammar: &Grammar, names: &BTreeMap<String, Name>) -> Result<Piece> {
+/// Finds what stands between braces.
+fn read_name(text: &str, grammar: &Grammar) -> Result<Piece> {
     let (name, form) = text.split_once('.').unwrap_or((text, ""));
-    match names.get(name) {
+    match grammar.names.get(name) {
         Some(&Name::Slot(slot)) => {
             let forms = &grammar.lists[grammar.slots[slot]].forms;
             let form = forms.iter().position(|known| known == form).ok_or_else(|| format!("no form `{text}`"))?;
             Ok(Piece::Slot { slot, form })
         }
-        Some(&Name::Rule(called)) if called <= rule => Err(format!("`{text}` must stand below the rule that calls it")),
         Some(&Name::Rule(called)) if form.is_empty() => Ok(Piece::Rule(called)),
         _ => Err(format!("`{text}` is neither a slot nor a rule")),
     }
@@ -168,7 +172,7 @@ mod tests {
         for (words, plots, message) in [
             (WORDS, "[tale]\n1 {dog}", "`dog` is neither"),
             (WORDS, "[tale]\n1 {pet.him}", "no form `pet.him`"),
-            (WORDS, "[tale]\n1 {tale}", "`tale` must stand below"),
+            (WORDS, "[tale]\n1 {tale}", "must stand below the one that calls it: 1 {tale}"),
             (WORDS, "[tale]\n1 {pet", "not closed"),
             (WORDS, "[tale]\nx {pet}", "`x` is not a weight"),
             (WORDS, "[tale]\n0 {pet}", "`0` is not a weight"),
