@@ -78,7 +78,18 @@ impl State {
     /// Before the first step.
     pub fn new(seed: u64, data_fingerprint: String, device: String, threads: usize) -> Self {
         let spikes = Spikes::default();
-        Self { format: FORMAT, step: 0, tokens: 0, seed, best: None, data_fingerprint, device, threads, base_sha256: None, spikes }
+        Self {
+            format: FORMAT,
+            step: 0,
+            tokens: 0,
+            seed,
+            best: None,
+            data_fingerprint,
+            device,
+            threads,
+            base_sha256: None,
+            spikes,
+        }
     }
 }
 

@@ -322,6 +322,11 @@ impl Trainer {
         if let (Some(floor), Some(gap)) = (evaluation.floor, evaluation.gap()) {
             record = record.with(tag::VAL_FLOOR, floor).with(tag::VAL_GAP, gap);
         }
+        for grade in &evaluation.grades {
+            if let Some(share) = grade.share() {
+                record = record.with(grade.tag, share);
+            }
+        }
         self.metrics.record(&record).or_else(|error| self.tolerate(error))?;
         if self.config.eval.sample_tokens > 0
             && let Err(error) = self.sample(&model)

@@ -178,7 +178,9 @@ pub fn weights_sha256(dir: &Path) -> Result<String> {
     let mut names = Vec::new();
     for entry in fs::read_dir(dir).map_err(io)? {
         let name = entry.map_err(io)?.file_name();
-        names.extend(name.to_str().filter(|name| name.starts_with("model") && name.ends_with(".safetensors")).map(str::to_owned));
+        names.extend(
+            name.to_str().filter(|name| name.starts_with("model") && name.ends_with(".safetensors")).map(str::to_owned),
+        );
     }
     names.sort();
     let mut all = Sha256::new();

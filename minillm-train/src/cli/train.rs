@@ -78,7 +78,12 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     let shapes = Trainable::of(&config).parameters(trainer.model_config());
     let trained: usize = shapes.iter().map(|(_, shape)| shape.iter().product::<usize>()).sum();
     let trained = if trained == parameters { String::new() } else { format!(", {trained} of an adapter trained,") };
-    note(format_args!("{parameters} parameters{trained} on {} ({}), run in {}", found.name, found.description, out.display()));
+    note(format_args!(
+        "{parameters} parameters{trained} on {} ({}), run in {}",
+        found.name,
+        found.description,
+        out.display()
+    ));
     if let Some(summary) = trainer.summary() {
         note(summary);
     }
@@ -135,6 +140,15 @@ fn summarise(outcome: &Outcome, out: &Path, prompt: &str, start: Instant) {
     ));
     if let (Some(floor), Some(gap)) = (evaluation.floor, evaluation.gap()) {
         note(format_args!("no model can be below {floor:.4} nats per token here; the gap is {gap:.4}"));
+    }
+    for grade in &evaluation.grades {
+        if let (Some(share), Some([low, high])) = (grade.share(), grade.interval()) {
+            let name = grade.tag.trim_start_matches("val/").replace('_', " ");
+            note(format_args!(
+                "{name:<16}{share:.3}  ({low:.3} to {high:.3}) of {} trials; 1.000 is the best",
+                grade.count
+            ));
+        }
     }
     let run = out.display();
     note(format_args!("next: cargo run --release -p minillm-infer -- generate {run} --prompt \"{prompt}\""));

@@ -54,7 +54,8 @@ impl LoraConfig {
 
     /// Rejects values that no model could make right, naming the field.
     pub(super) fn validate(&self, model: &ModelOptions) -> Result<()> {
-        let refuse = |field: &str, problem: String, hint: &str| Err(config_error("configuration", field, problem, hint));
+        let refuse =
+            |field: &str, problem: String, hint: &str| Err(config_error("configuration", field, problem, hint));
         if model.from.is_none() {
             let hint = "name the model with `model.from`, or leave [lora] out";
             return refuse("model.from", "is not given: an adapter is for a model that is there".to_owned(), hint);
@@ -63,7 +64,11 @@ impl LoraConfig {
             return refuse("lora.rank", format!("is {}", self.rank), "8 and 16 are usual");
         }
         if !(self.alpha.is_finite() && self.alpha > 0.0) {
-            return refuse("lora.alpha", format!("is {}", self.alpha), "choose a positive number; twice the rank is usual");
+            return refuse(
+                "lora.alpha",
+                format!("is {}", self.alpha),
+                "choose a positive number; twice the rank is usual",
+            );
         }
         if self.targets.is_empty() {
             return refuse("lora.targets", "is empty".to_owned(), "name matrices, or `all-linear`");

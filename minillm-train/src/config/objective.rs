@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::errors::config_error;
 use crate::conversations::TrainOn;
-use crate::data::DataConfig;
+use crate::data::{DataConfig, Source};
 use crate::error::Result;
 
 /// What a run learns.
@@ -39,6 +39,10 @@ impl ObjectiveConfig {
     pub(super) fn validate(&self, data: &DataConfig) -> Result<()> {
         let refuse = |field: &str, problem: &str, hint: &str| Err(config_error("configuration", field, problem, hint));
         if self.kind == ObjectiveKind::Text {
+            if data.is_tales() && data.source == Some(Source::TalesChat) {
+                let hint = "set `objective.kind` to `chat`";
+                return refuse("data.source", "holds conversations, and the objective is to learn texts", hint);
+            }
             let hint = "set `objective.kind` to `chat`, or leave it out";
             return match (self.train_on, &self.template) {
                 (TrainOn::Assistant, None) => Ok(()),
@@ -46,9 +50,12 @@ impl ObjectiveConfig {
                 (_, Some(_)) => refuse("objective.template", "has no meaning for texts", hint),
             };
         }
-        if data.files.is_empty() {
-            let hint = "give files of conversations, one in JSON a line: `data.files = [\"chat.jsonl\"]`";
-            return refuse("data.files", "is not given", hint);
+        let hint = "give `data.files` with a conversation in JSON a line, or the source `tales-chat`";
+        if data.files.is_empty() && data.url.is_some() {
+            return refuse("data.url", "is for texts", hint);
+        }
+        if data.files.is_empty() && data.source == Some(Source::Tales) {
+            return refuse("data.source", "holds texts, and the objective is to learn conversations", hint);
         }
         if data.order.is_some() {
             let hint = "leave it out: every conversation is learned once an epoch";

@@ -41,6 +41,9 @@ pub struct DataConfig {
 pub enum Source {
     /// Generated little stories whose entropy is known, see [`crate::tales`]. Never exhausted.
     Tales,
+    /// Conversations about them whose answers are known, see [`crate::tales::chat`]. Never exhausted; the only one for `objective.kind = "chat"`.
+    #[serde(rename = "tales-chat")]
+    TalesChat,
 }
 
 /// How the rows of a batch are drawn from the training text.

@@ -145,6 +145,10 @@ fn describe(record: &Record, only: &[&str]) -> String {
             tag::VAL_BITS_PER_BYTE => write!(text, "  bits per byte {value:.4}"),
             tag::VAL_FLOOR => write!(text, "  floor {value:.4}"),
             tag::VAL_GAP => write!(text, "  gap {value:.4}"),
+            grade if tag::GRADES.contains(&grade) => {
+                let name = grade.trim_start_matches("val/").replace('_', " ");
+                write!(text, "  {name} {value:.3}")
+            }
             other => write!(text, "  {other} {value:.4}"),
         };
     }

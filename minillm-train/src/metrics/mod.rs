@@ -31,8 +31,23 @@ pub mod tag {
     /// For `tales`: `val/loss` - `val/floor`, in nats per token.
     pub const VAL_GAP: &str = "val/gap";
 
+    /// For `tales-chat`: the share of answers about a tale that are right.
+    pub const VAL_ASK: &str = "val/ask";
+    /// For `tales-chat`: the share of questions without an answer that are answered so.
+    pub const VAL_DOES_NOT_SAY: &str = "val/does_not_say";
+    /// For `tales-chat`: the share of answers in the form that the system prompt asks for.
+    pub const VAL_FORM: &str = "val/form";
+    /// For `tales-chat`: the share of told tales that the grammar can make.
+    pub const VAL_TALE_READS: &str = "val/tale_reads";
+    /// For `tales-chat`: the share of of those, tales as they were wished.
+    pub const VAL_TALE_AS_WISHED: &str = "val/tale_as_wished";
+    /// For `tales-chat`: the share of answers about the model's own tale that are right.
+    pub const VAL_OWN_TALE: &str = "val/own_tale";
+    /// For `tales-chat`: the share of tales told again with another hero, word by word.
+    pub const VAL_AGAIN: &str = "val/again";
+
     /// All of them.
-    pub const ALL: [&str; 9] = [
+    pub const ALL: [&str; 16] = [
         TRAIN_LOSS,
         TRAIN_GRAD_NORM,
         TRAIN_LR,
@@ -42,7 +57,18 @@ pub mod tag {
         VAL_BITS_PER_BYTE,
         VAL_FLOOR,
         VAL_GAP,
+        VAL_ASK,
+        VAL_DOES_NOT_SAY,
+        VAL_FORM,
+        VAL_TALE_READS,
+        VAL_TALE_AS_WISHED,
+        VAL_OWN_TALE,
+        VAL_AGAIN,
     ];
+
+    /// Those that a program has graded.
+    pub const GRADES: [&str; 7] =
+        [VAL_ASK, VAL_DOES_NOT_SAY, VAL_FORM, VAL_TALE_READS, VAL_TALE_AS_WISHED, VAL_OWN_TALE, VAL_AGAIN];
 }
 
 /// Named numbers of one moment of a run.

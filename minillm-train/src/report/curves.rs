@@ -13,6 +13,7 @@ pub fn charts(run: &Recorded) -> Vec<LineChart> {
     let curve = |name: &str, tag: &str| Series { name: name.to_owned(), points: run.history.points(tag) };
     let mut loss = vec![curve("training", tag::TRAIN_LOSS), curve("validation", tag::VAL_LOSS)];
     loss.extend(run.history.last(tag::VAL_FLOOR).and_then(|(_, floor)| level(run, "floor", floor)));
+    let grades = tag::GRADES.map(|tag| curve(&tag.trim_start_matches("val/").replace('_', " "), tag)).to_vec();
     let mut norm = vec![curve("norm", tag::TRAIN_GRAD_NORM)];
     if let Some(limit) = run.config.as_ref().map(|config| config.train.grad_clip).filter(|limit| *limit > 0.0)
         && norm[0].points.iter().any(|point| point.high >= limit)
@@ -22,6 +23,7 @@ pub fn charts(run: &Recorded) -> Vec<LineChart> {
     let charts = [
         chart("Loss", "nats per token", loss),
         chart("Gap to the floor", "nats per token", vec![curve("gap", tag::VAL_GAP)]),
+        linear(chart("Graded by program", "share of passes", grades)),
         linear(chart("Speed", "tokens per second", vec![curve("speed", tag::TRAIN_TOKENS_PER_SECOND)])),
         chart("Gradient norm, before clipping", "", norm),
         linear(chart("Learning rate", "", vec![curve("rate", tag::TRAIN_LR)])),

@@ -131,6 +131,11 @@ impl Dialogue {
         self.task.is_none()
     }
 
+    /// Whether a tale is to be told.
+    pub fn wants_tale(&self) -> bool {
+        matches!(self.task, Some(Task::Tale { .. }))
+    }
+
     /// Right words for the next answer, and -ln of their probability given all before. `None`: nothing more is asked.
     pub fn right_words(&self) -> Option<(String, f64)> {
         match self.task.as_ref()? {

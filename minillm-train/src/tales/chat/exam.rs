@@ -26,6 +26,11 @@ impl Exam {
         (!self.dialogue.is_over()).then(|| self.dialogue.messages())
     }
 
+    /// Whether what is to be answered is a wish for a tale: many answers are right.
+    pub fn wants_tale(&self) -> bool {
+        self.dialogue.wants_tale()
+    }
+
     /// Takes the model's words as the next answer and grades them. White space at their ends is left out, nothing else.
     pub fn answer(&mut self, words: &str) {
         self.grades.extend(self.dialogue.answer(words));

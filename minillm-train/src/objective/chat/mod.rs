@@ -1,0 +1,172 @@
+//! Conversations, of which the assistant's words are learned: instruction tuning.
+//!
+//! Several conversations share a row and do not see each other. The loss is the sum over the targets of the whole batch, divided by their
+//! number: an answer of two words counts as much a token as one of two hundred.
+
+mod exams;
+mod files;
+mod format;
+mod packed;
+mod tales;
+#[cfg(test)]
+mod tests;
+
+use minillm_infer::score::Score;
+use minillm_model::chat::ChatFormat;
+use minillm_model::decoder::LanguageModel;
+use minillm_model::tokenizer::Tokenizer;
+
+use self::files::Files;
+use self::packed::Packed;
+use self::tales::{HeldOut, Tales};
+use super::{Batches, Objective, Prompt};
+use crate::config::RunConfig;
+use crate::conversations::{Example, Format, Summary};
+use crate::data::{Batch, Permutation, Progress, Shape};
+use crate::error::Result;
+use crate::evaluate::{Evaluation, nats};
+use crate::workers::Workers;
+
+/// Learns conversations.
+#[derive(Debug)]
+pub struct Chat {
+    format: Format,
+    chat_format: ChatFormat,
+    fingerprint: String,
+    shape: Shape,
+    training: Training,
+    validation: Packed,
+    /// Of the held-out conversations, where it is known.
+    floor_nats: Option<f64>,
+    /// Of those that are held out.
+    held_out: Summary,
+}
+
+/// What is learned from.
+#[derive(Debug)]
+enum Training {
+    /// Each row once an epoch, in a new order every epoch.
+    Files(Packed, Summary),
+    /// `tales-chat`.
+    Tales(Tales),
+}
+
+impl Chat {
+    /// The conversations of a configuration.
+    pub fn prepare(config: &RunConfig, progress: &dyn Progress) -> Result<Self> {
+        let format = format::format(config)?;
+        let shape = Shape { context: config.train.context, batch_size: config.train.batch_size, seed: config.seed };
+        let chat_format = ChatFormat { template: format.template().to_owned(), end_ids: format.end_ids()? };
+        if config.data.files.is_empty() {
+            let HeldOut { packed, floor_nats, summary, fingerprint } = tales::held_out(&format, shape.context)?;
+            return Ok(Self {
+                training: Training::Tales(Tales::new()),
+                validation: packed,
+                // Of conversations that are cut no floor is known.
+                floor_nats: (summary.cut == 0).then_some(floor_nats),
+                held_out: summary,
+                format,
+                chat_format,
+                fingerprint,
+                shape,
+            });
+        }
+        let Files { training, validation, summaries: [summary, held_out], fingerprint } =
+            files::prepare(config, &format, progress)?;
+        let training = Training::Files(training, summary);
+        Ok(Self { format, chat_format, fingerprint, shape, training, validation, floor_nats: None, held_out })
+    }
+
+    /// Some of the examples that are held out.
+    pub fn examples(&self) -> &[Example] {
+        &self.validation.examples
+    }
+
+    /// How they are written.
+    pub fn format(&self) -> &Format {
+        &self.format
+    }
+}
+
+impl Objective for Chat {
+    fn tokenizer(&self) -> &Tokenizer {
+        self.format.tokenizer()
+    }
+
+    fn fingerprint(&self) -> &str {
+        &self.fingerprint
+    }
+
+    fn chat_format(&self) -> Option<&ChatFormat> {
+        Some(&self.chat_format)
+    }
+
+    fn batch(&self, step: usize) -> Result<Batch> {
+        let packed = match &self.training {
+            Training::Files(packed, _) => packed,
+            Training::Tales(tales) => return tales.batch(&self.format, &self.shape, step),
+        };
+        let Shape { context, batch_size, seed } = self.shape;
+        let mut batch = Batch::with_capacity(batch_size, context);
+        let rows = packed.rows.len() as u64;
+        for number in (step * batch_size) as u64..((step + 1) * batch_size) as u64 {
+            let row = Permutation::new(seed, number / rows, rows).at(number % rows);
+            packed.push(&mut batch, row as usize);
+        }
+        Ok(batch)
+    }
+
+    fn validation(&self, rows: usize) -> Batches<'_> {
+        let (rows, all) = (rows.max(1), self.validation.rows.len());
+        Box::new((0..all.div_ceil(rows)).map(move |index| {
+            let mut batch = Batch::with_capacity(rows, self.shape.context);
+            for row in index * rows..all.min((index + 1) * rows) {
+                self.validation.push(&mut batch, row);
+            }
+            Ok(batch)
+        }))
+    }
+
+    fn evaluate(&self, model: &LanguageModel, workers: &Workers, rows: usize) -> Result<Evaluation> {
+        let nats = nats(model, workers, self.validation(rows.div_ceil(workers.count())))?;
+        let tokenizer = self.tokenizer();
+        let bytes = self.validation.targets().map(|id| tokenizer.token_bytes(id).len() as u64).sum();
+        let tokens = self.validation.targets().count() as u64;
+        let grades = match &self.training {
+            Training::Tales(_) => exams::hold(model, workers, &self.format, &self.chat_format.end_ids)?,
+            Training::Files(..) => Vec::new(),
+        };
+        let floor = self.floor_nats.map(|floor| floor / tokens as f64);
+        Ok(Evaluation { score: Score { nats, tokens, bytes }, floor, grades })
+    }
+
+    /// The beginning of a held-out conversation, up to where the assistant speaks.
+    fn prompt(&self) -> Result<Prompt> {
+        let example = &self.validation.examples[0];
+        let given = example.is_trained.iter().position(|is_trained| *is_trained).unwrap_or(0).max(1);
+        let ids = example.ids[..given].to_vec();
+        Ok(Prompt { shown: self.tokenizer().decode(&ids), ids, end_ids: self.chat_format.end_ids.clone() })
+    }
+
+    fn summary(&self) -> Option<String> {
+        let training = match &self.training {
+            Training::Files(packed, summary) => format!("{}, in {} rows", in_words(summary), packed.rows.len()),
+            Training::Tales(_) => "conversations about tales without end".to_owned(),
+        };
+        Some(format!("{training}; held out: {}", in_words(&self.held_out)))
+    }
+}
+
+/// A set of conversations in words.
+fn in_words(summary: &Summary) -> String {
+    let Summary { conversations, tokens, targets, cut, without_end, left_out } = *summary;
+    let share = 100.0 * targets as f64 / tokens.max(1) as f64;
+    let mut text = format!("{conversations} conversations, {tokens} tokens, {share:.0} % of them learned");
+    if cut > 0 {
+        text += &format!(", {cut} cut to train.context, {without_end} of them before their end");
+    }
+    if left_out > 0 {
+        text += &format!(", {left_out} left out, as nothing to learn remained");
+    }
+    text
+}
