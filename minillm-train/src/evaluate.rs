@@ -19,7 +19,7 @@ pub struct Evaluation {
 }
 
 /// How often the model passed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Grade {
     /// The name among the [metrics](crate::metrics::tag).
     pub tag: &'static str,
@@ -27,6 +27,8 @@ pub struct Grade {
     pub passed: usize,
     /// Trials.
     pub count: usize,
+    /// The share that a perfect model has.
+    pub best: f64,
 }
 
 impl Grade {

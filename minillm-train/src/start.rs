@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use burn::tensor::Device;
 use minillm_model::adapter::{self, LoraOptions};
 use minillm_model::checkpoint::{self, Checkpoint};
-use minillm_model::config::{MlpKind, ModelConfig};
+use minillm_model::config::{MlpKind, ModelConfig, Position};
 use minillm_model::decoder::LanguageModel;
 use minillm_model::init;
 use minillm_model::tokenizer::{TURN_TOKENS, Tokenizer};
@@ -34,6 +34,15 @@ pub fn start(config: &RunConfig, tokenizer: &Tokenizer, device: &Device) -> Resu
         check_new_tokens(&options, &model_config, from)?;
     }
     Ok(model.with_lora(&options, config.seed)?)
+}
+
+/// What tells the weights that a run begins with from others: SHA-256 of their files, or what they are drawn from.
+pub fn weights_at_start(config: &RunConfig) -> Result<String> {
+    let Some(from) = &config.model.from else { return Ok(format!("seed {} {:?}", config.seed, config.model)) };
+    let located = adapter::locate(from)?;
+    let hash = |path: &Path| checkpoint::weights_sha256(path);
+    let adapter = located.adapter.as_deref().map(hash).transpose()?;
+    Ok(format!("{} {}", hash(&located.model)?, adapter.unwrap_or_default()))
 }
 
 /// What an adapter is for.
@@ -101,9 +110,12 @@ pub fn architecture(config: &RunConfig, tokenizer: &Tokenizer, checkpoint: &Path
     Ok(model_config)
 }
 
-/// What training may set of a given architecture: dropout changes no weight.
+/// What training may set of a given architecture: dropout changes no weight, and with rotary positions nor does the context.
 fn adapted(config: &RunConfig, mut model: ModelConfig) -> ModelConfig {
     model.dropout = config.model.dropout.unwrap_or(0.0);
+    if let (Position::Rope, Some(longest)) = (model.position, config.model.max_position_embeddings) {
+        model.max_position_embeddings = longest;
+    }
     model
 }
 
@@ -134,10 +146,11 @@ fn check_fit(config: &RunConfig, source: &Checkpoint, tokenizer: &Tokenizer) -> 
         let problem = format!("is not the one of the model in `{path}`: the same ids would mean other text");
         return Err(refuse("tokenizer", problem, "leave [tokenizer] out to take the model's own"));
     }
-    let (context, longest) = (config.train.context, source.model.config().context());
+    let (context, longest) = (config.train.context, adapted(config, source.model.config().clone()).context());
     if context > longest {
         let problem = format!("is {context}, and the model in `{path}` sees {longest} tokens at once");
-        return Err(refuse("train.context", problem, &format!("choose {longest} or less")));
+        let hint = format!("choose {longest} or less, or with rotary positions raise `model.max_position_embeddings`");
+        return Err(refuse("train.context", problem, &hint));
     }
     Ok(())
 }

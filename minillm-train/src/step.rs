@@ -139,6 +139,8 @@ impl Computed {
         }
         // In f16 small gradients vanish: there the backward pass starts from the summed loss, and the division comes after it.
         let divide_late = model.compute().precision == Precision::F16;
+        // Weights are shares of the whole already.
+        let scored = if batch.weights.is_empty() { scored } else { 1 };
         let (now, later) = if divide_late { (1, scored) } else { (scored, 1) };
         for first in (0..batch.rows).step_by(options.micro_batch_size) {
             let rows = first..batch.rows.min(first + options.micro_batch_size);
@@ -300,7 +302,19 @@ fn forward_backward(
     let seeds = rows.clone().map(|row| derive(options.seed, &[options.step as u64, row as u64]));
     let drop = Dropout::new(options.dropout, seeds.collect());
 
-    let loss_of = |model: &LanguageModel, hidden| model.summed_loss(hidden, tensor(&batch.targets)) / divisor as f64; // [1]
+    let before = if batch.weights.is_empty() { 0 } else { batch.pieces(0..rows.start).count() };
+    let loss_of = |model: &LanguageModel, hidden: Tensor<3>| {
+        let targets = tensor(&batch.targets);
+        if batch.weights.is_empty() {
+            return model.summed_loss(hidden, targets) / divisor as f64; // [1]
+        }
+        let pieces = batch.pieces(rows.clone()).zip(&batch.weights[before..]);
+        let losses = pieces.map(|((row, tokens), &weight)| {
+            let at = [row..row + 1, tokens];
+            model.summed_loss(hidden.clone().slice(at.clone()), targets.clone().slice(at)) * weight // [1]
+        });
+        Tensor::cat(losses.collect(), 0).sum() / divisor as f64 // [1]
+    };
     if options.recompute {
         return recompute::forward_backward(model, tensor(&batch.inputs), documents.as_ref(), drop, loss_of);
     }

@@ -36,11 +36,11 @@ use crate::metrics::console::Console;
 use crate::metrics::jsonl::Jsonl;
 use crate::metrics::tensorboard::TensorBoard;
 use crate::metrics::{Metrics, Record, Sink, tag};
-use crate::objective::{Objective, Prompt};
+use crate::objective::{Objective, Prompt, Weighed};
 use crate::optimizer::ModelOptimizer;
 use crate::report::Updates;
 use crate::run_dir::{METRICS_FILE, RunDir, SAMPLES_FOLDER, TENSORBOARD_FOLDER};
-use crate::start::{Base, architecture, base, lora_options, start};
+use crate::start::{Base, architecture, base, lora_options, start, weights_at_start};
 use crate::step::{Computed, Pending, StepOptions, StepResult};
 use crate::trainable::Trainable;
 use crate::workers::Workers;
@@ -71,6 +71,8 @@ struct Running {
     /// Tokens that it reads.
     tokens: u64,
     learning_rate: f64,
+    /// What the objective says of it.
+    weighed: Option<Weighed>,
 }
 
 /// From when on tokens are counted, for their rate.
@@ -100,7 +102,7 @@ impl Trainer {
     /// and shows no more than a bar of that name.
     pub fn new(
         config: &RunConfig,
-        objective: Box<dyn Objective>,
+        mut objective: Box<dyn Objective>,
         run: RunDir,
         found: &DeviceInfo,
         resume_from: Option<&Path>,
@@ -139,6 +141,12 @@ impl Trainer {
             }
         };
         let model = model.with_compute(compute);
+        let workers = Workers::new(threads, config.train.micro_batch_size())?;
+        if objective.is_weighed() {
+            let tokenizer = objective.tokenizer().clone();
+            let first = || Ok(start(config, &tokenizer, &found.device)?.with_compute(compute));
+            objective.begin(&first, &weights_at_start(config)?, &workers)?;
+        }
         let console = match label {
             Some(label) => Console::one_of_several(label, state.step, config.train.max_steps),
             None => Console::stderr(state.step, config.train.max_steps),
@@ -156,7 +164,7 @@ impl Trainer {
             base,
             run,
             resumed_from: resume_from.map(Path::to_owned),
-            workers: Workers::new(threads, config.train.micro_batch_size())?,
+            workers,
             model,
             optimizer,
             state,
@@ -246,7 +254,13 @@ impl Trainer {
     /// handle on the weights and can change them where they lie.
     fn step(mut self) -> Result<Self> {
         let options = StepOptions::of(&self.config, self.model.config(), self.begun());
-        let batch = self.objective.batch(self.begun())?;
+        let mut batch = self.objective.batch(self.begun())?;
+        let mut weighed = None;
+        if self.objective.is_weighed() {
+            self.finish_step()?; // the weights depend on what the model is now
+            let rows = self.config.train.micro_batch_size();
+            weighed = self.objective.weigh(&self.model.valid(), &self.workers, rows, self.begun(), &mut batch)?;
+        }
         let computed = Computed::new(&self.model, &self.optimizer, &batch, &self.workers, &options);
         self.finish_step()?;
         let limits = self.config.train.skip_spikes.then(|| self.state.spikes.limits()).flatten();
@@ -256,7 +270,7 @@ impl Trainer {
         device_works(options.step)?;
         let (model, result) = updated?;
         let is_known = matches!(result, Pending::Known(_));
-        let running = Running { result, tokens: batch.tokens() as u64, learning_rate: options.learning_rate };
+        let running = Running { result, tokens: batch.tokens() as u64, learning_rate: options.learning_rate, weighed };
         let mut trainer = Self { model, running: Some(running), ..self };
         if is_known {
             trainer.finish_step()?;
@@ -266,10 +280,13 @@ impl Trainer {
 
     /// Waits for the step that is running, if one is, and reports it.
     fn finish_step(&mut self) -> Result<()> {
-        let Some(Running { result, tokens, learning_rate }) = self.running.take() else { return Ok(()) };
+        let Some(Running { result, tokens, learning_rate, weighed }) = self.running.take() else { return Ok(()) };
         let result = result.wait(&self.model, &mut self.optimizer);
         device_works(self.state.step + 1)?;
-        let result = result?;
+        let mut result = result?;
+        if let Some(Weighed { loss, .. }) = weighed {
+            result.loss = loss;
+        }
         self.state.step += 1;
         self.state.tokens += if result.skipped { 0 } else { tokens };
         let step = self.state.step;
@@ -279,7 +296,8 @@ impl Trainer {
         self.metrics.step(step);
         if step == self.config.train.max_steps || step.is_multiple_of(self.config.log.every_steps) {
             let tokens = self.state.tokens - self.rate.tokens;
-            self.report(result, learning_rate, tokens as f64 / self.rate.since.elapsed().as_secs_f64())?;
+            let rate = tokens as f64 / self.rate.since.elapsed().as_secs_f64();
+            self.report(result, learning_rate, rate, weighed)?;
             self.rate = Rate { since: Instant::now(), tokens: self.state.tokens };
         }
         Ok(())
@@ -294,7 +312,13 @@ impl Trainer {
         Ok(())
     }
 
-    fn report(&mut self, result: StepResult, learning_rate: f64, tokens_per_second: f64) -> Result<()> {
+    fn report(
+        &mut self,
+        result: StepResult,
+        learning_rate: f64,
+        tokens_per_second: f64,
+        weighed: Option<Weighed>,
+    ) -> Result<()> {
         let mut record = Record::new(self.state.step, self.state.tokens)
             .with(tag::TRAIN_LOSS, result.loss)
             .with(tag::TRAIN_GRAD_NORM, result.grad_norm)
@@ -303,6 +327,7 @@ impl Trainer {
         if self.config.train.skip_spikes {
             record = record.with(tag::TRAIN_SKIPPED, self.state.spikes.skipped() as f64);
         }
+        record.values.extend(weighed.into_iter().flat_map(|weighed| weighed.values));
         self.metrics.record(&record).or_else(|error| self.tolerate(error))
     }
 
@@ -316,9 +341,10 @@ impl Trainer {
         if !loss.is_finite() {
             return Err(Error::NotFinite { step: self.state.step, what: "the validation loss".to_owned() });
         }
-        let mut record = Record::new(self.state.step, self.state.tokens)
-            .with(tag::VAL_LOSS, loss)
-            .with(tag::VAL_BITS_PER_BYTE, evaluation.score.bits_per_byte());
+        let mut record = Record::new(self.state.step, self.state.tokens).with(tag::VAL_LOSS, loss);
+        if evaluation.score.bytes > 0 {
+            record = record.with(tag::VAL_BITS_PER_BYTE, evaluation.score.bits_per_byte());
+        }
         if let (Some(floor), Some(gap)) = (evaluation.floor, evaluation.gap()) {
             record = record.with(tag::VAL_FLOOR, floor).with(tag::VAL_GAP, gap);
         }

@@ -172,14 +172,17 @@ pub fn verify_model(dir: &Path) -> Result<()> {
     Manifest::read(&dir.join(MANIFEST_FILE))?.verify_model(dir)
 }
 
-/// SHA-256 over the weight files of the model in `dir`, in hexadecimal: the same for the same weights, wherever they lie.
+/// SHA-256 over the weight files of the model or adapter in `dir`, or of a GGUF file, in hexadecimal: the same for the same weights, wherever they lie.
 pub fn weights_sha256(dir: &Path) -> Result<String> {
     let io = |source| Error::Io { action: "read", what: "the model", source };
+    if dir.is_file() {
+        return Ok(hash(dir)?.sha256);
+    }
     let mut names = Vec::new();
     for entry in fs::read_dir(dir).map_err(io)? {
         let name = entry.map_err(io)?.file_name();
         names.extend(
-            name.to_str().filter(|name| name.starts_with("model") && name.ends_with(".safetensors")).map(str::to_owned),
+            name.to_str().filter(|name| name.contains("model") && name.ends_with(".safetensors")).map(str::to_owned),
         );
     }
     names.sort();

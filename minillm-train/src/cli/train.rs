@@ -132,21 +132,23 @@ fn summarise(outcome: &Outcome, out: &Path, prompt: &str, start: Instant) {
     let checkpoint = outcome.checkpoint.display();
     note(format_args!("{steps} steps in {}m{:02}s, saved {checkpoint}", seconds / 60, seconds % 60));
     let score = evaluation.score;
-    note(format_args!(
-        "validation: {:.4} nats per token, perplexity {:.2}, {:.4} bits per byte",
-        score.nats_per_token(),
-        score.perplexity(),
-        score.bits_per_byte()
-    ));
+    let loss = score.nats_per_token();
+    let scored = if score.bytes == 0 { "pair" } else { "token" }; // two answers stand for no bytes
+    if score.bytes == 0 {
+        note(format_args!("validation: {loss:.4} nats per pair"));
+    } else {
+        let (perplexity, bits) = (score.perplexity(), score.bits_per_byte());
+        note(format_args!("validation: {loss:.4} nats per token, perplexity {perplexity:.2}, {bits:.4} bits per byte"));
+    }
     if let (Some(floor), Some(gap)) = (evaluation.floor, evaluation.gap()) {
-        note(format_args!("no model can be below {floor:.4} nats per token here; the gap is {gap:.4}"));
+        note(format_args!("no model can be below {floor:.4} nats per {scored} here; the gap is {gap:.4}"));
     }
     for grade in &evaluation.grades {
         if let (Some(share), Some([low, high])) = (grade.share(), grade.interval()) {
             let name = grade.tag.trim_start_matches("val/").replace('_', " ");
             note(format_args!(
-                "{name:<16}{share:.3}  ({low:.3} to {high:.3}) of {} trials; 1.000 is the best",
-                grade.count
+                "{name:<16}{share:.3}  ({low:.3} to {high:.3}) of {} trials; the best is {:.3}",
+                grade.count, grade.best
             ));
         }
     }

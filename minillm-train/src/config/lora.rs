@@ -60,6 +60,10 @@ impl LoraConfig {
             let hint = "name the model with `model.from`, or leave [lora] out";
             return refuse("model.from", "is not given: an adapter is for a model that is there".to_owned(), hint);
         }
+        if model.max_position_embeddings.is_some() {
+            let hint = "leave it out: an adapter's files have no place for it";
+            return refuse("model.max_position_embeddings", "is given beside [lora]".to_owned(), hint);
+        }
         if self.rank == 0 || self.rank > 1 << 14 {
             return refuse("lora.rank", format!("is {}", self.rank), "8 and 16 are usual");
         }

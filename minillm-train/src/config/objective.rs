@@ -8,6 +8,7 @@ use super::errors::config_error;
 use crate::conversations::TrainOn;
 use crate::data::{DataConfig, Source};
 use crate::error::Result;
+use crate::objective::preference::loss::PreferenceLoss;
 
 /// What a run learns.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,10 +19,12 @@ pub enum ObjectiveKind {
     Text,
     /// Conversations: instruction tuning.
     Chat,
+    /// Which of two answers is better.
+    Preference,
 }
 
 /// The `[objective]` section.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ObjectiveConfig {
     /// What the run learns.
@@ -32,6 +35,29 @@ pub struct ObjectiveConfig {
     /// stands what the assistant says.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub template: Option<PathBuf>,
+    /// Of `preference`: the loss of a pair.
+    pub loss: PreferenceLoss,
+    /// Of `preference`: how much it costs to move away from the model that the run begins with.
+    pub beta: f64,
+    /// Of preferences over tales: by how much sharing is preferred, in nats; `inf`: always.
+    pub rho: f64,
+    /// Of preferences over tales: only pairs in which one hero shares and the other does not.
+    pub only_unlike: bool,
+}
+
+/// beta as in TRL and the paper.
+impl Default for ObjectiveConfig {
+    fn default() -> Self {
+        Self {
+            kind: ObjectiveKind::Text,
+            train_on: TrainOn::Assistant,
+            template: None,
+            loss: PreferenceLoss::Sigmoid,
+            beta: 0.1,
+            rho: 1.0,
+            only_unlike: true,
+        }
+    }
 }
 
 impl ObjectiveConfig {
@@ -56,6 +82,12 @@ impl ObjectiveConfig {
         }
         if data.files.is_empty() && data.source == Some(Source::Tales) {
             return refuse("data.source", "holds texts, and the objective is to learn conversations", hint);
+        }
+        if !(self.beta.is_finite() && self.beta > 0.0) {
+            return refuse("objective.beta", "is not a positive number", "0.1 is usual");
+        }
+        if self.rho.is_nan() || self.rho < 0.0 {
+            return refuse("objective.rho", "is below 0 or no number", "choose 0 or more, or `inf`");
         }
         if data.order.is_some() {
             let hint = "leave it out: every conversation is learned once an epoch";

@@ -69,10 +69,10 @@ impl RunConfig {
         let context = self.train.context;
         if self.model.from.is_some() {
             // Whatever else is set would contradict the model that is there.
-            let allowed =
-                ModelOptions { from: self.model.from.clone(), dropout: self.model.dropout, ..ModelOptions::default() };
-            let hint =
-                "leave out every other field of [model] but `dropout`: they are those of the model it starts from";
+            let ModelOptions { from, dropout, max_position_embeddings, .. } = self.model.clone();
+            let allowed = ModelOptions { from, dropout, max_position_embeddings, ..ModelOptions::default() };
+            let hint = "leave out every other field of [model] but `dropout` and `max_position_embeddings`: they are those of the \
+                        model it starts from";
             return require(self.model == allowed, "model.from", "is given beside other fields".to_owned(), hint);
         }
         let model = self.model.resolve(self.model.vocab_size.unwrap_or(1), context);

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::example::Example;
 use super::records::Record;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// The day that a template is told, if it asks: a run must not depend on when it is started. (Llama 3.2's template has this day, too.)
 const DAY: DateTime = date(2024, 7, 26).at(0, 0, 0, 0);
@@ -90,6 +90,7 @@ impl Format {
                 tokens.is_trained[..same].fill(false);
                 tokens
             }
+            Record::Preference { .. } => return Err(preference_here()),
             Record::Texts { prompt, completion } => {
                 // The end of the text is learned like a word; a text is begun as `generate` begins it.
                 let mut ids = self.tokenizer.encode_prompt(prompt)?;
@@ -110,5 +111,14 @@ impl Format {
     fn encode(&self, conversation: &Conversation, turn: Turn) -> Result<ChatTokens> {
         let options = RenderOptions { turn, now: DAY, ..RenderOptions::default() };
         Ok(self.encoder.encode(&self.template.render(conversation, &options)?)?)
+    }
+}
+
+fn preference_here() -> Error {
+    Error::Config {
+        origin: "configuration".to_owned(),
+        field: "objective.kind".to_owned(),
+        problem: "is `chat`, and the data are preferences".to_owned(),
+        hint: "set it to `preference`, or give conversations".to_owned(),
     }
 }

@@ -49,6 +49,13 @@ pub enum Record {
         /// All messages.
         whole: Conversation,
     },
+    /// Two answers to one prompt, each a [`Record::Completion`] or [`Record::Texts`].
+    Preference {
+        /// The better one.
+        chosen: Box<Record>,
+        /// The other.
+        rejected: Box<Record>,
+    },
     /// Texts without a chat template; the second is learned.
     Texts {
         /// What is given.
@@ -77,6 +84,7 @@ impl Record {
     pub fn texts(&self) -> Vec<String> {
         match self {
             Self::Conversation(messages) | Self::Completion { whole: messages, .. } => messages.texts(),
+            Self::Preference { chosen, rejected } => [chosen.texts(), rejected.texts()].concat(),
             Self::Texts { prompt, completion } => vec![prompt.clone(), completion.clone()],
         }
     }
@@ -204,7 +212,42 @@ fn record(kind: Kind, keys: &Map<String, Value>, text: &str) -> Result<Record, S
                 Err("has a `prompt` and a `completion` that are neither two texts nor two lists of messages".to_owned())
             }
         },
-        Kind::Preferences => Err("holds preferences, which are not learned as conversations".to_owned()),
+        Kind::Preferences => preference(keys),
+    }
+}
+
+/// Two answers. Without `prompt`, or with it repeated in them, it is what they have in common at their beginning.
+fn preference(keys: &Map<String, Value>) -> Result<Record, String> {
+    let both = |chosen, rejected| Record::Preference { chosen: Box::new(chosen), rejected: Box::new(rejected) };
+    match (&keys["chosen"], &keys["rejected"]) {
+        (Value::String(chosen), Value::String(rejected)) => {
+            let (prompt, chosen, rejected) = match keys.get("prompt").and_then(Value::as_str) {
+                Some(prompt) => (prompt, &**chosen, &**rejected),
+                None => {
+                    let same = chosen.char_indices().zip(rejected.chars()).find(|((_, a), b)| a != b);
+                    let same = same.map_or(chosen.len().min(rejected.len()), |((place, _), _)| place);
+                    (&chosen[..same], &chosen[same..], &rejected[same..])
+                }
+            };
+            let texts =
+                |completion: &str| Record::Texts { prompt: prompt.to_owned(), completion: completion.to_owned() };
+            Ok(both(texts(chosen), texts(rejected)))
+        }
+        (Value::Array(chosen), Value::Array(rejected)) => {
+            let given = keys.get("prompt").and_then(Value::as_array);
+            let same = chosen.iter().zip(rejected).take_while(|(a, b)| a == b).count();
+            let whole = |answer: &[Value]| given.map_or_else(|| answer.to_vec(), |prompt| [prompt, answer].concat());
+            let prompt = given.map_or(&chosen[..same], |prompt| &prompt[..]);
+            if prompt.is_empty() {
+                return Err("has no prompt: the two answers have no message in common at their beginning".to_owned());
+            }
+            let prompt = messages(&Value::Array(prompt.to_vec()))?;
+            let completion = |answer: &[Value]| -> Result<Record, String> {
+                Ok(Record::Completion { prompt: prompt.clone(), whole: conversation(&Value::Array(whole(answer)))? })
+            };
+            Ok(both(completion(chosen)?, completion(rejected)?))
+        }
+        _ => Err("has a `chosen` and a `rejected` that are neither two texts nor two lists of messages".to_owned()),
     }
 }
 

@@ -93,7 +93,43 @@ fn a_line_that_cannot_be_learned_is_named() {
     assert!(turns(r#"{"from": "gpt"}"#).contains("without a text as `value`"));
     assert!(records(r#"{"prompt": "a", "completion": []}"#).unwrap_err().to_string().contains("neither two texts"));
     assert!(records("\n\n").unwrap_err().to_string().contains("holds no conversation"));
-    assert!(records("{\"chosen\": \"a\", \"rejected\": \"b\"}").unwrap_err().to_string().contains("preferences"));
+    let (kind, preferences) = records("{\"chosen\": \"a\", \"rejected\": \"b\"}").unwrap();
+    assert_eq!(kind, Kind::Preferences);
+    let error = format(TrainOn::Assistant).example(&preferences[0]).unwrap_err();
+    assert!(error.to_string().contains("`objective.kind` is `chat`, and the data are preferences"), "{error}");
+}
+
+#[test]
+fn preferences_have_their_prompt_or_what_the_answers_have_in_common() {
+    let format = format(TrainOn::Assistant);
+    let user = r#"{"role": "user", "content": "hi"}"#;
+    let says = |words: &str| format!(r#"{{"role": "assistant", "content": "{words}"}}"#);
+    let (cat, dog) = (says("a cat"), says("a dog"));
+    for line in [
+        format!(r#"{{"prompt": [{user}], "chosen": [{cat}], "rejected": [{dog}]}}"#),
+        format!(r#"{{"chosen": [{user}, {cat}], "rejected": [{user}, {dog}]}}"#),
+        // UltraFeedback: the prompt as a text, and again in both answers.
+        format!(r#"{{"prompt": "hi", "chosen": [{user}, {cat}], "rejected": [{user}, {dog}]}}"#),
+    ] {
+        let Record::Preference { chosen, rejected } = records(&line).unwrap().1.remove(0) else { panic!("{line}") };
+        let [chosen, rejected] = [chosen, rejected].map(|record| format.example(&record).unwrap());
+        let words = |example: &Example| format.tokenizer().decode(&example.target_ids().collect::<Vec<_>>());
+        assert_eq!((words(&chosen), words(&rejected)), ("a cat".to_owned(), "a dog".to_owned()), "{line}");
+    }
+    let Record::Preference { chosen, .. } =
+        records(r#"{"chosen": "say: \u00e4", "rejected": "say: \u00f6"}"#).unwrap().1.remove(0)
+    else {
+        panic!()
+    };
+    assert!(matches!(*chosen, Record::Texts { prompt, completion } if prompt == "say: " && completion == "\u{e4}"));
+    for (line, part) in [
+        (r#"{"chosen": "a", "rejected": 3}"#.to_owned(), "neither two texts nor two lists"),
+        (format!(r#"{{"chosen": [{cat}], "rejected": [{dog}]}}"#), "has no prompt"),
+        (format!(r#"{{"chosen": [{user}], "rejected": [{user}, {dog}]}}"#), "no message of the assistant"),
+    ] {
+        let error = records(&line).unwrap_err().to_string();
+        assert!(error.contains(part), "{error}");
+    }
 }
 
 #[test]

@@ -45,9 +45,23 @@ pub mod tag {
     pub const VAL_OWN_TALE: &str = "val/own_tale";
     /// For `tales-chat`: the share of tales told again with another hero, word by word.
     pub const VAL_AGAIN: &str = "val/again";
+    /// For preferences, as TRL has it: beta times the mean log-ratio of the chosen answers to the reference.
+    pub const REWARDS_CHOSEN: &str = "rewards/chosen";
+    /// The same of the rejected answers.
+    pub const REWARDS_REJECTED: &str = "rewards/rejected";
+    /// The difference of the two.
+    pub const REWARDS_MARGINS: &str = "rewards/margins";
+    /// The share of pairs whose chosen answer has the larger one.
+    pub const REWARDS_ACCURACIES: &str = "rewards/accuracies";
+    /// The mean log-probability of the chosen answers, in nats.
+    pub const LOGPS_CHOSEN: &str = "logps/chosen";
+    /// The same of the rejected answers.
+    pub const LOGPS_REJECTED: &str = "logps/rejected";
+    /// For preferences over tales: the share of heroes who eat alone.
+    pub const VAL_SELFISH: &str = "val/selfish";
 
     /// All of them.
-    pub const ALL: [&str; 16] = [
+    pub const ALL: [&str; 23] = [
         TRAIN_LOSS,
         TRAIN_GRAD_NORM,
         TRAIN_LR,
@@ -64,11 +78,18 @@ pub mod tag {
         VAL_TALE_AS_WISHED,
         VAL_OWN_TALE,
         VAL_AGAIN,
+        REWARDS_CHOSEN,
+        REWARDS_REJECTED,
+        REWARDS_MARGINS,
+        REWARDS_ACCURACIES,
+        LOGPS_CHOSEN,
+        LOGPS_REJECTED,
+        VAL_SELFISH,
     ];
 
     /// Those that a program has graded.
-    pub const GRADES: [&str; 7] =
-        [VAL_ASK, VAL_DOES_NOT_SAY, VAL_FORM, VAL_TALE_READS, VAL_TALE_AS_WISHED, VAL_OWN_TALE, VAL_AGAIN];
+    pub const GRADES: [&str; 8] =
+        [VAL_ASK, VAL_DOES_NOT_SAY, VAL_FORM, VAL_TALE_READS, VAL_TALE_AS_WISHED, VAL_OWN_TALE, VAL_AGAIN, VAL_SELFISH];
 }
 
 /// Named numbers of one moment of a run.

@@ -5,8 +5,10 @@
 //! |---|---|---|
 //! | `text` | texts | mean negative log-likelihood of all tokens |
 //! | `chat` | conversations | the same of the assistant's tokens |
+//! | `preference` | of two answers the better one | DPO: weighted negative log-likelihoods of the two |
 
 mod chat;
+pub mod preference;
 mod text;
 
 use std::fmt::Debug;
@@ -17,6 +19,7 @@ use minillm_model::decoder::LanguageModel;
 use minillm_model::tokenizer::Tokenizer;
 
 pub use self::chat::Chat;
+pub use self::preference::Preference;
 pub use self::text::Text;
 use crate::config::{ObjectiveKind, RunConfig};
 use crate::data::{Batch, Progress};
@@ -43,6 +46,32 @@ pub trait Objective: Debug + Send + Sync {
     /// The rows of step `step`, counted from 0: a pure function of the configuration and the step.
     fn batch(&self, step: usize) -> Result<Batch>;
 
+    /// Is told the model that the run begins with, if it needs it, and what tells its weights from others: once, before the first step of a
+    /// session.
+    fn begin(&mut self, model: &dyn Fn() -> Result<LanguageModel>, weights: &str, workers: &Workers) -> Result<()> {
+        let _ = (model, weights, workers);
+        Ok(())
+    }
+
+    /// Sets the weights of the batch of step `step`, where they depend on what the model computes, `rows` rows at a time. `model` carries no
+    /// autodiff. `None`: all targets count alike.
+    fn weigh(
+        &self,
+        model: &LanguageModel,
+        workers: &Workers,
+        rows: usize,
+        step: usize,
+        batch: &mut Batch,
+    ) -> Result<Option<Weighed>> {
+        let _ = (model, workers, rows, step, batch);
+        Ok(None)
+    }
+
+    /// Whether [`Objective::weigh`] has anything to do.
+    fn is_weighed(&self) -> bool {
+        false
+    }
+
     /// Everything the model is scored on, `rows` rows at a time; always the same.
     fn validation(&self, rows: usize) -> Batches<'_>;
 
@@ -56,6 +85,15 @@ pub trait Objective: Debug + Send + Sync {
     fn summary(&self) -> Option<String> {
         None
     }
+}
+
+/// What a step with weights is like.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Weighed {
+    /// The objective's own loss, in place of the weighted sum.
+    pub loss: f64,
+    /// More numbers, under names from [`tag`](crate::metrics::tag).
+    pub values: Vec<(&'static str, f64)>,
 }
 
 /// The beginning of a sample.
@@ -76,5 +114,6 @@ pub fn prepare(config: &RunConfig, cache_dir: &Path, progress: &dyn Progress) ->
     Ok(match config.objective.kind {
         ObjectiveKind::Text => Box::new(Text::prepare(config, cache_dir, progress)?),
         ObjectiveKind::Chat => Box::new(Chat::prepare(config, progress)?),
+        ObjectiveKind::Preference => Box::new(Preference::prepare(config, cache_dir, progress)?),
     })
 }

@@ -24,7 +24,7 @@ pub fn hold(model: &LanguageModel, workers: &Workers, format: &Format, end_ids: 
         let grades = exams.iter().flat_map(|exam| exam.grades().iter().filter(move |(of, _)| *of == skill));
         let (passed, count) =
             grades.fold((0, 0), |(passed, count), (_, is_right)| (passed + usize::from(*is_right), count + 1));
-        Grade { tag: tag_of(skill), passed, count }
+        Grade { tag: tag_of(skill), passed, count, best: 1.0 }
     };
     Ok(Skill::ALL.map(of).to_vec())
 }

@@ -5,7 +5,7 @@
 
 mod exams;
 mod files;
-mod format;
+pub(super) mod format;
 mod packed;
 mod tales;
 #[cfg(test)]

@@ -1,0 +1,106 @@
+//! Pairs of answers as tokens: from files, or about tales.
+
+use sha2::{Digest, Sha256};
+
+use crate::config::RunConfig;
+use crate::conversations::{Example, Format, Record, read};
+use crate::data::{Progress, hex};
+use crate::error::{Error, Result};
+use crate::tales::chat::{Message, Role, as_conversation};
+use crate::tales::preferences::pair;
+
+/// Pairs, the chosen answer first, each with its prompt.
+pub type Set = [[Example; 2]];
+
+/// Pairs about tales that are learned from: more than the steps of the configuration take, and few enough that what the reference thinks
+/// of them is known within half a minute.
+const TALES: u64 = 2048;
+/// Pairs about tales that are held out.
+const HELD_OUT_TALES: u64 = 400;
+
+/// What is learned from and what is held out.
+#[derive(Debug)]
+pub struct Pairs {
+    /// Learned from.
+    pub training: Vec<[Example; 2]>,
+    /// Held out.
+    pub validation: Vec<[Example; 2]>,
+    /// Answers that were longer than half of a row.
+    pub cut: usize,
+    /// SHA-256 over all tokens, in hexadecimal.
+    pub fingerprint: String,
+}
+
+impl Pairs {
+    /// The pairs of a configuration.
+    pub fn prepare(config: &RunConfig, format: &Format, progress: &dyn Progress) -> Result<Self> {
+        let (mut pairs, mut places) = (Vec::new(), Vec::new());
+        if config.data.files.is_empty() {
+            let seed = minillm_model::random::derive(config.seed, &[0]);
+            for index in 0..TALES + HELD_OUT_TALES {
+                pairs.push(of_tales(config, format, seed, index)?);
+            }
+        } else {
+            read(&config.data.files, progress, |path, line, record| {
+                let Record::Preference { chosen, rejected } = record else {
+                    return Err(Error::Data {
+                        path: path.to_owned(),
+                        problem: format!("line {line} holds no preference"),
+                        hint: "write `prompt`, `chosen` and `rejected`, or set `objective.kind` to `chat`".to_owned(),
+                    });
+                };
+                pairs.push([format.example(&chosen)?, format.example(&rejected)?]);
+                places.push((path.to_owned(), line));
+                Ok(())
+            })?;
+        }
+        let (mut hash, mut cut) = (Sha256::new(), 0);
+        hash.update(format.tokenizer().fingerprint());
+        for (index, pair) in pairs.iter_mut().enumerate() {
+            for example in pair.iter_mut() {
+                let most = config.train.context / 2;
+                if example.places() > most {
+                    cut += 1;
+                    example.ids.truncate(most + 1);
+                    example.is_trained.truncate(most + 1);
+                }
+                example.ids.iter().for_each(|id| hash.update(id.to_le_bytes()));
+                hash.update([0xff; 4]);
+            }
+            if let (Some((path, line)), true) = (places.get(index), pair.iter().any(|example| example.targets() == 0)) {
+                return Err(Error::Data {
+                    path: path.clone(),
+                    problem: format!("line {line} has an answer of which nothing is left in half of a row"),
+                    hint: "remove the line, or raise `train.context`".to_owned(),
+                });
+            }
+        }
+        let every = ((1.0 / config.data.validation_fraction).round() as usize).clamp(2, pairs.len().max(2));
+        let is_held_out = |index: usize| match places.is_empty() {
+            true => index as u64 >= TALES,
+            false => (index + 1).is_multiple_of(every),
+        };
+        let (mut training, mut validation) = (Vec::new(), Vec::new());
+        for (index, pair) in pairs.into_iter().enumerate() {
+            if is_held_out(index) { validation.push(pair) } else { training.push(pair) }
+        }
+        if training.is_empty() || validation.is_empty() {
+            return Err(Error::Data {
+                path: config.data.files.first().cloned().unwrap_or_default(),
+                problem: "holds too few pairs: one is learned from and another is held out".to_owned(),
+                hint: "give more pairs".to_owned(),
+            });
+        }
+        Ok(Self { training, validation, cut, fingerprint: hex(&hash.finalize()) })
+    }
+}
+
+fn of_tales(config: &RunConfig, format: &Format, seed: u64, index: u64) -> Result<[Example; 2]> {
+    let pair = pair(seed, index, config.objective.rho, config.objective.only_unlike);
+    let example = |answer: &str| {
+        let messages = [&pair.prompt[..], &[Message::new(Role::Assistant, answer)]].concat();
+        let (prompt, whole) = (as_conversation(&pair.prompt), as_conversation(&messages));
+        format.example(&Record::Completion { prompt, whole })
+    };
+    Ok([example(&pair.chosen)?, example(&pair.rejected)?])
+}

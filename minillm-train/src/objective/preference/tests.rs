@@ -1,0 +1,114 @@
+use burn::tensor::{Int, Tensor, TensorData};
+use minillm_model::adapter;
+use minillm_model::checkpoint;
+use minillm_model::layers::dropout::Dropout;
+use serde_json::Value;
+
+use super::loss::PreferenceLoss;
+use super::*;
+use crate::gradients::Gradients;
+
+/// Values by TRL, where they are present.
+fn golden(name: &str) -> Option<PathBuf> {
+    let path = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/golden-post")).join(name);
+    path.exists().then_some(path)
+}
+
+/// f32 over float64, or beside it: relative, and near zero absolute.
+#[track_caller]
+fn assert_close(found: f64, expected: &Value, what: &str) {
+    let expected = expected.as_f64().unwrap();
+    assert!((found - expected).abs() < 1e-4 * expected.abs().max(1e-1), "{what}: {found} {expected}");
+}
+
+#[test]
+fn losses_metrics_and_gradients_are_those_of_trl() {
+    let (Some(base), Some(path)) = (golden("lora/llama/base"), golden("loss/dpo.json")) else { return };
+    let expected: Value = serde_json::from_str(&fs_err::read_to_string(path).unwrap()).unwrap();
+    let device = burn::tensor::Device::flex();
+    let reference_model = checkpoint::load(&base, &device).unwrap().model;
+    let workers = Workers::new(2, 4).unwrap();
+    let mut batch = Batch { context: 128, ..Batch::default() };
+    let mut set = Vec::new();
+    for pair in expected["pairs"].as_array().unwrap() {
+        let ids =
+            |key: &str| pair[key].as_array().unwrap().iter().map(|id| id.as_u64().unwrap() as u32).collect::<Vec<_>>();
+        let answer = |key: &str| {
+            let (prompt, answer) = (ids("prompt_ids"), ids(key));
+            let is_trained = (0..prompt.len() + answer.len()).map(|place| place >= prompt.len()).collect();
+            Example { ids: [prompt, answer].concat(), is_trained }
+        };
+        set.push([answer("chosen_ids"), answer("rejected_ids")]);
+        Preference::push(&mut batch, set.last().unwrap());
+    }
+    let reference = logps(&reference_model, &workers, 4, &batch).unwrap();
+    let reference = reference.as_chunks::<2>().0.to_vec();
+    let rows: Vec<usize> = (0..set.len()).collect();
+    let beta = expected["beta"].as_f64().unwrap();
+    for (name, policy) in expected["policies"].as_object().unwrap() {
+        let adapted =
+            || adapter::load(&base, &golden("lora/llama/qv-r8").unwrap(), &device.clone().autodiff()).unwrap().model;
+        let model = match name.as_str() {
+            "full-at-start" => checkpoint::load(&base, &device.clone().autodiff()).unwrap().model,
+            // The gradients of A and B follow from those of the merged matrix; what is compared here is all but them.
+            _ => adapted(),
+        };
+        use burn::module::Module;
+        let pairs = Preference::answers(&set, &reference, &rows, &logps(&model.valid(), &workers, 2, &batch).unwrap());
+        for (kind, loss) in
+            [("sigmoid", PreferenceLoss::Sigmoid), ("hinge", PreferenceLoss::Hinge), ("ipo", PreferenceLoss::Ipo)]
+        {
+            assert_close(Measures::of(loss, beta, &pairs).loss, &policy["loss"][kind], &format!("{name} {kind}"));
+        }
+        let measures = Measures::of(PreferenceLoss::Sigmoid, beta, &pairs);
+        let metrics = &policy["metrics"];
+        assert_close(measures.rewards_chosen, &metrics["rewards/chosen"], name);
+        assert_close(measures.rewards_rejected, &metrics["rewards/rejected"], name);
+        assert_close(measures.rewards_chosen - measures.rewards_rejected, &metrics["rewards/margins"], name);
+        assert_close(measures.logps_chosen, &metrics["logps/chosen"], name);
+        assert_close(measures.logps_rejected, &metrics["logps/rejected"], name);
+        if name == "lora" {
+            assert_close(measures.accuracy, &metrics["rewards/accuracies"], name);
+            continue;
+        }
+        // The second pass: negative log-likelihoods, each with its weight.
+        let shape = [batch.rows, batch.context];
+        let ids =
+            |ids: &[i32]| Tensor::<2, Int>::from_data(TensorData::new(ids.to_vec(), shape), &device.clone().autodiff());
+        let hidden = model.hidden_states_of(ids(&batch.inputs), batch.documents(0..batch.rows), Dropout::default());
+        let weights =
+            pairs.iter().flat_map(|[chosen, rejected]| PreferenceLoss::Sigmoid.of(beta, *chosen, *rejected).1);
+        let losses = batch.pieces(0..batch.rows).zip(weights).map(|((row, tokens), slope)| {
+            let at = [row..row + 1, tokens];
+            model.summed_loss(hidden.clone().slice(at.clone()), ids(&batch.targets).slice(at))
+                * (-slope / pairs.len() as f64)
+        });
+        let mut gradients = Gradients::collect(&model, Tensor::cat(losses.collect(), 0).sum().backward());
+        assert_close(gradients.norm(model.compute()).into_scalar::<f64>(), &policy["grad_norm"], name);
+        for (parameter, norm) in policy["grad_norm_of"].as_object().unwrap() {
+            let gradient = gradients.take(parameter).unwrap();
+            assert_close(gradient.powi_scalar(2).sum().sqrt().into_scalar::<f64>(), norm, parameter);
+        }
+    }
+}
+
+#[test]
+fn slopes_are_those_of_the_losses() {
+    let answer = |logp: f64, reference: f64, tokens: usize| Answer { logp, reference, tokens };
+    for loss in [PreferenceLoss::Sigmoid, PreferenceLoss::Hinge, PreferenceLoss::Ipo] {
+        for (chosen, rejected) in [(-3.0, -9.0), (-40.0, -2.0), (-2.0, -2.5)] {
+            let at = |chosen: f64, rejected: f64| loss.of(0.3, answer(chosen, -4.0, 5), answer(rejected, -3.0, 7));
+            let step = 1e-5;
+            let slopes = [
+                (at(chosen + step, rejected).0 - at(chosen - step, rejected).0) / (2.0 * step),
+                (at(chosen, rejected + step).0 - at(chosen, rejected - step).0) / (2.0 * step),
+            ];
+            for (slope, expected) in at(chosen, rejected).1.into_iter().zip(slopes) {
+                assert!((slope - expected).abs() < 1e-8, "{loss:?} {chosen} {rejected}: {slope} {expected}");
+            }
+        }
+    }
+    // Nothing overflows.
+    let far = PreferenceLoss::Sigmoid.of(1.0, answer(-2000.0, 0.0, 1), answer(0.0, 0.0, 1));
+    assert_eq!(far, (2000.0, [-1.0, 1.0]));
+}
