@@ -27,6 +27,11 @@ impl Trainable {
         Self { adapter: config.lora.as_ref().map(|lora| lora.options(true)), ..Self::default() }
     }
 
+    /// Those of an adapter.
+    pub fn adapter(options: LoraOptions) -> Self {
+        Self { adapter: Some(options), ..Self::default() }
+    }
+
     /// All but those whose names begin with one of `prefixes`.
     pub fn all_but<S: Into<String>>(prefixes: impl IntoIterator<Item = S>) -> Self {
         Self { frozen: prefixes.into_iter().map(Into::into).collect(), adapter: None }

@@ -30,6 +30,65 @@ fn resuming_anywhere_equals_going_straight() {
     }
 }
 
+/// Conversations and preferences about the same lines, and a configuration that learns the first.
+fn with_conversations(bench: &Bench) {
+    let message = |role: &str, words: String| serde_json::json!({ "role": role, "content": words });
+    let (mut conversations, mut pairs) = (String::new(), String::new());
+    for i in 0..60 {
+        let question = message("user", format!("{} and {} make", i % 7, i % 5));
+        let [right, wrong] = [0, 1].map(|off| message("assistant", (i % 7 + i % 5 + off).to_string()));
+        conversations += &format!("{}\n", serde_json::json!({ "messages": [question, right] }));
+        pairs += &format!("{}\n", serde_json::json!({ "prompt": [question], "chosen": [right], "rejected": [wrong] }));
+    }
+    bench.write("chat.jsonl", &conversations);
+    bench.write("pairs.jsonl", &pairs);
+    let chat = common::TINY
+        .replace("files = [\"text.txt\"]\norder = \"shuffled\"", "files = [\"chat.jsonl\"]")
+        .replace("kind = \"char\"", "kind = \"bpe\"\nvocab_size = 300")
+        .replace("context = 16", "context = 64");
+    bench.write("tiny.toml", &format!("{chat}[objective]\nkind = \"chat\"\n"));
+    let from = "[tokenizer]\nkind = \"bpe\"\nvocab_size = 300\n[model]\n";
+    let begin = chat.find(from).unwrap();
+    let end = begin + chat[begin..].find("dropout = 0.1").unwrap();
+    let adapted = format!("{}[model]\nfrom = \"base\"\n{}", &chat[..begin], &chat[end..]);
+    bench.write(
+        "lora.toml",
+        &format!("{adapted}[objective]\nkind = \"chat\"\n[lora]\nrank = 2\ntargets = [\"all-linear\"]\n"),
+    );
+    let pairs = adapted.replace("chat.jsonl", "pairs.jsonl");
+    bench.write("prefer.toml", &format!("{pairs}[objective]\nkind = \"preference\"\n"));
+    bench.write("prefer-lora.toml", &format!("{pairs}[objective]\nkind = \"preference\"\n[lora]\nrank = 2\n"));
+}
+
+#[test]
+fn every_objective_resumes_exactly_with_and_without_an_adapter() {
+    for device in cpu_devices() {
+        let bench = Bench::new();
+        with_conversations(&bench);
+        bench.train("base", &["--device", device, "--set", "train.max_steps=4"]);
+        for config in ["tiny.toml", "lora.toml", "prefer.toml", "prefer-lora.toml"] {
+            let train = |out: &str, steps: &str, more: &[&str]| {
+                let arguments = ["train", config, "--out", out, "--device", device, "--set", steps];
+                bench.run(&[&arguments[..], more].concat());
+            };
+            let [straight, stopped] = ["straight", "stopped"].map(|name| format!("{name}-{config}"));
+            // 54 conversations fill about 17 rows: the fourth step of 5 begins another epoch.
+            train(&straight, "train.max_steps=7", &[]);
+            train(&stopped, "train.max_steps=3", &[]);
+            train(&stopped, "train.max_steps=7", &["--resume"]);
+            assert!(bench.state(&straight, 7) == bench.state(&stopped, 7), "{config} on {device}");
+            assert_eq!(bench.losses(&straight), bench.losses(&stopped), "{config} on {device}");
+            assert_eq!(bench.losses(&straight).len(), 7);
+        }
+        // An adapter goes on with no other weights than those that it is for.
+        bench.train("base", &["--device", device, "--set", "train.max_steps=5", "--overwrite"]);
+        let resume = ["train", "lora.toml", "--out", "stopped-lora.toml", "--resume", "--set", "train.max_steps=9"];
+        let output = bench.command(&[&resume[..], &["--device", device]].concat()).output().unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        assert!(stderr(&output).contains("is an adapter for other weights"), "{}", stderr(&output));
+    }
+}
+
 #[test]
 fn the_same_run_twice_gives_the_same_bits() {
     for device in cpu_devices() {

@@ -366,6 +366,18 @@ impl Tokenizer {
         String::from_utf8_lossy(bytes).into_owned()
     }
 
+    /// The text of `ids` with special tokens under their names, for people to read.
+    pub fn spelled(&self, ids: &[u32]) -> String {
+        let mut bytes = Vec::new();
+        for &id in ids {
+            match self.token_bytes(id) {
+                [] => bytes.extend(self.name(id).unwrap_or_default().into_bytes()),
+                of_token => bytes.extend_from_slice(of_token),
+            }
+        }
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
     /// The bytes that a token adds to a text, not always whole characters: none if it is special, or if no token has the id,
     /// as with the rows that make a vocabulary's size a round number.
     pub fn token_bytes(&self, id: u32) -> &[u8] {

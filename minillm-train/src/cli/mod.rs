@@ -2,6 +2,7 @@
 
 mod arguments;
 pub mod bench;
+pub mod data;
 pub mod devices;
 pub mod doctor;
 pub mod plan;
@@ -38,6 +39,7 @@ enum Verb {
     #[command(hide = true)]
     StudyRun(study_run::Args),
     Tokenizer(tokenizer::Args),
+    Data(data::Args),
     Plan(plan::Args),
     Bench(bench::Args),
     Report(report::Args),
@@ -58,6 +60,7 @@ pub fn main() -> ExitCode {
         Verb::Study(args) => study::run(&args),
         Verb::StudyRun(args) => study_run::run(&args),
         Verb::Tokenizer(args) => tokenizer::run(&args).map(|()| ExitCode::SUCCESS),
+        Verb::Data(args) => data::run(&args).map(|()| ExitCode::SUCCESS),
         Verb::Plan(args) => plan::run(&args).map(|()| ExitCode::SUCCESS),
         Verb::Bench(args) => bench::run(&args).map(|()| ExitCode::SUCCESS),
         Verb::Report(args) => report::run(&args).map(|()| ExitCode::SUCCESS),

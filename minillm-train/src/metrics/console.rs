@@ -141,6 +141,10 @@ fn describe(record: &Record, only: &[&str]) -> String {
             tag::TRAIN_GRAD_NORM => write!(text, "  gradient {value:.2}"),
             tag::TRAIN_LR => write!(text, "  rate {value:.1e}"),
             tag::TRAIN_TOKENS_PER_SECOND => write!(text, "  {} tokens/s", grouped(value, 0)),
+            // A pair of answers is no token: it has no perplexity.
+            tag::VAL_LOSS if record.get(tag::VAL_BITS_PER_BYTE).is_none() => {
+                write!(text, "  validation loss {value:.4}")
+            }
             tag::VAL_LOSS => write!(text, "  validation loss {value:.4}  perplexity {:.2}", value.exp()),
             tag::VAL_BITS_PER_BYTE => write!(text, "  bits per byte {value:.4}"),
             tag::VAL_FLOOR => write!(text, "  floor {value:.4}"),

@@ -81,6 +81,9 @@ pub trait Objective: Debug + Send + Sync {
     /// What a sample of the model's words begins with.
     fn prompt(&self) -> Result<Prompt>;
 
+    /// The first `count` examples that the model is scored on.
+    fn shown(&self, count: usize) -> Result<Vec<Shown>>;
+
     /// What is worth saying before the first step.
     fn summary(&self) -> Option<String> {
         None
@@ -94,6 +97,37 @@ pub struct Weighed {
     pub loss: f64,
     /// More numbers, under names from [`tag`](crate::metrics::tag).
     pub values: Vec<(&'static str, f64)>,
+}
+
+/// An example for readers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Shown {
+    /// Its text in parts, each with whether it is learned.
+    pub parts: Vec<(String, bool)>,
+    /// Its tokens.
+    pub tokens: usize,
+    /// Tokens that are learned.
+    pub targets: usize,
+}
+
+impl Shown {
+    /// From its tokens, with those marked that are learned.
+    pub fn new(tokenizer: &Tokenizer, ids: &[u32], is_learned: &[bool]) -> Self {
+        let mut shown = Self { tokens: ids.len(), ..Self::default() };
+        let mut first = 0;
+        for place in 1..=ids.len() {
+            if place < ids.len() && is_learned[place] == is_learned[first] {
+                continue;
+            }
+            let part = &ids[first..place];
+            // Words are decoded together, as a character may be several tokens; control tokens have names only.
+            let text = tokenizer.spelled(part);
+            shown.parts.push((text, is_learned[first]));
+            shown.targets += if is_learned[first] { part.len() } else { 0 };
+            first = place;
+        }
+        shown
+    }
 }
 
 /// The beginning of a sample.

@@ -5,9 +5,9 @@ use std::path::Path;
 use minillm_model::decoder::LanguageModel;
 use minillm_model::tokenizer::Tokenizer;
 
-use super::{Batches, Objective, Prompt};
+use super::{Batches, Objective, Prompt, Shown};
 use crate::config::RunConfig;
-use crate::data::{self, Batch, Corpus, Progress, Shape};
+use crate::data::{self, Batch, Corpus, IGNORED, Progress, Shape};
 use crate::error::Result;
 use crate::evaluate::{Evaluation, evaluate};
 use crate::workers::Workers;
@@ -43,6 +43,16 @@ impl Objective for Text {
 
     fn evaluate(&self, model: &LanguageModel, workers: &Workers, rows: usize) -> Result<Evaluation> {
         evaluate(model, workers, &self.0.validation, rows)
+    }
+
+    /// Rows of text, every token of which is learned.
+    fn shown(&self, count: usize) -> Result<Vec<Shown>> {
+        let mut shown = Vec::new();
+        for batch in self.0.validation.batches(1).take(count) {
+            let ids: Vec<u32> = batch?.targets.into_iter().filter(|&id| id != IGNORED).map(|id| id as u32).collect();
+            shown.push(Shown::new(self.tokenizer(), &ids, &vec![true; ids.len()]));
+        }
+        Ok(shown)
     }
 
     /// A text begins after the end of another; without that token, a new line is the next best beginning.

@@ -89,7 +89,9 @@ impl Bench {
     /// The files of a run's checkpoint in which a run's whole state lies.
     pub fn state(&self, out: &str, step: usize) -> Vec<(String, Vec<u8>)> {
         let checkpoint = self.path().join(out).join(format!("checkpoint-{step:06}"));
-        ["model.safetensors", "trainer/optimizer.safetensors", "trainer/state.json"]
+        let is_adapter = checkpoint.join("adapter_config.json").exists();
+        let weights = if is_adapter { "adapter_model.safetensors" } else { "model.safetensors" };
+        [weights, "trainer/optimizer.safetensors", "trainer/state.json"]
             .map(|name| (name.to_owned(), fs_err::read(checkpoint.join(name)).unwrap()))
             .to_vec()
     }

@@ -19,7 +19,7 @@ use minillm_model::tokenizer::Tokenizer;
 use self::files::Files;
 use self::packed::Packed;
 use self::tales::{HeldOut, Tales};
-use super::{Batches, Objective, Prompt};
+use super::{Batches, Objective, Prompt, Shown};
 use crate::config::RunConfig;
 use crate::conversations::{Example, Format, Summary};
 use crate::data::{Batch, Permutation, Progress, Shape};
@@ -75,16 +75,6 @@ impl Chat {
             files::prepare(config, &format, progress)?;
         let training = Training::Files(training, summary);
         Ok(Self { format, chat_format, fingerprint, shape, training, validation, floor_nats: None, held_out })
-    }
-
-    /// Some of the examples that are held out.
-    pub fn examples(&self) -> &[Example] {
-        &self.validation.examples
-    }
-
-    /// How they are written.
-    pub fn format(&self) -> &Format {
-        &self.format
     }
 }
 
@@ -146,6 +136,11 @@ impl Objective for Chat {
         let given = example.is_trained.iter().position(|is_trained| *is_trained).unwrap_or(0).max(1);
         let ids = example.ids[..given].to_vec();
         Ok(Prompt { shown: self.tokenizer().decode(&ids), ids, end_ids: self.chat_format.end_ids.clone() })
+    }
+
+    fn shown(&self, count: usize) -> Result<Vec<Shown>> {
+        let shown = |example: &Example| Shown::new(self.tokenizer(), &example.ids, &example.is_trained);
+        Ok(self.validation.examples.iter().take(count).map(shown).collect())
     }
 
     fn summary(&self) -> Option<String> {

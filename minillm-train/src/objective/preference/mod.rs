@@ -24,7 +24,7 @@ use self::answers::logps;
 use self::loss::{Answer, Measures};
 use self::pairs::{Pairs, Set};
 use super::chat::format;
-use super::{Batches, Objective, Prompt, Weighed};
+use super::{Batches, Objective, Prompt, Shown, Weighed};
 use crate::config::{ObjectiveConfig, RunConfig};
 use crate::conversations::{Example, Format, push_row};
 use crate::data::{Batch, Permutation, Progress, Shape};
@@ -205,6 +205,11 @@ impl Objective for Preference {
         let given = example.is_trained.iter().position(|is_trained| *is_trained).unwrap_or(0).max(1);
         let ids = example.ids[..given].to_vec();
         Ok(Prompt { shown: self.tokenizer().decode(&ids), ids, end_ids: self.chat_format.end_ids.clone() })
+    }
+
+    fn shown(&self, count: usize) -> Result<Vec<Shown>> {
+        let shown = |example: &Example| Shown::new(self.tokenizer(), &example.ids, &example.is_trained);
+        Ok(self.pairs.validation.iter().flatten().take(count).map(shown).collect())
     }
 
     fn summary(&self) -> Option<String> {
