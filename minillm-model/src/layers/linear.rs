@@ -10,7 +10,7 @@ use burn::module::{Initializer, Module, Param};
 use burn::tensor::{Device, FloatDType, Tensor, module};
 
 use super::context::ForwardContext;
-use crate::ops::generation::{QuantizedMatrix, quantized_matmul};
+use crate::ops::quantized::{QuantizedMatrix, quantized_matmul};
 use crate::ops::{self, Precision};
 
 /// `x W + b` with a weight of `[input, output]`; PyTorch and its files have `[output, input]`.
