@@ -18,11 +18,7 @@ pub(super) const QUANTS_PER_WORD: usize = size_of::<i32>();
 )]
 pub trait QuantizedMatmulOp: Backend {
     /// `x`: `[B, T, input]`, `words` and `scales` as in [`QuantizedMatrix`] -> `[B, T, output]`
-    fn quantized_matmul(
-        x: FloatTensor<Self>,
-        words: IntTensor<Self>,
-        scales: FloatTensor<Self>,
-    ) -> FloatTensor<Self>;
+    fn quantized_matmul(x: FloatTensor<Self>, words: IntTensor<Self>, scales: FloatTensor<Self>) -> FloatTensor<Self>;
 }
 
 /// A matrix as llama.cpp's `Q8_0` keeps it: the numbers that each output sums over in blocks of 32, with a scale each. What
@@ -32,10 +28,11 @@ pub trait QuantizedMatmulOp: Backend {
 /// the CPU each would have to be converted whenever it is read; that would save a seventeenth.
 #[derive(Clone, Debug)]
 pub struct QuantizedMatrix {
-    /// Four quants each, the first one in the lowest byte: `[output, input / 4]`
-    words: Tensor<2, Int>,
-    /// `[output, input / 32]`
-    scales: Tensor<2>,
+    /// Four quants each, the first one in the lowest byte: `[output input / 4]`. In one dimension: in two, a device may leave room
+    /// between rows, and a kernel would be given a copy.
+    words: Tensor<1, Int>,
+    /// `[output input / 32]`
+    scales: Tensor<1>,
 }
 
 impl QuantizedMatrix {
@@ -56,13 +53,8 @@ impl QuantizedMatrix {
                 words.extend(quants.as_chunks().0.iter().map(|&quants| i32::from_ne_bytes(quants)));
             }
         }
-        let output = weight.len() / input;
-        let words = TensorData::new(words, [output, input / QUANTS_PER_WORD]);
-        let scales = TensorData::new(scales, [output, input / Q8_0_BLOCK]);
-        Some(Self {
-            words: Tensor::from_data(words, (device, DType::I32)),
-            scales: Tensor::from_data(scales, device),
-        })
+        let (words, scales) = (TensorData::from(&words[..]), TensorData::from(&scales[..]));
+        Some(Self { words: Tensor::from_data(words, (device, DType::I32)), scales: Tensor::from_data(scales, device) })
     }
 
     /// The memory it holds.
@@ -78,9 +70,5 @@ impl QuantizedMatrix {
 /// - `x`: `[B, T, input]` -> `[B, T, output]`
 pub fn quantized_matmul(x: Tensor<3>, matrix: &QuantizedMatrix) -> Tensor<3> {
     let QuantizedMatrix { words, scales } = matrix.clone();
-    Tensor::from_dispatch(Dispatch::quantized_matmul(
-        x.into_dispatch(),
-        words.into_dispatch(),
-        scales.into_dispatch(),
-    ))
+    Tensor::from_dispatch(Dispatch::quantized_matmul(x.into_dispatch(), words.into_dispatch(), scales.into_dispatch()))
 }

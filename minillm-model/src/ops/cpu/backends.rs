@@ -5,8 +5,8 @@ use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::tensor::Shape;
 
 use super::host::{HeadsIn, Host, MatrixIn};
-use super::product::Matrix;
 use super::linear::QuantizedLines;
+use super::product::Matrix;
 use super::{attention, cross_entropy, layer_norm, linear, rms_norm, swiglu};
 use crate::ops::activation::{Activation, ActivationBackward, ActivationOp};
 use crate::ops::adam_w::{AdamWOp, AdamWStep};
@@ -149,13 +149,10 @@ impl<B: Host> GenerationOp for B {
 }
 
 impl<B: Host> QuantizedMatmulOp for B {
-    fn quantized_matmul(
-        x: FloatTensor<Self>,
-        words: IntTensor<Self>,
-        scales: FloatTensor<Self>,
-    ) -> FloatTensor<Self> {
-        let ([b, t, input], output) = (x.shape().dims(), scales.shape()[0]);
+    fn quantized_matmul(x: FloatTensor<Self>, words: IntTensor<Self>, scales: FloatTensor<Self>) -> FloatTensor<Self> {
+        let [b, t, input] = x.shape().dims();
         let matrix = QuantizedLines { quants: B::bytes(&words), scales: &B::as_slice(&scales), input };
+        let output = matrix.outputs();
         B::tensor(linear::quantized(&B::as_slice(&x), matrix), Shape::new([b, t, output]))
     }
 }

@@ -46,11 +46,19 @@ pub struct QuantizedLines<'a> {
     pub input: usize,
 }
 
+impl QuantizedLines<'_> {
+    /// Lines.
+    pub fn outputs(self) -> usize {
+        self.quants.len() / self.input
+    }
+}
+
 /// # Shapes
 /// - `x`: rows of `input` -> rows of `output`
-pub fn quantized(x: &[f32], QuantizedLines { quants, scales, input }: QuantizedLines) -> Vec<f32> {
+pub fn quantized(x: &[f32], matrix: QuantizedLines) -> Vec<f32> {
+    let QuantizedLines { quants, scales, input } = matrix;
     let (rows, blocks) = (x.len() / input, input / Q8_0_BLOCK);
-    in_pieces([rows, input, quants.len() / input], |outputs, out| {
+    in_pieces([rows, input, matrix.outputs()], |outputs, out| {
         let quants = &quants[outputs.start * input..outputs.end * input];
         let scales = &scales[outputs.start * blocks..outputs.end * blocks];
         if rows > 1 {
