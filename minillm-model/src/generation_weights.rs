@@ -30,14 +30,14 @@ impl LanguageModel {
     }
 
     /// The same model with every matrix of a linear layer and the output matrix in llama.cpp's `Q8_0`. It generates and
-    /// scores; it can be neither trained nor saved. Fails on a device without the kernels, and on a width that is not
-    /// whole blocks.
+    /// scores; it can be neither trained nor saved. Fails on a device without the kernels (LibTorch's), and on a width that is
+    /// not whole blocks.
     pub fn quantized(mut self) -> Result<Self> {
         if !self.compute.quantized {
             return Err(Error::InvalidConfig {
                 field: "weights",
                 problem: "cannot be in 8 bits on this device".to_owned(),
-                hint: "choose `--device flex`, or leave the weights in f32".to_owned(),
+                hint: "choose `--device flex` or a GPU's, or leave the weights in f32".to_owned(),
             });
         }
         if self.lm_head.is_none() {
@@ -47,6 +47,10 @@ impl LanguageModel {
         for linear in self.model.linears().chain(&mut self.lm_head) {
             quantize(linear)?;
         }
+        // A GPU's backend keeps freed memory for itself.
+        let device = self.device();
+        device.sync().map_err(|error| Error::Device(error.to_string()))?;
+        device.memory_cleanup();
         Ok(self)
     }
 
