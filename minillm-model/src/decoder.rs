@@ -24,7 +24,7 @@ use crate::layers::gpu::{as_layers_take_it, dropout_forward, embedding_forward, 
 use crate::layers::linear::{Linear, tied_head};
 use crate::layers::rope_table::RotaryEmbedding;
 use crate::ops::ComputeOptions;
-use crate::ops::generation::QuantizedMatrix;
+use crate::ops::quantized::QuantizedMatrix;
 
 /// Everything between token ids and the last hidden state.
 #[derive(Module, Debug)]

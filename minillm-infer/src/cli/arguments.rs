@@ -32,7 +32,7 @@ pub struct DeviceArgs {
 /// How a model's matrices are kept in memory.
 #[derive(Debug, clap::Args)]
 pub struct WeightsArgs {
-    /// How the matrices are kept in memory; in 8 bits on the CPU only
+    /// How the matrices are kept in memory; in 8 bits on the CPU and on GPUs, not on LibTorch
     #[arg(long, value_name = "TYPE", default_value = "f32")]
     weights: Weights,
 }

@@ -11,11 +11,26 @@ use super::prepared::{Prepared, to};
 use crate::encoding::Encoding;
 use crate::layers::context::ForwardContext;
 use crate::layers::linear::{Linear, tied_head};
-use crate::ops::generation::{QuantizedMatrix, output_major};
+use crate::ops::generation::output_major;
+use crate::ops::quantized::QuantizedMatrix;
 
 /// Rows, inputs and outputs: all remainders of the CPU's tiles.
 pub const SIZES: [(usize, usize, usize); 7] =
     [(1, 1, 1), (3, 7, 5), (8, 33, 65), (1, 256, 700), (2, 260, 130), (13, 40, 200), (70, 96, 301)];
+
+/// Rows, inputs and outputs with the matrix in 8 bits: a single row and the GPU's tiles of 8 rows and 32 outputs, with all that may be
+/// left over of them, blocks of 32 inputs that are not whole steps of a GPU's cube (128), and as many outputs as GPT-2 has tokens.
+pub const IN_8_BITS: [(usize, usize, usize); 9] = [
+    (1, 32, 1),
+    (1, 64, 7),
+    (1, 96, 130),
+    (1, 1056, 65),
+    (1, 32, 50_257),
+    (2, 32, 7),
+    (17, 64, 65),
+    (17, 1024, 1),
+    (64, 1056, 65),
+];
 
 /// `x`: `[B 2, T, input]` -> output, with a bias
 pub fn linear((t, input, output): (usize, usize, usize), place: &Place) -> Prepared {
@@ -55,8 +70,8 @@ pub fn in_8_bits((rows, input, output): (usize, usize, usize), place: &Place) ->
     let x = random([1, rows, input], "x", &plain);
     let weight = values(output * input, "weight"); // [output, input]
     let mut linear = Linear::new(input, output, false, &plain);
-    if compute.decode_matvec {
-        let matrix = QuantizedMatrix::new(&weight, input).expect("an input of whole blocks");
+    if compute.quantized {
+        let matrix = QuantizedMatrix::new(&weight, input, &plain).expect("an input of whole blocks");
         linear.quantized = Some(Arc::new(matrix));
     } else {
         let rounded = TensorData::new(Encoding::Q8_0.round(&weight), [output, input]);

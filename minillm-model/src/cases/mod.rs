@@ -165,7 +165,7 @@ pub fn all() -> Vec<Case> {
         Case::new("linear (few rows)", |compute| compute.matmul, linear::few_rows, (3, 33, 65), &linear::SIZES)
             .timed(linear::few_rows, (1, 768, 2048))
             .for_generation(),
-        Case::new("linear (8 bits)", |compute| compute.decode_matvec, linear::in_8_bits, (3, 64, 37), &[(1, 96, 130)])
+        Case::new("linear (8 bits)", |compute| compute.quantized, linear::in_8_bits, (3, 64, 37), &linear::IN_8_BITS)
             .timed(linear::in_8_bits, (1, 768, 2048))
             .for_generation(),
         Case::new(

@@ -11,7 +11,7 @@ use burn::tensor::{Device, FloatDType, Tensor, module};
 
 use super::context::ForwardContext;
 use super::lora::Lora;
-use crate::ops::generation::{QuantizedMatrix, quantized_matmul};
+use crate::ops::quantized::{QuantizedMatrix, quantized_matmul};
 use crate::ops::{self, Precision};
 
 /// `x W + b` with a weight of `[input, output]`; PyTorch and its files have `[output, input]`.

@@ -34,8 +34,10 @@ pub struct ComputeOptions {
     pub dropout: bool,
     /// The optimiser's rule for many parameters at once: `cube::multi_tensor`
     pub multi_tensor: bool,
-    /// [`generation`](super::generation): matrices as files store them, and in 8 bits
+    /// [`generation`](super::generation): matrices as files store them
     pub decode_matvec: bool,
+    /// [`quantized`](super::quantized): matrices in 8 bits
+    pub quantized: bool,
     /// Operations share their work among the threads of one pool, on the CPU.
     pub thread_pool: bool,
     /// The precision of matrix products.
@@ -58,6 +60,7 @@ impl ComputeOptions {
         dropout: false,
         multi_tensor: false,
         decode_matvec: false,
+        quantized: false,
         thread_pool: false,
         precision: Precision::F32,
     };
@@ -73,6 +76,7 @@ impl ComputeOptions {
         adam_w: true,
         matmul: true,
         decode_matvec: true,
+        quantized: true,
         thread_pool: true,
         ..Self::PORTABLE
     };
@@ -89,12 +93,13 @@ impl ComputeOptions {
         embedding: true,
         dropout: true,
         multi_tensor: true,
+        quantized: true,
         ..Self::PORTABLE
     };
 
     /// What `libtorch` has: what `cpu` has, but for generation; LibTorch has threads of its own.
     #[cfg(feature = "tch")]
-    const LIBTORCH: Self = Self { decode_matvec: false, thread_pool: false, ..Self::CPU };
+    const LIBTORCH: Self = Self { decode_matvec: false, quantized: false, thread_pool: false, ..Self::CPU };
 
     /// What `device` has. A device that this crate does not know computes with the readable lines.
     pub fn fastest(device: &Device) -> Self {

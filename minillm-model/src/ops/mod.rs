@@ -36,6 +36,7 @@ pub mod matmul;
 pub mod multi_tensor;
 pub mod portable;
 mod precision;
+pub mod quantized;
 pub mod rms_norm;
 pub mod rotary;
 pub mod swiglu;

@@ -1,22 +1,22 @@
 //! The operations of Burn's Rust backends: from a backend's tensors to slices and back.
 
-use std::sync::Arc;
-
 use burn::backend::TensorMetadata;
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::tensor::Shape;
 
 use super::cross_entropy::Wanted;
 use super::host::{HeadsIn, Host, MatrixIn};
+use super::linear::QuantizedLines;
 use super::product::Matrix;
 use super::{attention, cross_entropy, layer_norm, linear, rms_norm, swiglu};
 use crate::ops::activation::{Activation, ActivationBackward, ActivationOp};
 use crate::ops::adam_w::{AdamWOp, AdamWStep};
 use crate::ops::attention::{AttentionBackward, AttentionOp, Reach, SavedForBackward};
 use crate::ops::cross_entropy::{CrossEntropyBackward, CrossEntropyOp};
-use crate::ops::generation::{GenerationOp, QuantizedMatrix};
+use crate::ops::generation::GenerationOp;
 use crate::ops::layer_norm::{LayerNormBackward, LayerNormOp};
 use crate::ops::matmul::{MatmulBackward, MatmulOp};
+use crate::ops::quantized::QuantizedMatmulOp;
 use crate::ops::rms_norm::{RmsNormBackward, RmsNormOp};
 use crate::ops::rotary::{Direction, RotaryOp};
 use crate::ops::swiglu::{SwigluBackward, SwigluOp};
@@ -156,10 +156,14 @@ impl<B: Host> GenerationOp for B {
         let numbers = B::as_slice(&transposed).into_owned();
         B::float_swap_dims(B::tensor(numbers, transposed.shape()), 0, 1)
     }
+}
 
-    fn quantized_matmul(x: FloatTensor<Self>, matrix: Arc<QuantizedMatrix>) -> FloatTensor<Self> {
-        let [b, t, _] = x.shape().dims();
-        B::tensor(linear::quantized(&B::as_slice(&x), &matrix), Shape::new([b, t, matrix.output]))
+impl<B: Host> QuantizedMatmulOp for B {
+    fn quantized_matmul(x: FloatTensor<Self>, words: IntTensor<Self>, scales: FloatTensor<Self>) -> FloatTensor<Self> {
+        let [b, t, input] = x.shape().dims();
+        let matrix = QuantizedLines { quants: B::bytes(&words), scales: &B::as_slice(&scales), input };
+        let output = matrix.outputs();
+        B::tensor(linear::quantized(&B::as_slice(&x), matrix), Shape::new([b, t, output]))
     }
 }
 

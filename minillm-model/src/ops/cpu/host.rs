@@ -13,6 +13,9 @@ use super::view::Heads;
 /// Why a tensor of another type is a bug of ours: [`Precision`](crate::ops::Precision) allows these backends no other.
 const ONLY_F32: &str = "models are f32 on the CPU backends";
 
+/// And of words: `ops::quantized` makes no others.
+const WORDS: &str = "a matrix in 8 bits is words of 32 bits, row after row";
+
 /// A backend whose tensors are slices of this process's memory.
 pub trait Host: Backend {
     /// A tensor of these numbers, row-major.
@@ -30,6 +33,9 @@ pub trait Host: Backend {
 
     /// The ids in it, row-major.
     fn ids(tensor: &IntTensor<Self>) -> Vec<i32>;
+
+    /// The bytes of a tensor of 32-bit words that is stored row-major.
+    fn bytes(words: &IntTensor<Self>) -> &[i8];
 }
 
 /// A tensor of dimensions `[B, heads, T, E]`, borrowed where its last dimension is contiguous and copied where not.
@@ -114,6 +120,10 @@ impl Host for burn::backend::Flex {
     fn ids(tensor: &IntTensor<Self>) -> Vec<i32> {
         tensor.to_contiguous().into_data().iter::<i32>().collect()
     }
+
+    fn bytes(words: &IntTensor<Self>) -> &[i8] {
+        bytemuck::cast_slice(words.as_slice::<i32>().expect(WORDS))
+    }
 }
 
 #[cfg(feature = "ndarray")]
@@ -159,5 +169,10 @@ impl Host for burn::backend::NdArray {
             NdArrayTensor::I32(storage) => storage.view().iter().copied().collect(),
             _ => panic!("Burn's ndarray backend makes ids of 64 bits, and of 32 if told so"),
         }
+    }
+
+    fn bytes(words: &IntTensor<Self>) -> &[i8] {
+        let burn::backend::ndarray::NdArrayTensor::I32(storage) = words else { panic!("{WORDS}") };
+        bytemuck::cast_slice(storage.view().to_slice().expect(WORDS))
     }
 }

@@ -7,7 +7,6 @@ use super::math::vectorised;
 use super::parallel;
 use super::product::{Matrix, Store, product};
 use crate::encoding::Q8_0_BLOCK;
-use crate::ops::generation::QuantizedMatrix;
 
 /// # Shapes
 /// - `x`: rows of `input`, `weight`: `[input, output]` -> rows of `output`
@@ -47,16 +46,34 @@ pub fn backward_x(weight: Matrix, grad: &[f32]) -> Vec<f32> {
     dx
 }
 
+/// A matrix in 8 bits, `[output, input]`: a line for each output.
+#[derive(Clone, Copy, Debug)]
+pub struct QuantizedLines<'a> {
+    /// Of all lines.
+    pub quants: &'a [i8],
+    /// One for each block of 32.
+    pub scales: &'a [f32],
+    /// Numbers in a line: whole blocks.
+    pub input: usize,
+}
+
+impl QuantizedLines<'_> {
+    /// Lines.
+    pub fn outputs(self) -> usize {
+        self.quants.len() / self.input
+    }
+}
+
 /// # Shapes
 /// - `x`: rows of `input` -> rows of `output`
-pub fn quantized(x: &[f32], matrix: &QuantizedMatrix) -> Vec<f32> {
-    let QuantizedMatrix { quants, scales, input, output } = matrix;
+pub fn quantized(x: &[f32], matrix: QuantizedLines) -> Vec<f32> {
+    let QuantizedLines { quants, scales, input } = matrix;
     let (rows, blocks) = (x.len() / input, input / Q8_0_BLOCK);
-    in_pieces([rows, *input, *output], |outputs, out| {
+    in_pieces([rows, input, matrix.outputs()], |outputs, out| {
         let quants = &quants[outputs.start * input..outputs.end * input];
         let scales = &scales[outputs.start * blocks..outputs.end * blocks];
         if rows > 1 {
-            return dot_products(x, &in_f32(quants, scales), *input, out);
+            return dot_products(x, &in_f32(quants, scales), input, out);
         }
         vectorised!(quantized_row(x, quants, scales, out));
     })

@@ -29,6 +29,7 @@ mod join;
 mod layer_norm;
 pub(super) mod multi_tensor;
 pub(super) mod muon;
+mod quantized;
 mod reduce;
 mod rms_norm;
 mod rotary;
