@@ -16,7 +16,6 @@ use crate::kv_cache::Cache;
 use crate::layers::attention::{Attention, attention_weights};
 use crate::layers::context::ForwardContext;
 use crate::layers::gpu::{attention_forward, dropout_forward};
-use crate::layers::linear::Linear;
 use crate::layers::{Mlp, Norm};
 
 /// A transformer block.
@@ -55,28 +54,6 @@ impl Block {
         let x = x + dropout_forward(attention_forward(&self.self_attn, normalized, cache, &drop(0), context), &drop(1));
         let normalized = self.post_attention_layernorm.forward(x.clone(), context);
         x + dropout_forward(self.mlp.forward(normalized, context), &drop(2))
-    }
-
-    /// Its matrices with their names.
-    pub(crate) fn linears(&mut self) -> Vec<(&'static str, &mut Linear)> {
-        let Attention { q_proj, k_proj, v_proj, o_proj, .. } = &mut self.self_attn;
-        let mut linears = vec![
-            ("self_attn.q_proj", q_proj),
-            ("self_attn.k_proj", k_proj),
-            ("self_attn.v_proj", v_proj),
-            ("self_attn.o_proj", o_proj),
-        ];
-        match &mut self.mlp {
-            Mlp::Swiglu(mlp) => linears.extend([
-                ("mlp.gate_proj", &mut mlp.gate_proj),
-                ("mlp.up_proj", &mut mlp.up_proj),
-                ("mlp.down_proj", &mut mlp.down_proj),
-            ]),
-            Mlp::Gelu(mlp) => {
-                linears.extend([("mlp.up_proj", &mut mlp.up_proj), ("mlp.down_proj", &mut mlp.down_proj)]);
-            }
-        }
-        linears
     }
 
     /// Where each head looks while [`Block::forward`] is given `x` and no cache.

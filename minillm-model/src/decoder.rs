@@ -18,10 +18,10 @@ use crate::error::Result;
 use crate::kv_cache::KvCache;
 use crate::layers::Norm;
 use crate::layers::context::ForwardContext;
-use crate::layers::documents::Documents;
 use crate::layers::dropout::Dropout;
 use crate::layers::gpu::{as_layers_take_it, dropout_forward, embedding_forward, put_in_one_piece};
-use crate::layers::linear::{Linear, tied_head};
+use crate::layers::linear::Linear;
+use crate::layers::product::tied_head;
 use crate::layers::rope_table::RotaryEmbedding;
 use crate::ops::ComputeOptions;
 use crate::ops::quantized::QuantizedMatrix;
@@ -88,17 +88,6 @@ impl LanguageModel {
         self.model.embed_tokens.weight.lazy_device()
     }
 
-    /// The same model, computing with `compute`. New models use [`ComputeOptions::fastest`].
-    #[must_use]
-    pub fn with_compute(self, compute: ComputeOptions) -> Self {
-        Self { compute, ..self }
-    }
-
-    /// What it computes with.
-    pub fn compute(&self) -> ComputeOptions {
-        self.compute
-    }
-
     /// Scores of every token as the next one, at every position given.
     ///
     /// # Shapes
@@ -113,20 +102,15 @@ impl LanguageModel {
     /// - `ids`: `[B, T]` -> `[B, T, D]`; a cache, if given, holds the positions before these and grows by T.
     pub fn hidden_states(&self, ids: Tensor<2, Int>, cache: Option<&mut KvCache>, dropout: Dropout) -> Tensor<3> {
         let start = cache.as_ref().map_or(0, |cache| cache.len());
-        let context = self.context(start, ids.dims()[1], dropout);
-        self.pass(ids, cache, context)
+        self.pass(self.context(start, ids.dims()[1], dropout), ids, cache)
     }
 
-    /// [`LanguageModel::hidden_states`] of rows that hold several documents, of which none sees another.
-    ///
-    /// # Shapes
-    /// - `ids`: `[B, T]` -> `[B, T, D]`
-    pub fn hidden_states_of(&self, ids: Tensor<2, Int>, documents: Option<Documents>, dropout: Dropout) -> Tensor<3> {
-        let context = self.context(0, ids.dims()[1], dropout).with_documents(documents);
-        self.pass(ids, None, context)
-    }
-
-    fn pass(&self, ids: Tensor<2, Int>, cache: Option<&mut KvCache>, mut context: ForwardContext) -> Tensor<3> {
+    pub(crate) fn pass(
+        &self,
+        mut context: ForwardContext,
+        ids: Tensor<2, Int>,
+        cache: Option<&mut KvCache>,
+    ) -> Tensor<3> {
         let [b, _] = ids.dims();
         put_in_one_piece(&mut context, b, cache.is_some(), self.model.layers.iter().map(|block| &block.self_attn));
         self.model.forward(ids, cache, &context)

@@ -49,6 +49,7 @@ mod json;
 pub mod kv_cache;
 pub mod layers;
 pub mod loss;
+mod matrices;
 pub mod ops;
 pub mod parameters;
 pub mod random;

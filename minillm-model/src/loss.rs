@@ -8,6 +8,8 @@ use burn::tensor::activation::log_softmax;
 use burn::tensor::{Int, Tensor};
 
 use crate::decoder::LanguageModel;
+use crate::layers::documents::Documents;
+use crate::layers::dropout::Dropout;
 use crate::ops;
 pub use crate::ops::cross_entropy::LARGEST_CHUNK;
 
@@ -15,6 +17,15 @@ pub use crate::ops::cross_entropy::LARGEST_CHUNK;
 pub const IGNORED: i32 = -1;
 
 impl LanguageModel {
+    /// [`LanguageModel::hidden_states`] of rows that hold several documents, of which none sees another.
+    ///
+    /// # Shapes
+    /// - `ids`: `[B, T]` -> `[B, T, D]`
+    pub fn hidden_states_of(&self, ids: Tensor<2, Int>, documents: Option<Documents>, dropout: Dropout) -> Tensor<3> {
+        let context = self.context(0, ids.dims()[1], dropout).with_documents(documents);
+        self.pass(context, ids, None)
+    }
+
     /// The summed negative log-likelihood of all scored targets, in nats: `[1]`. Divide by their number for the mean.
     ///
     /// # Shapes
@@ -78,7 +89,6 @@ mod tests {
     use super::*;
     use crate::config::ModelOptions;
     use crate::init::initialize;
-    use crate::layers::dropout::Dropout;
 
     #[test]
     fn chunks_change_neither_the_loss_nor_its_gradients() {

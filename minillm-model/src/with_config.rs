@@ -1,4 +1,4 @@
-//! The same weights with another context, scaling of the angles or dropout, or with more tokens.
+//! The same weights with another context, scaling of the angles, dropout or way of computing, or with more tokens.
 
 use std::sync::Arc;
 
@@ -9,8 +9,20 @@ use crate::config::{ModelConfig, Position};
 use crate::decoder::LanguageModel;
 use crate::error::{Error, Result};
 use crate::layers::rope_table::RotaryEmbedding;
+use crate::ops::ComputeOptions;
 
 impl LanguageModel {
+    /// The same model, computing with `compute`. New models use [`ComputeOptions::fastest`].
+    #[must_use]
+    pub fn with_compute(self, compute: ComputeOptions) -> Self {
+        Self { compute, ..self }
+    }
+
+    /// What it computes with.
+    pub fn compute(&self) -> ComputeOptions {
+        self.compute
+    }
+
     /// The same weights under `config`, which may differ from the model's only in what no weight depends on: dropout, and
     /// with rotary positions the context and the scaling of the angles.
     pub fn with_config(mut self, config: &ModelConfig) -> Result<Self> {

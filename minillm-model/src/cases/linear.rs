@@ -10,7 +10,8 @@ use super::inputs::{leaf, random, values};
 use super::prepared::{Prepared, to};
 use crate::encoding::Encoding;
 use crate::layers::context::ForwardContext;
-use crate::layers::linear::{Linear, tied_head};
+use crate::layers::linear::Linear;
+use crate::layers::product::tied_head;
 use crate::ops::generation::output_major;
 use crate::ops::quantized::QuantizedMatrix;
 

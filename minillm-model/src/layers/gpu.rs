@@ -9,7 +9,7 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use super::attention::Attention;
 use super::context::ForwardContext;
 use super::dropout::{Dropout, PLACES_OF_A_BLOCK, dropout, seed_31, threshold};
-use super::linear::linear;
+use super::product::linear;
 use super::swiglu::Swiglu;
 use crate::kv_cache::Cache;
 use crate::ops;

@@ -12,7 +12,7 @@ use burn::module::{Module, Param};
 use burn::tensor::Tensor;
 
 use super::context::ForwardContext;
-use super::linear::linear;
+use super::product::linear;
 
 /// The two matrices beside a linear layer's own.
 #[derive(Module, Debug)]

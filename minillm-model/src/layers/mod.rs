@@ -15,6 +15,7 @@ pub mod gpu;
 pub mod layer_norm;
 pub mod linear;
 pub mod lora;
+pub(crate) mod product;
 pub mod rms_norm;
 pub mod rope;
 pub mod rope_scaling;

@@ -1,33 +1,13 @@
 //! The fast form of [`grouped_attention`](crate::layers::attention::grouped_attention): its memory grows with T, not with
 //! T squared.
 
-use std::sync::Arc;
-
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Dispatch, backend_extension};
 use burn::tensor::Tensor;
 
 use super::autodiff::{Autodiff, Backend, CheckpointStrategy, record};
 use super::portable;
-pub use super::portable::attention::SavedForBackward;
-
-/// How far back the queries of a pass may look.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Reach {
-    /// Positions, a query's own included; `None` for all.
-    pub window: Option<usize>,
-    /// Where rows hold several documents: the place in its row where each query's document begins, `[B, T]` row by row. Queries then are all
-    /// positions of the row, not the last of more.
-    pub starts: Option<Arc<[u32]>>,
-}
-
-impl Reach {
-    /// The first position that a query at `position` of row `row` of T queries may look at.
-    pub(super) fn first(&self, row: usize, position: usize, t: usize) -> usize {
-        let in_window = self.window.map_or(0, |window| (position + 1).saturating_sub(window));
-        self.starts.as_ref().map_or(in_window, |starts| in_window.max(starts[row * t + position] as usize))
-    }
-}
+pub use super::portable::attention::{Reach, SavedForBackward};
 
 /// Backends with the fast form.
 #[backend_extension(

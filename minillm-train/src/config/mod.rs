@@ -15,6 +15,7 @@ mod objective;
 mod overrides;
 mod resume;
 mod validate;
+mod validate_objective;
 
 use burn::tensor::Device;
 use minillm_model::config::ModelOptions;
@@ -23,7 +24,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::keys::{keys, suggest};
 pub use self::lora::LoraConfig;
-pub use self::objective::{ObjectiveConfig, ObjectiveKind};
+pub use self::objective::{ObjectiveConfig, ObjectiveKind, PreferenceLoss};
 pub use self::resume::{Conflict, RESUMABLE, check_resume, resume_conflicts};
 use crate::data::{DataConfig, TokenizerConfig};
 use crate::error::{Error, Result};

@@ -2,16 +2,34 @@
 //! both times; between the two only the logarithms of the rows' sums are kept. `cpu/attention.rs` has the formulas.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use burn::backend::tensor::{BoolTensor, FloatTensor};
 use burn::backend::{Backend, TensorMetadata, get_or_init_device_settings};
 use burn::tensor::{FloatDType, Shape, TensorData};
 
 use super::{add_to, narrow, product};
-use crate::ops::attention::Reach;
 
 /// Queries in a block: large matrix products for a GPU, and B H 256 S scores at a time.
 const BLOCK: usize = 256;
+
+/// How far back the queries of a pass may look.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reach {
+    /// Positions, a query's own included; `None` for all.
+    pub window: Option<usize>,
+    /// Where rows hold several documents: the place in its row where each query's document begins, `[B, T]` row by row. Queries then are all
+    /// positions of the row, not the last of more.
+    pub starts: Option<Arc<[u32]>>,
+}
+
+impl Reach {
+    /// The first position that a query at `position` of row `row` of T queries may look at.
+    pub(in crate::ops) fn first(&self, row: usize, position: usize, t: usize) -> usize {
+        let in_window = self.window.map_or(0, |window| (position + 1).saturating_sub(window));
+        self.starts.as_ref().map_or(in_window, |starts| in_window.max(starts[row * t + position] as usize))
+    }
+}
 
 /// Sizes and reach of one attention.
 #[derive(Clone, Copy, Debug)]

@@ -19,20 +19,7 @@
 //! A first pass without gradients finds the log-probabilities, and from them the two factors; the second is the pass of every other objective,
 //! with the negative log-likelihood of each answer times its factor's negative. TRL does it in one, which keeps more in memory.
 
-use serde::{Deserialize, Serialize};
-
-/// A loss of the difference d.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum PreferenceLoss {
-    /// DPO's own.
-    #[default]
-    Sigmoid,
-    /// SLiC's.
-    Hinge,
-    /// IPO's.
-    Ipo,
-}
+use crate::config::PreferenceLoss;
 
 /// An answer's log-probability under the model and under the reference, in nats, and its tokens.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -25,7 +25,7 @@ use self::loss::{Answer, Measures};
 use self::pairs::{Pairs, Set};
 use super::chat::format;
 use super::{Batches, Objective, Prompt, Shown, Weighed};
-use crate::config::{ObjectiveConfig, RunConfig};
+use crate::config::{ObjectiveConfig, PreferenceLoss, RunConfig};
 use crate::conversations::{Example, Format, push_row};
 use crate::data::{Batch, Permutation, Progress, Shape};
 use crate::error::Result;
@@ -195,7 +195,7 @@ impl Objective for Preference {
         let count = set.len() as u64;
         // A pair is what is scored here; it stands for no bytes.
         let score = Score { nats: measures.loss * count as f64, tokens: count, bytes: 0 };
-        let is_known = self.is_tales && loss == loss::PreferenceLoss::Sigmoid;
+        let is_known = self.is_tales && loss == PreferenceLoss::Sigmoid;
         let grades = if self.is_tales { self.grades(model, workers)? } else { Vec::new() };
         Ok(Evaluation { score, floor: is_known.then(|| least_loss(rho, only_unlike)), grades })
     }

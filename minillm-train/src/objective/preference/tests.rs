@@ -5,7 +5,6 @@ use minillm_model::checkpoint;
 use minillm_model::layers::dropout::Dropout;
 use serde_json::Value;
 
-use super::loss::PreferenceLoss;
 use super::*;
 use crate::gradients::Gradients;
 use crate::trainable::Trainable;
