@@ -52,7 +52,8 @@ impl LanguageModel {
         }
         let grown = |weight: Tensor<2>, dim: usize| {
             let mean = weight.clone().mean_dim(dim); // one row, or one column
-            Tensor::cat(vec![weight, mean.repeat_dim(dim, new)], dim)
+            // The new matrix is a leaf of the graph, as the old one was.
+            Tensor::cat(vec![weight, mean.repeat_dim(dim, new)], dim).detach()
         };
         let embedding = &mut self.model.embed_tokens;
         embedding.weight = Param::from_tensor(grown(embedding.weight.val(), 0)); // [V, D]

@@ -56,7 +56,7 @@ pub struct State {
     pub device: String,
     /// The CPU threads among which its batch was split: their sums, and so the last bits, depend on it.
     pub threads: usize,
-    /// Of an adapter: SHA-256 of the weights that it is for.
+    /// Of an adapter, and of preferences: SHA-256 of the weights that the run began with, which it still needs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base_sha256: Option<String>,
     /// With `train.skip_spikes`, what is usual, and how many steps were not taken.

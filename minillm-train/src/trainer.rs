@@ -113,18 +113,24 @@ impl Trainer {
         let compute = config.train.compute_on(&device)?;
         let mut optimizer = ModelOptimizer::new(&config.optimizer).training(Trainable::of(config));
         let base = base(config)?;
+        // What an adapter is for, or what a policy is compared with.
+        let began_with = match &base {
+            Some(base) => Some(base.sha256.clone()),
+            None if objective.is_weighed() => Some(weights_at_start(config)?),
+            None => None,
+        };
         let (model, state) = match resume_from {
             None => {
                 let model = start(config, objective.tokenizer(), &device)?;
                 // The run before this one goes only now, when text, tokenizer and model have been seen to fit.
                 run.clear()?;
                 let state = State::new(config.seed, objective.fingerprint().to_owned(), found.name.clone(), threads);
-                let state = State { base_sha256: base.as_ref().map(|base| base.sha256.clone()), ..state };
+                let state = State { base_sha256: began_with.clone(), ..state };
                 (model, state)
             }
             Some(checkpoint) if config.lora.is_some() => {
                 let state = checkpoint::resume_state(checkpoint, objective.fingerprint(), &found.name, threads)?;
-                check_base(&state, base.as_ref(), checkpoint)?;
+                check_base(&state, began_with.as_deref(), checkpoint)?;
                 let model = start(config, objective.tokenizer(), &device)?;
                 let model = match lora_options(config, model.config()) {
                     Some(options) => restore(model, &options, checkpoint)?,
@@ -136,6 +142,7 @@ impl Trainer {
             Some(checkpoint) => {
                 let model_config = architecture(config, objective.tokenizer(), checkpoint)?;
                 let state = checkpoint::resume_state(checkpoint, objective.fingerprint(), &found.name, threads)?;
+                check_base(&state, began_with.as_deref(), checkpoint)?;
                 let model = checkpoint::load(checkpoint, &model_config, &state, &device, &mut optimizer)?;
                 (model, state)
             }
@@ -145,7 +152,8 @@ impl Trainer {
         if objective.is_weighed() {
             let tokenizer = objective.tokenizer().clone();
             let first = || Ok(start(config, &tokenizer, &found.device)?.with_compute(compute));
-            objective.begin(&first, &weights_at_start(config)?, &workers)?;
+            let how = format!("{} {} {compute:?}", weights_at_start(config)?, found.name);
+            objective.begin(&first, &how, &workers)?;
         }
         let console = match label {
             Some(label) => Console::one_of_several(label, state.step, config.train.max_steps),
@@ -406,12 +414,14 @@ impl Trainer {
     }
 }
 
-/// That an adapter goes on with the model that it began with.
-fn check_base(state: &State, base: Option<&Base>, checkpoint: &Path) -> Result<()> {
-    let Some(base) = base.filter(|base| state.base_sha256.as_ref() != Some(&base.sha256)) else { return Ok(()) };
+/// That a run that still needs the model it began with goes on with that one.
+fn check_base(state: &State, began_with: Option<&str>, checkpoint: &Path) -> Result<()> {
+    if began_with.is_none_or(|began_with| state.base_sha256.as_deref() == Some(began_with)) {
+        return Ok(());
+    }
     Err(Error::Run {
         path: checkpoint.to_owned(),
-        problem: format!("is an adapter for other weights than those in `{}`", base.path.display()),
+        problem: "began with other weights than those that `model.from` means now".to_owned(),
         hint: "set `model.from` to the model that the run began with".to_owned(),
     })
 }

@@ -74,7 +74,7 @@ fn run(bench: &Bench, line: &str) -> bool {
 /// Cuts a training to two steps, and makes it write over an earlier one.
 fn shorten(words: &mut Vec<String>) {
     words.extend(["--set", "train.max_steps=2", "--set", "schedule.warmup_steps=0"].map(str::to_owned));
-    words.extend(["--set", "eval.sample_tokens=4"].map(str::to_owned));
+    words.extend(["--set", "eval.sample_tokens=4", "--set", "eval.graded=4"].map(str::to_owned));
     if words.contains(&"--device".to_owned()) {
         // Software Vulkan computes on the CPU, slowly: a smaller model.
         words.extend(["--set", "model.hidden_size=32", "--set", "model.num_hidden_layers=1"].map(str::to_owned));

@@ -270,7 +270,7 @@ fn what_is_trained_is_saved_as_peft_does_and_read_back() {
         for (targets, saved, is_rank_stabilized) in [
             (vec!["q_proj", "v_proj"], vec![], false),
             (vec!["q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "down_proj"], vec!["norm"], true),
-            (vec!["o_proj"], vec!["embed_tokens"], false),
+            (vec!["o_proj"], if tied { vec!["embed_tokens"] } else { vec!["embed_tokens", "lm_head"] }, false),
         ] {
             let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
             let (targets, modules_to_save) = (names(&targets), names(&saved));
@@ -278,7 +278,7 @@ fn what_is_trained_is_saved_as_peft_does_and_read_back() {
             let model = base.clone().with_lora(&lora, 1).unwrap();
             let logits = |model: &LanguageModel| model.forward(prompt.clone(), None);
             let difference = |a: Tensor<3>, b: Tensor<3>| (a - b).abs().max().into_scalar::<f32>();
-            assert_eq!(difference(logits(&model), logits(&base)), 0.0, "an adapter begins without effect");
+            assert_eq!(logits(&model).into_data(), logits(&base).into_data(), "an adapter begins without effect");
 
             // As after some steps: whatever is trained has other values.
             let model = parameters::map(model, &mut Shifted(&lora));

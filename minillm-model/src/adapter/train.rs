@@ -244,9 +244,6 @@ fn trained(model: &LanguageModel, options: &LoraOptions) -> Result<HostTensors> 
         fn visit<const D: usize>(&mut self, name: &str, param: &Param<Tensor<D>>) {
             if let (true, Ok(tensors)) = (self.0.trains(name), &mut self.1) {
                 match to_host(name, &param.val()) {
-                    Ok(tensor) if parameters::is_linear_weight(name) => {
-                        tensors.insert(name.to_owned(), transpose(tensor));
-                    }
                     Ok(tensor) => {
                         tensors.insert(name.to_owned(), tensor);
                     }

@@ -217,7 +217,7 @@ fn compile(mut environment: Environment<'static>, source: String) -> Result<Envi
     let thread =
         thread.map_err(|source| Error::Io { action: "start a thread for", what: "the chat template", source })?;
     thread.join().unwrap_or_else(|_| {
-        let hint = "use another with --template".to_owned();
+        let hint = "give another template".to_owned();
         Err(Error::Chat { problem: "the chat template cannot be compiled".to_owned(), hint })
     })
 }
@@ -257,9 +257,9 @@ fn wrong(error: &JinjaError) -> Error {
     let line = error.line().map(|line| format!(", line {line}")).unwrap_or_default();
     let (problem, hint) = match error.kind() {
         ErrorKind::OutOfFuel => {
-            (format!("has taken {FUEL} steps{line}"), "it may go on for ever: use another with --template".to_owned())
+            (format!("has taken {FUEL} steps{line}"), "it may go on for ever: give another template".to_owned())
         }
-        _ => (format!("fails{line}: {error}"), "repair it, or use another with --template".to_owned()),
+        _ => (format!("fails{line}: {error}"), "repair it, or give another template".to_owned()),
     };
     Error::Chat { problem: format!("the chat template {problem}"), hint }
 }

@@ -3,6 +3,8 @@
 //! A layer holds parameters and nothing else. How to compute, where the tokens stand, who may look at whom and what is
 //! dropped belong to a pass, so they are handed down.
 
+use std::sync::Arc;
+
 use super::causal_mask::CausalMask;
 use super::documents::Documents;
 use super::dropout::Dropout;
@@ -45,6 +47,11 @@ impl ForwardContext {
     pub fn with_documents(self, documents: Option<Documents>) -> Self {
         let mask = |mask: CausalMask| CausalMask::new(mask.window).with_documents(documents.clone());
         Self { full_mask: mask(self.full_mask), windowed_mask: mask(self.windowed_mask), documents, ..self }
+    }
+
+    /// Where documents begin, as the fast form of attention takes it.
+    pub(super) fn starts(&self) -> Option<Arc<[u32]>> {
+        self.documents.as_ref().map(Documents::starts)
     }
 
     /// Who may look at whom in a block with this window.

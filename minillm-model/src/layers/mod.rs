@@ -34,7 +34,6 @@ use crate::ops::activation::Activation;
 use crate::ops::attention::Reach;
 use attention::grouped_attention;
 use context::ForwardContext;
-use documents::Documents;
 use dropout::Dropout;
 use gelu_mlp::GeluMlp;
 use layer_norm::LayerNorm;
@@ -74,6 +73,7 @@ impl Norm {
 
 /// The MLP that the configuration chose.
 #[derive(Module, Debug)]
+#[allow(clippy::large_enum_variant)] // one for each block: their size does not matter
 pub enum Mlp {
     /// LLaMA's.
     Swiglu(Swiglu),
@@ -176,8 +176,7 @@ pub fn attend(
 ) -> Tensor<4> {
     if context.compute.attention && drop.is_off() {
         let [query, key, value] = [query, key, value].map(|x| context.compute.precision.round(x));
-        let starts = context.documents.as_ref().map(Documents::starts);
-        return ops::attention::causal_attention(query, key, value, Reach { window, starts });
+        return ops::attention::causal_attention(query, key, value, Reach { window, starts: context.starts() });
     }
     let (t, s, device) = (query.dims()[2], key.dims()[2], query.device());
     grouped_attention(query, key, value, context.mask(window).tensor(t, s, &device), drop)

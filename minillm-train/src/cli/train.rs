@@ -12,6 +12,7 @@ use minillm_model::checkpoint::family::Family;
 use minillm_model::config::ModelConfig;
 use minillm_model::stats;
 use minillm_model::tokenizer::Tokenizer;
+use minillm_train::config::ObjectiveKind;
 use minillm_train::doctor;
 use minillm_train::error::Result;
 use minillm_train::interrupt::Interrupt;
@@ -74,12 +75,13 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
         tracing::warn!("{warning}");
     }
     let parameters = stats::parameters(trainer.model_config()).total();
-    let prompt = suggested_prompt(trainer.tokenizer());
+    // A model that learned to talk is not given a beginning but a conversation.
+    let prompt = (config.objective.kind == ObjectiveKind::Text).then(|| suggested_prompt(trainer.tokenizer()));
     let shapes = Trainable::of(&config).parameters(trainer.model_config());
-    let trained: usize = shapes.iter().map(|(_, shape)| shape.iter().product::<usize>()).sum();
-    let trained = if trained == parameters { String::new() } else { format!(", {trained} of an adapter trained,") };
+    let adapted: usize = shapes.iter().map(|(_, shape)| shape.iter().product::<usize>()).sum();
+    let adapted = if adapted == parameters { String::new() } else { format!(", {adapted} of an adapter trained,") };
     note(format_args!(
-        "{parameters} parameters{trained} on {} ({}), run in {}",
+        "{parameters} parameters{adapted} on {} ({}), run in {}",
         found.name,
         found.description,
         out.display()
@@ -115,7 +117,7 @@ fn default_out(config: &Path) -> PathBuf {
     Path::new("runs").join(config.file_stem().unwrap_or_default())
 }
 
-fn summarise(outcome: &Outcome, out: &Path, prompt: &str, start: Instant) {
+fn summarise(outcome: &Outcome, out: &Path, prompt: Option<&str>, start: Instant) {
     note("");
     if outcome.interrupted.is_some() {
         note(format_args!("stopped after step {} and saved {}", outcome.steps, outcome.checkpoint.display()));
@@ -153,7 +155,14 @@ fn summarise(outcome: &Outcome, out: &Path, prompt: &str, start: Instant) {
         }
     }
     let run = out.display();
-    note(format_args!("next: cargo run --release -p minillm-infer -- generate {run} --prompt \"{prompt}\""));
+    match prompt {
+        Some(prompt) => {
+            note(format_args!("next: cargo run --release -p minillm-infer -- generate {run} --prompt \"{prompt}\""));
+        }
+        None => {
+            note(format_args!("next: cargo run --release -p minillm-infer -- export {run} --to hf --out exports/chat"));
+        }
+    }
 }
 
 /// A beginning that the model has letters for.

@@ -213,11 +213,14 @@ pub struct EvalConfig {
     pub every_steps: usize,
     /// Tokens of sample text written at each evaluation; 0 = none.
     pub sample_tokens: usize,
+    /// Of `tales-chat` and of preferences over it: held-out conversations in which the model answers for itself, and is graded, at each
+    /// evaluation; 0 = none.
+    pub graded: u64,
 }
 
 impl Default for EvalConfig {
     fn default() -> Self {
-        Self { every_steps: 250, sample_tokens: 120 }
+        Self { every_steps: 250, sample_tokens: 120, graded: 400 }
     }
 }
 
@@ -386,9 +389,11 @@ mod tests {
         }
         names.sort();
         let expected = [
+            "chat",
             "continue",
             "gpt2-124m",
             "laptop-gpu",
+            "prefer",
             "quickstart",
             "shakespeare-gpt",
             "shakespeare-gpt-cpu",

@@ -25,7 +25,7 @@ use crate::schedule::learning_rate;
 /// run that is to be repeated bit for bit must keep it. `max_steps` is where the schedule ends by default, so changing
 /// it alone may still change `schedule.decay_steps`, which is then the conflict. `skip_spikes` holds from there on: who needs
 /// it finds out in the middle of a run.
-pub const RESUMABLE: [&str; 14] = [
+pub const RESUMABLE: [&str; 15] = [
     "data.files",
     "data.url",
     "data.sha256",
@@ -36,6 +36,7 @@ pub const RESUMABLE: [&str; 14] = [
     "train.check_device",
     "eval.every_steps",
     "eval.sample_tokens",
+    "eval.graded",
     "checkpoint.every_steps",
     "checkpoint.keep_last",
     "checkpoint.on_error",

@@ -17,6 +17,25 @@ impl ObjectiveConfig {
     /// Rejects what does not fit the objective or the data, naming the field.
     pub(super) fn validate(&self, data: &DataConfig) -> Result<()> {
         let refuse = |field: &str, problem: &str, hint: &str| Err(config_error("configuration", field, problem, hint));
+        let default = Self::default();
+        if self.kind != ObjectiveKind::Preference {
+            for (field, is_set) in [
+                ("objective.loss", self.loss != default.loss),
+                ("objective.beta", self.beta.to_bits() != default.beta.to_bits()),
+                ("objective.rho", self.rho.to_bits() != default.rho.to_bits()),
+                ("objective.only_unlike", self.only_unlike != default.only_unlike),
+            ] {
+                if is_set {
+                    return refuse(
+                        field,
+                        "is for preferences",
+                        "set `objective.kind` to `preference`, or leave it out",
+                    );
+                }
+            }
+        } else if self.train_on != TrainOn::Assistant {
+            return refuse("objective.train_on", "is for conversations", "leave it out: of an answer all is learned");
+        }
         if self.kind == ObjectiveKind::Text {
             if data.is_tales() && data.source == Some(Source::TalesChat) {
                 let hint = "set `objective.kind` to `chat`";
@@ -36,8 +55,8 @@ impl ObjectiveConfig {
         if data.files.is_empty() && data.source == Some(Source::Tales) {
             return refuse("data.source", "holds texts, and the objective is to learn conversations", hint);
         }
-        if !(self.beta.is_finite() && self.beta > 0.0) {
-            return refuse("objective.beta", "is not a positive number", "0.1 is usual");
+        if !(1e-6..=1e6).contains(&self.beta) {
+            return refuse("objective.beta", "is not between 1e-6 and 1e6", "0.1 is usual");
         }
         if self.rho.is_nan() || self.rho < 0.0 {
             return refuse("objective.rho", "is below 0 or no number", "choose 0 or more, or `inf`");
@@ -66,11 +85,11 @@ impl LoraConfig {
         if self.rank == 0 || self.rank > 1 << 14 {
             return refuse("lora.rank", format!("is {}", self.rank), "8 and 16 are usual");
         }
-        if !(self.alpha.is_finite() && self.alpha > 0.0) {
+        if !(1e-6..=1e6).contains(&self.alpha) {
             return refuse(
                 "lora.alpha",
                 format!("is {}", self.alpha),
-                "choose a positive number; twice the rank is usual",
+                "choose a number from 1e-6 to 1e6; twice the rank is usual",
             );
         }
         if self.targets.is_empty() {

@@ -67,16 +67,19 @@ impl Format {
     }
 
     /// The tokens that end the assistant's turn: those that follow what it said as far as control tokens go, and the end of a text.
-    pub fn end_ids(&self) -> Result<Vec<u32>> {
-        let question = [("user", "a"), ("assistant", "a")];
-        let tokens = self.encode(&Conversation::from_texts(question), Turn::Ended)?;
+    pub fn end_ids(&self) -> Vec<u32> {
+        // Some templates want a system's message first, some take none.
+        let turns = [("system", "a"), ("user", "a"), ("assistant", "a")];
+        let tried =
+            [&turns[1..], &turns].map(|turns| self.encode(&Conversation::from_texts(turns.to_vec()), Turn::Ended));
+        let tokens = tried.into_iter().find_map(Result::ok).unwrap_or_default();
         let control = self.tokenizer.control_tokens();
         let is_control = |id: u32| control.iter().any(|token| token.id == id);
         let trained = tokens.ids.iter().zip(&tokens.is_trained).filter(|(_, is_trained)| **is_trained);
         let mut ids: Vec<u32> = trained.map(|(id, _)| *id).filter(|id| is_control(*id)).collect();
         ids.extend(self.tokenizer.end_of_text());
         ids.dedup();
-        Ok(ids)
+        ids
     }
 
     /// A record as an example.

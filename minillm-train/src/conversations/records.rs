@@ -146,7 +146,11 @@ pub fn read(
         for number in 1.. {
             line.clear();
             let read = std::io::BufRead::read_until(&mut reader.by_ref().take(LONGEST_LINE_BYTES), b'\n', &mut line);
-            let read = read.map_err(|source| Error::Io { action: "read", what: "the conversations", source })?;
+            let read = read.map_err(|error| Error::Data {
+                path: path.clone(),
+                problem: format!("cannot be read behind line {}: {error}", number - 1),
+                hint: "copy or download the file again".to_owned(),
+            })?;
             if read == 0 {
                 break;
             }
@@ -187,14 +191,19 @@ pub fn read(
 fn record(kind: Kind, keys: &Map<String, Value>, text: &str) -> Result<Record, String> {
     match kind {
         Kind::Messages => {
-            conversation(&keys["messages"])?;
+            let read = conversation(&keys["messages"])?;
+            let has_parts =
+                |list: &Value| list.as_array().into_iter().flatten().any(|message| message["content"].is_array());
+            if has_parts(&keys["messages"]) {
+                return Ok(Record::Conversation(read));
+            }
             // From the text, where the keys of a message keep their order.
             Conversation::from_json(text).map(Record::Conversation).map_err(unreadable)
         }
         Kind::ShareGpt => conversation(&share_gpt(&keys["conversations"])?).map(Record::Conversation),
         Kind::Alpaca => {
             let [instruction, input, output] = ["instruction", "input", "output"].map(|key| field(keys, key));
-            let input = input.unwrap_or_default();
+            let input = if keys.get("input").is_none_or(Value::is_null) { String::new() } else { input? };
             let question = if input.is_empty() { instruction? } else { format!("{}\n\n{input}", instruction?) };
             let output = output?;
             Ok(Record::Conversation(Conversation::from_texts([("user", &*question), ("assistant", &*output)])))
@@ -221,13 +230,12 @@ fn preference(keys: &Map<String, Value>) -> Result<Record, String> {
     let both = |chosen, rejected| Record::Preference { chosen: Box::new(chosen), rejected: Box::new(rejected) };
     match (&keys["chosen"], &keys["rejected"]) {
         (Value::String(chosen), Value::String(rejected)) => {
-            let (prompt, chosen, rejected) = match keys.get("prompt").and_then(Value::as_str) {
-                Some(prompt) => (prompt, &**chosen, &**rejected),
-                None => {
-                    let same = chosen.char_indices().zip(rejected.chars()).find(|((_, a), b)| a != b);
-                    let same = same.map_or(chosen.len().min(rejected.len()), |((place, _), _)| place);
-                    (&chosen[..same], &chosen[same..], &rejected[same..])
-                }
+            let (prompt, chosen, rejected) = if let Some(prompt) = keys.get("prompt").and_then(Value::as_str) {
+                (prompt, &**chosen, &**rejected)
+            } else {
+                let same = chosen.char_indices().zip(rejected.chars()).find(|((_, a), b)| a != b);
+                let same = same.map_or(chosen.len().min(rejected.len()), |((place, _), _)| place);
+                (&chosen[..same], &chosen[same..], &rejected[same..])
             };
             let texts =
                 |completion: &str| Record::Texts { prompt: prompt.to_owned(), completion: completion.to_owned() };
@@ -271,17 +279,33 @@ fn conversation(list: &Value) -> Result<Conversation, String> {
 
 /// Messages of known roles, each with words or a call of a tool.
 fn messages(list: &Value) -> Result<Conversation, String> {
+    let list = &with_parts_joined(list);
     let conversation = Conversation::from_json(&list.to_string()).map_err(unreadable)?;
     for (number, message) in (1..).zip(list.as_array().into_iter().flatten()) {
         let role = message["role"].as_str().unwrap_or_default();
         if !ROLES.contains(&role) {
             return Err(format!("has a message {number} of the role `{role}`; there are {}", ROLES.join(", ")));
         }
-        if message["content"].is_null() && message["tool_calls"].is_null() {
+        let calls = message["tool_calls"].as_array().is_some_and(|calls| !calls.is_empty());
+        if message["content"].is_null() && !calls {
             return Err(format!("has a message {number} without words: its `content` is null or missing"));
         }
     }
     Ok(conversation)
+}
+
+/// A list of nothing but texts is one text, as most templates take no other.
+fn with_parts_joined(list: &Value) -> Value {
+    let mut list = list.clone();
+    for message in list.as_array_mut().into_iter().flatten() {
+        let parts = message["content"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let text = |part: &Value| if part["type"] == "text" { part["text"].as_str().map(str::to_owned) } else { None };
+        let texts = parts.iter().map(text).collect::<Option<Vec<_>>>();
+        if let (Some(texts), Some(message)) = (texts.filter(|texts| !texts.is_empty()), message.as_object_mut()) {
+            message.insert("content".to_owned(), texts.concat().into());
+        }
+    }
+    list
 }
 
 /// ShareGPT's turns as messages.

@@ -48,6 +48,11 @@ fn five_kinds_of_lines_are_known_by_their_keys() {
             "a dog<|im_end|>",
         ),
         (r#"{"instruction": "say", "input": "", "output": "yes"}"#, Kind::Alpaca, "yes<|im_end|>"),
+        (
+            r#"{"messages": [{"role": "assistant", "content": [{"type": "text", "text": "a c"}, {"type": "text", "text": "at"}]}]}"#,
+            Kind::Messages,
+            "a cat<|im_end|>",
+        ),
         (r#"{"prompt": "a cat", "completion": " and"}"#, Kind::PromptCompletion, " and<|endoftext|>"),
         (
             r#"{"prompt": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "no"}, {"role": "user", "content": "b"}],
@@ -205,7 +210,9 @@ fn loss_and_gradients_of_conversations_are_those_of_transformers() {
     let loss = |rows: &[Vec<usize>]| {
         let context = 128;
         let mut batch = Batch { context, ..Batch::default() };
-        rows.iter().for_each(|row| push_row(&mut batch, row.iter().map(|&index| &examples[index])));
+        for row in rows {
+            push_row(&mut batch, row.iter().map(|&index| &examples[index]));
+        }
         let shape = [batch.rows, context];
         let ids = |ids: &[i32]| {
             let data = burn::tensor::TensorData::new(ids.to_vec(), shape);

@@ -203,11 +203,18 @@ mod tests {
         let mut console = Console::lines(0, 2000, buffer.clone());
         console.step(1);
         console.record(&training(2000)).unwrap();
-        console.record(&Record::new(2000, 0).with(tag::VAL_LOSS, 1.877).with(tag::VAL_GAP, 0.1)).unwrap();
+        console
+            .record(
+                &Record::new(2000, 0)
+                    .with(tag::VAL_LOSS, 1.877)
+                    .with(tag::VAL_BITS_PER_BYTE, 2.5)
+                    .with(tag::VAL_GAP, 0.1),
+            )
+            .unwrap();
         console.print("ROMEO:\nHail");
         let text = String::from_utf8(buffer.0.lock().unwrap().clone()).unwrap();
         let expected = "step 2000/2000  loss 2.104  gradient 0.52  rate 9.0e-4  41,200 tokens/s\n\
-                        step 2000/2000  validation loss 1.8770  perplexity 6.53  gap 0.1000\n\
+                        step 2000/2000  validation loss 1.8770  perplexity 6.53  bits per byte 2.5000  gap 0.1000\n\
                         ROMEO:\nHail\n";
         assert_eq!(text, expected);
     }

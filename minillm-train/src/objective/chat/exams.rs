@@ -12,13 +12,16 @@ use crate::metrics::tag;
 use crate::tales::chat::{Exam, Skill, as_conversation};
 use crate::workers::Workers;
 
-/// Conversations that are held.
-const EXAMS: u64 = 400;
-
-/// The share of passes for every skill. Answers, of which one is right, are the model's likeliest words; tales are drawn at temperature 1, as
+/// The share of passes for every skill in so many conversations. Answers, of which one is right, are the model's likeliest words; tales are drawn at temperature 1, as
 /// the corpus is.
-pub fn hold(model: &LanguageModel, workers: &Workers, format: &Format, end_ids: &[u32]) -> Result<Vec<Grade>> {
-    let exams = workers.map(0..EXAMS, |index| hold_one(model, format, end_ids, index));
+pub fn hold(
+    model: &LanguageModel,
+    workers: &Workers,
+    format: &Format,
+    end_ids: &[u32],
+    exams: u64,
+) -> Result<Vec<Grade>> {
+    let exams = workers.map(0..exams, |index| hold_one(model, format, end_ids, index));
     let exams = exams.into_iter().collect::<Result<Vec<Exam>>>()?;
     let of = |skill: Skill| {
         let grades = exams.iter().flat_map(|exam| exam.grades().iter().filter(move |(of, _)| *of == skill));

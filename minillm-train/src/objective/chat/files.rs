@@ -60,7 +60,8 @@ fn held_out_every(fraction: f64, count: usize) -> usize {
     ((1.0 / fraction).round() as usize).clamp(2, count.max(2))
 }
 
-fn at_line(path: &Path, line: usize, error: &Error) -> Error {
+/// An error about a line of a file.
+pub fn at_line(path: &Path, line: usize, error: &Error) -> Error {
     Error::Data {
         path: path.to_owned(),
         problem: format!("line {line} cannot be written as the chat template has it: {error}"),

@@ -56,7 +56,11 @@ pub fn format(config: &RunConfig) -> Result<Format> {
     if objective.train_on == TrainOn::Assistant && !format.has_generation_tag() {
         return Err(refuse(
             "objective.template",
-            "is needed: the model's own chat template does not mark what the assistant says",
+            if objective.template.is_some() {
+                "names a chat template that does not mark what the assistant says"
+            } else {
+                "is needed: the model's own chat template does not mark what the assistant says"
+            },
             "give a copy of it with `{% generation %}` and `{% endgeneration %}` around the assistant's words and the end of \
              its turn, or set `objective.train_on` to `all`",
         ));

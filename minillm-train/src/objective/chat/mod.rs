@@ -4,12 +4,14 @@
 //! number: an answer of two words counts as much a token as one of two hundred.
 
 mod exams;
-mod files;
+pub(super) mod files;
 pub(super) mod format;
 mod packed;
 mod tales;
 #[cfg(test)]
 mod tests;
+
+use std::fmt::Write;
 
 use minillm_infer::score::Score;
 use minillm_model::chat::ChatFormat;
@@ -31,7 +33,8 @@ use crate::workers::Workers;
 #[derive(Debug)]
 pub struct Chat {
     format: Format,
-    chat_format: ChatFormat,
+    /// What belongs to a model that learned them.
+    talk: ChatFormat,
     fingerprint: String,
     shape: Shape,
     training: Training,
@@ -40,6 +43,8 @@ pub struct Chat {
     floor_nats: Option<f64>,
     /// Of those that are held out.
     held_out: Summary,
+    /// Conversations in which the model answers for itself.
+    graded: u64,
 }
 
 /// What is learned from.
@@ -56,7 +61,7 @@ impl Chat {
     pub fn prepare(config: &RunConfig, progress: &dyn Progress) -> Result<Self> {
         let format = format::format(config)?;
         let shape = Shape { context: config.train.context, batch_size: config.train.batch_size, seed: config.seed };
-        let chat_format = ChatFormat { template: format.template().to_owned(), end_ids: format.end_ids()? };
+        let talk = ChatFormat { template: format.template().to_owned(), end_ids: format.end_ids() };
         if config.data.files.is_empty() {
             let HeldOut { packed, floor_nats, summary, fingerprint } = tales::held_out(&format, shape.context)?;
             return Ok(Self {
@@ -65,8 +70,9 @@ impl Chat {
                 // Of conversations that are cut no floor is known.
                 floor_nats: (summary.cut == 0).then_some(floor_nats),
                 held_out: summary,
+                graded: config.eval.graded,
                 format,
-                chat_format,
+                talk,
                 fingerprint,
                 shape,
             });
@@ -74,7 +80,7 @@ impl Chat {
         let Files { training, validation, summaries: [summary, held_out], fingerprint } =
             files::prepare(config, &format, progress)?;
         let training = Training::Files(training, summary);
-        Ok(Self { format, chat_format, fingerprint, shape, training, validation, floor_nats: None, held_out })
+        Ok(Self { format, talk, fingerprint, shape, training, validation, floor_nats: None, held_out, graded: 0 })
     }
 }
 
@@ -88,7 +94,7 @@ impl Objective for Chat {
     }
 
     fn chat_format(&self) -> Option<&ChatFormat> {
-        Some(&self.chat_format)
+        Some(&self.talk)
     }
 
     fn batch(&self, step: usize) -> Result<Batch> {
@@ -123,8 +129,10 @@ impl Objective for Chat {
         let bytes = self.validation.targets().map(|id| tokenizer.token_bytes(id).len() as u64).sum();
         let tokens = self.validation.targets().count() as u64;
         let grades = match &self.training {
-            Training::Tales(_) => exams::hold(model, workers, &self.format, &self.chat_format.end_ids)?,
-            Training::Files(..) => Vec::new(),
+            Training::Tales(_) if self.graded > 0 => {
+                exams::hold(model, workers, &self.format, &self.talk.end_ids, self.graded)?
+            }
+            _ => Vec::new(),
         };
         let floor = self.floor_nats.map(|floor| floor / tokens as f64);
         Ok(Evaluation { score: Score { nats, tokens, bytes }, floor, grades })
@@ -135,7 +143,7 @@ impl Objective for Chat {
         let example = &self.validation.examples[0];
         let given = example.is_trained.iter().position(|is_trained| *is_trained).unwrap_or(0).max(1);
         let ids = example.ids[..given].to_vec();
-        Ok(Prompt { shown: self.tokenizer().decode(&ids), ids, end_ids: self.chat_format.end_ids.clone() })
+        Ok(Prompt { shown: self.tokenizer().decode(&ids), ids, end_ids: self.talk.end_ids.clone() })
     }
 
     fn shown(&self, count: usize) -> Result<Vec<Shown>> {
@@ -158,10 +166,10 @@ fn in_words(summary: &Summary) -> String {
     let share = 100.0 * targets as f64 / tokens.max(1) as f64;
     let mut text = format!("{conversations} conversations, {tokens} tokens, {share:.0} % of them learned");
     if cut > 0 {
-        text += &format!(", {cut} cut to train.context, {without_end} of them before their end");
+        let _ = write!(text, ", {cut} cut to train.context, {without_end} of them before their end");
     }
     if left_out > 0 {
-        text += &format!(", {left_out} left out, as nothing to learn remained");
+        let _ = write!(text, ", {left_out} left out, as nothing to learn remained"); // a text takes every line
     }
     text
 }

@@ -5,7 +5,7 @@
 //! loss = -ln sigmoid(beta d)
 //! ```
 //!
-//! p_ref is the model before the first step; beta says how far the model may move away from it. Two other losses of d are known: the hinge
+//! `p_ref` is the model before the first step; beta says how far the model may move away from it. Two other losses of d are known: the hinge
 //! max(0, 1 - beta d) (SLiC; Zhao et al. 2023, arXiv:2305.10425), and (d - 1 / (2 beta))^2 with means over the tokens of an answer in
 //! place of sums (IPO; Azar et al. 2023, arXiv:2310.12036).
 //!
@@ -26,7 +26,7 @@ use crate::config::PreferenceLoss;
 pub struct Answer {
     /// ln p.
     pub logp: f64,
-    /// ln p_ref.
+    /// `ln p_ref`.
     pub reference: f64,
     /// Tokens that are learned.
     pub tokens: usize,

@@ -10,6 +10,7 @@ mod reference;
 #[cfg(test)]
 mod tests;
 
+use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 use minillm_infer::generate::{Tokens, text};
@@ -35,9 +36,6 @@ use crate::tales::chat::as_conversation;
 use crate::tales::preferences::{held_out_wish, is_selfish, least_loss, selfish_rate};
 use crate::workers::Workers;
 
-/// Wishes after which it is counted how often a hero eats alone.
-const WISHES: u64 = 400;
-
 /// Learns preferences.
 #[derive(Debug)]
 pub struct Preference {
@@ -47,8 +45,10 @@ pub struct Preference {
     shape: Shape,
     pairs: Pairs,
     is_tales: bool,
+    /// Wishes after which it is counted how often a hero eats alone.
+    graded: u64,
     cache_dir: PathBuf,
-    /// ln p_ref of the two answers of every pair, of those that are learned from and those that are held out.
+    /// `ln p_ref` of the two answers of every pair, of those that are learned from and those that are held out.
     reference: [Vec<[f64; 2]>; 2],
 }
 
@@ -58,7 +58,7 @@ impl Preference {
         let format = format::format(config)?;
         let shape = Shape { context: config.train.context, batch_size: config.train.batch_size, seed: config.seed };
         let pairs = Pairs::prepare(config, &format, progress)?;
-        let chat_format = ChatFormat { template: format.template().to_owned(), end_ids: format.end_ids()? };
+        let chat_format = ChatFormat { template: format.template().to_owned(), end_ids: format.end_ids() };
         Ok(Self {
             config: config.objective.clone(),
             format,
@@ -66,6 +66,7 @@ impl Preference {
             shape,
             pairs,
             is_tales: config.data.files.is_empty(),
+            graded: config.eval.graded,
             cache_dir: cache_dir.to_owned(),
             reference: [Vec::new(), Vec::new()],
         })
@@ -103,17 +104,21 @@ impl Preference {
             let tale = text(tokens, self.format.tokenizer(), &[], |_| Ok(()))?.text;
             Ok((crate::tales::read(tale.trim()).is_some(), is_selfish(&tale)))
         };
-        let told = workers.map(0..WISHES, tell).into_iter().collect::<Result<Vec<_>>>()?;
-        let count = |which: &dyn Fn(&(bool, Option<bool>)) -> bool| told.iter().filter(|tale| which(tale)).count();
+        let told = workers.map(0..self.graded, tell).into_iter().collect::<Result<Vec<_>>>()?;
         let ObjectiveConfig { beta, rho, .. } = self.config;
         Ok(vec![
             Grade {
                 tag: tag::VAL_SELFISH,
-                passed: count(&|(_, selfish)| *selfish == Some(true)),
-                count: count(&|(_, selfish)| selfish.is_some()),
+                passed: told.iter().filter(|(_, selfish)| *selfish == Some(true)).count(),
+                count: told.iter().filter(|(_, selfish)| selfish.is_some()).count(),
                 best: selfish_rate(beta, rho),
             },
-            Grade { tag: tag::VAL_TALE_READS, passed: count(&|(reads, _)| *reads), count: told.len(), best: 1.0 },
+            Grade {
+                tag: tag::VAL_TALE_READS,
+                passed: told.iter().filter(|(reads, _)| *reads).count(),
+                count: told.len(),
+                best: 1.0,
+            },
         ])
     }
 }
@@ -132,7 +137,8 @@ impl Objective for Preference {
     }
 
     fn begin(&mut self, model: &dyn Fn() -> Result<LanguageModel>, weights: &str, workers: &Workers) -> Result<()> {
-        let key = format!("{} {weights} {}", self.pairs.fingerprint, self.shape.context);
+        let counts = [self.pairs.training.len(), self.pairs.validation.len()];
+        let key = format!("{} {counts:?} {weights} {}", self.pairs.fingerprint, self.shape.context);
         let sets = [&self.pairs.training[..], &self.pairs.validation];
         self.reference = reference::logps_of(&self.cache_dir, &key, sets, self.shape.context, model, workers)?;
         Ok(())
@@ -178,7 +184,9 @@ impl Objective for Preference {
         let rows = rows.max(1);
         Box::new(self.pairs.validation.chunks(rows).map(move |pairs| {
             let mut batch = Batch::with_capacity(rows, self.shape.context);
-            pairs.iter().for_each(|pair| Self::push(&mut batch, pair));
+            for pair in pairs {
+                Self::push(&mut batch, pair);
+            }
             Ok(batch)
         }))
     }
@@ -196,7 +204,7 @@ impl Objective for Preference {
         // A pair is what is scored here; it stands for no bytes.
         let score = Score { nats: measures.loss * count as f64, tokens: count, bytes: 0 };
         let is_known = self.is_tales && loss == PreferenceLoss::Sigmoid;
-        let grades = if self.is_tales { self.grades(model, workers)? } else { Vec::new() };
+        let grades = if self.is_tales && self.graded > 0 { self.grades(model, workers)? } else { Vec::new() };
         Ok(Evaluation { score, floor: is_known.then(|| least_loss(rho, only_unlike)), grades })
     }
 
@@ -213,10 +221,13 @@ impl Objective for Preference {
     }
 
     fn summary(&self) -> Option<String> {
-        let Pairs { training, validation, cut, .. } = &self.pairs;
+        let Pairs { training, validation, cut, left_out, .. } = &self.pairs;
         let mut text = format!("{} pairs of answers; {} held out", training.len(), validation.len());
         if *cut > 0 {
-            text += &format!("; {cut} answers cut to half of train.context");
+            let _ = write!(text, "; {cut} answers cut to half of train.context"); // a text takes every line
+        }
+        if *left_out > 0 {
+            let _ = write!(text, "; {left_out} pairs left out, as their answers are the same or behind the cut");
         }
         Some(text)
     }

@@ -2,6 +2,7 @@
 
 use sha2::{Digest, Sha256};
 
+use super::super::chat::files::at_line;
 use crate::config::RunConfig;
 use crate::conversations::{Example, Format, Record, read};
 use crate::data::{Progress, hex};
@@ -27,6 +28,8 @@ pub struct Pairs {
     pub validation: Vec<[Example; 2]>,
     /// Answers that were longer than half of a row.
     pub cut: usize,
+    /// Pairs without two different answers.
+    pub left_out: usize,
     /// SHA-256 over all tokens, in hexadecimal.
     pub fingerprint: String,
 }
@@ -34,7 +37,7 @@ pub struct Pairs {
 impl Pairs {
     /// The pairs of a configuration.
     pub fn prepare(config: &RunConfig, format: &Format, progress: &dyn Progress) -> Result<Self> {
-        let (mut pairs, mut places) = (Vec::new(), Vec::new());
+        let mut pairs = Vec::new();
         if config.data.files.is_empty() {
             let seed = minillm_model::random::derive(config.seed, &[0]);
             for index in 0..TALES + HELD_OUT_TALES {
@@ -49,36 +52,37 @@ impl Pairs {
                         hint: "write `prompt`, `chosen` and `rejected`, or set `objective.kind` to `chat`".to_owned(),
                     });
                 };
-                pairs.push([format.example(&chosen)?, format.example(&rejected)?]);
-                places.push((path.to_owned(), line));
+                let example = |record| format.example(record).map_err(|error| at_line(path, line, &error));
+                pairs.push([example(&chosen)?, example(&rejected)?]);
                 Ok(())
             })?;
         }
         let (mut hash, mut cut) = (Sha256::new(), 0);
         hash.update(format.tokenizer().fingerprint());
-        for (index, pair) in pairs.iter_mut().enumerate() {
+        hash.update(config.data.validation_fraction.to_le_bytes());
+        let most = config.train.context / 2;
+        for pair in &mut pairs {
             for example in pair.iter_mut() {
-                let most = config.train.context / 2;
                 if example.places() > most {
                     cut += 1;
                     example.ids.truncate(most + 1);
                     example.is_trained.truncate(most + 1);
                 }
                 example.ids.iter().for_each(|id| hash.update(id.to_le_bytes()));
+                hash.update(example.is_trained.iter().map(|&is_trained| u8::from(is_trained)).collect::<Vec<_>>());
                 hash.update([0xff; 4]);
             }
-            if let (Some((path, line)), true) = (places.get(index), pair.iter().any(|example| example.targets() == 0)) {
-                return Err(Error::Data {
-                    path: path.clone(),
-                    problem: format!("line {line} has an answer of which nothing is left in half of a row"),
-                    hint: "remove the line, or raise `train.context`".to_owned(),
-                });
-            }
+        }
+        // Of a pair without two different answers nothing can be learned.
+        let count = pairs.len();
+        pairs.retain(|[chosen, rejected]| chosen != rejected && chosen.targets() > 0 && rejected.targets() > 0);
+        let left_out = count - pairs.len();
+        if config.data.files.is_empty() && left_out > 0 {
+            return Err(no_room(config.train.context));
         }
         let every = ((1.0 / config.data.validation_fraction).round() as usize).clamp(2, pairs.len().max(2));
-        let is_held_out = |index: usize| match places.is_empty() {
-            true => index as u64 >= TALES,
-            false => (index + 1).is_multiple_of(every),
+        let is_held_out = |index: usize| {
+            if config.data.files.is_empty() { index as u64 >= TALES } else { (index + 1).is_multiple_of(every) }
         };
         let (mut training, mut validation) = (Vec::new(), Vec::new());
         for (index, pair) in pairs.into_iter().enumerate() {
@@ -87,11 +91,13 @@ impl Pairs {
         if training.is_empty() || validation.is_empty() {
             return Err(Error::Data {
                 path: config.data.files.first().cloned().unwrap_or_default(),
-                problem: "holds too few pairs: one is learned from and another is held out".to_owned(),
-                hint: "give more pairs".to_owned(),
+                problem: format!(
+                    "holds too few pairs of different answers: one is learned from and another is held out ({left_out} left out)"
+                ),
+                hint: "give more pairs, or raise `train.context`".to_owned(),
             });
         }
-        Ok(Self { training, validation, cut, fingerprint: hex(&hash.finalize()) })
+        Ok(Self { training, validation, cut, left_out, fingerprint: hex(&hash.finalize()) })
     }
 }
 
@@ -103,4 +109,14 @@ fn of_tales(config: &RunConfig, format: &Format, seed: u64, index: u64) -> Resul
         format.example(&Record::Completion { prompt, whole })
     };
     Ok([example(&pair.chosen)?, example(&pair.rejected)?])
+}
+
+/// No row holds a pair.
+fn no_room(context: usize) -> Error {
+    Error::Config {
+        origin: "configuration".to_owned(),
+        field: "train.context".to_owned(),
+        problem: format!("is {context}, and half of it does not hold every tale with its wish"),
+        hint: "512 holds every pair".to_owned(),
+    }
 }

@@ -16,7 +16,7 @@ use crate::workers::Workers;
 /// Pairs that are computed together.
 const ROWS: usize = 8;
 
-/// ln p_ref of the answers of the sets: from the cache where `key` is known, else by the model.
+/// `ln p_ref` of the answers of the sets: from the cache where `key` is known, else by the model.
 pub fn logps_of(
     cache_dir: &Path,
     key: &str,
@@ -28,19 +28,20 @@ pub fn logps_of(
     let folder = cache_dir.join("reference");
     let path = folder.join(format!("{}.f64", hex(&Sha256::digest(key))));
     let wanted = sets.map(<[_]>::len);
-    let all = match read(&path, 2 * (wanted[0] + wanted[1])) {
-        Some(all) => all,
-        None => {
-            let model = model()?;
-            let mut all = Vec::new();
-            for pairs in sets.into_iter().flat_map(|set| set.chunks(ROWS)) {
-                let mut batch = Batch::with_capacity(pairs.len(), context);
-                pairs.iter().for_each(|pair| push_row(&mut batch, pair));
-                all.extend(logps(&model, workers, ROWS, &batch)?);
+    let all = if let Some(all) = read(&path, 2 * (wanted[0] + wanted[1])) {
+        all
+    } else {
+        let model = model()?;
+        let mut all = Vec::new();
+        for pairs in sets.into_iter().flat_map(|set| set.chunks(ROWS)) {
+            let mut batch = Batch::with_capacity(pairs.len(), context);
+            for pair in pairs {
+                push_row(&mut batch, pair);
             }
-            write(&folder, &path, &all)?;
-            all
+            all.extend(logps(&model, workers, ROWS, &batch)?);
         }
+        write(&folder, &path, &all)?;
+        all
     };
     let mut pairs = all.as_chunks::<2>().0.iter().copied();
     Ok(wanted.map(|count| pairs.by_ref().take(count).collect()))
