@@ -433,3 +433,25 @@ fn documents_in_a_row_do_not_see_each_other() {
         assert!(difference(model.hidden_states(together, None, off()), &alone) > 1e-3, "{config:?}");
     }
 }
+
+#[test]
+fn more_tokens_are_more_rows_that_are_trained() {
+    for tie_word_embeddings in [false, true] {
+        let config = ModelConfig { tie_word_embeddings, ..base() };
+        let on_tape = device().autodiff();
+        let model = init::initialize(LanguageModel::new(&config, &on_tape).unwrap(), 5);
+        let input = || Tensor::from_data(TensorData::new(vec![1, 2, 24], [1, 3]), &on_tape);
+        let grown = model.clone().with_vocabulary(25);
+        assert_eq!((grown.config().vocab_size, grown.clone().with_vocabulary(10).config().vocab_size), (25, 25));
+        let logits = grown.forward(input(), None); // [1, 3, 25]
+        assert_eq!(logits.dims(), [1, 3, 25]);
+        // The mean of all rows gives the mean of all logits, up to the rounding of 23 terms.
+        let mean = logits.clone().narrow(2, 0, 23).mean_dim(2);
+        let difference = (logits.clone().narrow(2, 23, 2) - mean).abs().max().into_scalar::<f32>();
+        assert!(difference < 1e-6, "{difference}");
+        let gradients = logits.powi_scalar(2).sum().backward();
+        let rows = grown.model.embed_tokens.weight.val().grad(&gradients).unwrap();
+        assert_eq!(rows.dims(), [25, 16]);
+        assert!(rows.narrow(0, 24, 1).abs().max().into_scalar::<f32>() > 0.0);
+    }
+}

@@ -136,3 +136,33 @@ fn the_vocabulary_and_the_tokenizer_may_differ_in_size() {
         &["padding.txt", "needs the token `[PAD]`", "hint: leave it out"],
     );
 }
+
+#[test]
+fn a_model_without_tokens_for_turns_gets_them() {
+    let bench = bench();
+    let turn = |i: usize| {
+        let question = format!("line {} says", i % 7);
+        serde_json::json!({ "messages": [{ "role": "user", "content": question }, { "role": "assistant", "content": "four" }] })
+    };
+    let lines: Vec<String> = (0..30).map(|i| turn(i).to_string()).collect();
+    bench.write("chat.jsonl", &lines.join("\n"));
+    let chat = TUNE.replace("text.txt", "chat.jsonl").replace("order = \"shuffled\"\n", "");
+    let chat = chat.replace("from = \"base\"", "from = \"base\"\nmax_position_embeddings = 128");
+    let chat = chat.replace("context = 16", "context = 128") + "[objective]\nkind = \"chat\"\n";
+    bench.write("chat.toml", &chat);
+    bench.run(&["train", "chat.toml", "--out", "chat"]);
+    let config = |run: &str| -> serde_json::Value {
+        let newest = bench.newest_step(run);
+        let path = bench.path().join(run).join(format!("checkpoint-{newest:06}/config.json"));
+        serde_json::from_str(&fs_err::read_to_string(path).unwrap()).unwrap()
+    };
+    let rows = |run: &str| config(run)["vocab_size"].as_u64().unwrap();
+    assert_eq!(rows("chat"), rows("base") + 2);
+    let losses = bench.losses("chat");
+    assert!(losses.last().unwrap() < &losses[0], "{losses:?}");
+    // The adapter of such a model learns the new rows, or is refused.
+    let adapted = chat.replace("\nmax_position_embeddings = 128", "").replace("context = 128", "context = 16");
+    bench.write("lora.toml", &format!("{adapted}[lora]\nrank = 2\n"));
+    let output = bench.command(&["train", "lora.toml", "--out", "lora"]).output().unwrap();
+    assert!(stderr(&output).contains("lora.modules_to_save"), "{}", stderr(&output));
+}
