@@ -139,7 +139,11 @@ fn the_vocabulary_and_the_tokenizer_may_differ_in_size() {
 
 #[test]
 fn a_model_without_tokens_for_turns_gets_them() {
-    let bench = bench();
+    let bench = Bench::new();
+    let text = fs_err::read_to_string(bench.path().join("text.txt")).unwrap();
+    // A character tokenizer must know those of the roles and of what is said.
+    bench.write("text.txt", &text.replace("says that", "says that four of a user or an assistant"));
+    bench.train("base", &[]);
     let turn = |i: usize| {
         let question = format!("line {} says", i % 7);
         serde_json::json!({ "messages": [{ "role": "user", "content": question }, { "role": "assistant", "content": "four" }] })

@@ -38,9 +38,9 @@ pub const WINDOWED: [Sizes; 4] = [
     Sizes(2, 2, 1, 130, 200, 8, Some(64)),
 ];
 
-/// With the length of a row's first document: one token each, more of them than in a block, and with a window.
+/// With the length of a row's first document: two tokens each and the last alone, more of them than in a block, and with a window.
 pub const IN_DOCUMENTS: [(Sizes, usize); 4] = [
-    (Sizes(1, 2, 1, 5, 5, 4, None), 1),
+    (Sizes(1, 2, 1, 5, 5, 4, None), 2),
     (Sizes(2, 4, 2, 150, 150, 8, None), 60),
     (Sizes(3, 2, 2, 300, 300, 16, None), 140),
     (Sizes(2, 2, 1, 90, 90, 5, Some(20)), 30),
