@@ -33,7 +33,7 @@ use crate::error::Result;
 use crate::evaluate::{Evaluation, Grade};
 use crate::metrics::tag;
 use crate::tales::chat::as_conversation;
-use crate::tales::preferences::{held_out_wish, is_selfish, least_loss, selfish_rate};
+use crate::tales::preferences::{held_out_wish, is_selfish, selfish_rate};
 use crate::workers::Workers;
 
 /// Learns preferences.
@@ -198,14 +198,14 @@ impl Objective for Preference {
         }
         let set = &self.pairs.validation;
         let every: Vec<usize> = (0..set.len()).collect();
-        let ObjectiveConfig { beta, loss, rho, only_unlike, .. } = self.config;
+        let ObjectiveConfig { beta, loss, .. } = self.config;
         let measures = Measures::of(loss, beta, &Self::answers(set, &self.reference[1], &every, &all));
         let count = set.len() as u64;
         // A pair is what is scored here; it stands for no bytes.
         let score = Score { nats: measures.loss * count as f64, tokens: count, bytes: 0 };
-        let is_known = self.is_tales && loss == PreferenceLoss::Sigmoid;
+        let floor = self.pairs.floor.filter(|_| loss == PreferenceLoss::Sigmoid);
         let grades = if self.is_tales && self.graded > 0 { self.grades(model, workers)? } else { Vec::new() };
-        Ok(Evaluation { score, floor: is_known.then(|| least_loss(rho, only_unlike)), grades })
+        Ok(Evaluation { score, floor, grades })
     }
 
     fn prompt(&self) -> Result<Prompt> {

@@ -8,7 +8,7 @@ use crate::conversations::{Example, Format, Record, read};
 use crate::data::{Progress, hex};
 use crate::error::{Error, Result};
 use crate::tales::chat::{Message, Role, as_conversation};
-use crate::tales::preferences::pair;
+use crate::tales::preferences::{Pair, is_selfish, pair};
 
 /// Pairs, the chosen answer first, each with its prompt.
 pub type Set = [[Example; 2]];
@@ -30,6 +30,9 @@ pub struct Pairs {
     pub cut: usize,
     /// Pairs without two different answers.
     pub left_out: usize,
+    /// Of preferences over tales: the mean loss of the best policy on the pairs that are held out, in nats. On average over all pairs it is
+    /// [`least_loss`](crate::tales::preferences::least_loss).
+    pub floor: Option<f64>,
     /// SHA-256 over all tokens, in hexadecimal.
     pub fingerprint: String,
 }
@@ -37,11 +40,15 @@ pub struct Pairs {
 impl Pairs {
     /// The pairs of a configuration.
     pub fn prepare(config: &RunConfig, format: &Format, progress: &dyn Progress) -> Result<Self> {
-        let mut pairs = Vec::new();
+        let (mut pairs, mut floor) = (Vec::new(), None);
         if config.data.files.is_empty() {
             let seed = minillm_model::random::derive(config.seed, &[0]);
             for index in 0..TALES + HELD_OUT_TALES {
-                pairs.push(of_tales(config, format, seed, index)?);
+                let pair = pair(seed, index, config.objective.rho, config.objective.only_unlike);
+                pairs.push(of_tales(format, &pair)?);
+                if index >= TALES {
+                    *floor.get_or_insert(0.0) += best_loss(&pair, config.objective.rho) / HELD_OUT_TALES as f64;
+                }
             }
         } else {
             read(&config.data.files, progress, |path, line, record| {
@@ -97,12 +104,20 @@ impl Pairs {
                 hint: "give more pairs, or raise `train.context`".to_owned(),
             });
         }
-        Ok(Self { training, validation, cut, left_out, fingerprint: hex(&hash.finalize()) })
+        Ok(Self { training, validation, cut, left_out, floor, fingerprint: hex(&hash.finalize()) })
     }
 }
 
-fn of_tales(config: &RunConfig, format: &Format, seed: u64, index: u64) -> Result<[Example; 2]> {
-    let pair = pair(seed, index, config.objective.rho, config.objective.only_unlike);
+/// The loss of the best policy, whose log-ratios are the rewards: -ln of the probability of the choice.
+fn best_loss(pair: &Pair, rho: f64) -> f64 {
+    if !pair.unlike {
+        return std::f64::consts::LN_2;
+    }
+    let gap = if is_selfish(&pair.rejected) == Some(true) { rho } else { -rho };
+    (-gap).exp().ln_1p()
+}
+
+fn of_tales(format: &Format, pair: &Pair) -> Result<[Example; 2]> {
     let example = |answer: &str| {
         let messages = [&pair.prompt[..], &[Message::new(Role::Assistant, answer)]].concat();
         let (prompt, whole) = (as_conversation(&pair.prompt), as_conversation(&messages));

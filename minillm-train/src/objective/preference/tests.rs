@@ -128,7 +128,8 @@ fn pairs_of_equal_answers_are_left_out_and_the_fingerprint_knows_what_is_learned
         let rejected = if i == 3 { format!("answer {i}") } else { format!("other {i}") };
         serde_json::json!({ "prompt": format!("question {i}: "), "chosen": format!("answer {i}"), "rejected": rejected })
     };
-    fs_err::write(&path, (0..10).map(|i| format!("{}\n", pair(i))).collect::<String>()).unwrap();
+    let lines: Vec<String> = (0..10).map(|i| pair(i).to_string()).collect();
+    fs_err::write(&path, lines.join("\n")).unwrap();
     let prepare = |settings: &str| {
         let text = format!(
             "[objective]\nkind = \"preference\"\n[data]\nfiles = [{:?}]\n{settings}\n[tokenizer]\nkind = \"bpe\"\nvocab_size = 300\n[train]\ncontext = 128\n",
@@ -143,4 +144,23 @@ fn pairs_of_equal_answers_are_left_out_and_the_fingerprint_knows_what_is_learned
     // What the reference thinks of the pairs is kept under this name: other pairs in its places need another.
     assert_ne!(all.fingerprint(), prepare("validation_fraction = 0.5").fingerprint());
     assert_eq!(all.fingerprint(), prepare("").fingerprint());
+}
+
+#[test]
+fn the_floor_of_tales_is_that_of_the_best_policy_on_the_pairs_that_are_held_out() {
+    use crate::tales::preferences::least_loss;
+
+    let config = |rho: f64, only_unlike: bool| {
+        let text = format!(
+            "[objective]\nkind = \"preference\"\nrho = {rho:?}\nonly_unlike = {only_unlike}\n[tokenizer]\nkind = \"bpe\"\nvocab_size = 1024\n[train]\ncontext = 1024\n"
+        );
+        RunConfig::parse(&text, Path::new("pairs.toml"), &[]).unwrap()
+    };
+    let format = format::format(&config(1.0, true)).unwrap();
+    for (rho, only_unlike) in [(1.0, true), (1.0, false), (0.2, true)] {
+        let floor = Pairs::prepare(&config(rho, only_unlike), &format, &crate::data::Silent).unwrap().floor.unwrap();
+        // 400 choices, each rho apart: at most rho / 2 / sqrt(400) of standard deviation, and here four of them; what is unlike varies, too.
+        let expected = least_loss(rho, only_unlike);
+        assert!((floor - expected).abs() < 4.0 * rho / 2.0 / 20.0, "{floor} {expected}");
+    }
 }
