@@ -30,7 +30,7 @@ pub fn start(config: &RunConfig, tokenizer: &Tokenizer, device: &Device) -> Resu
     let model_config = adapted(config, model.config().clone());
     let model = model.with_config(&model_config)?;
     let Some(options) = lora_options(config, &model_config) else { return Ok(model) };
-    if config.objective.kind == ObjectiveKind::Chat && source.chat_template.is_none() {
+    if config.objective.kind != ObjectiveKind::Text && source.chat_template.is_none() {
         check_new_tokens(&options, &model_config, from)?;
     }
     Ok(model.with_lora(&options, config.seed)?)
@@ -135,9 +135,10 @@ fn check_fit(config: &RunConfig, source: &Checkpoint, tokenizer: &Tokenizer) -> 
     let (has, needs) = (source.model.config().vocab_size, tokenizer.vocab_size());
     // A model that learns to talk may need new tokens.
     let own = source.tokenizer.as_ref();
-    let grown = own.map(|own| own.clone().with_control_tokens(&TURN_TOKENS)).transpose()?;
-    let is_grown = config.objective.kind == ObjectiveKind::Chat
-        && grown.is_some_and(|grown| grown.fingerprint() == tokenizer.fingerprint());
+    let is_grown = match own.filter(|_| config.objective.kind != ObjectiveKind::Text) {
+        Some(own) => own.clone().with_control_tokens(&TURN_TOKENS)?.fingerprint() == tokenizer.fingerprint(),
+        None => false,
+    };
     if needs > has && !is_grown {
         let problem = format!("has {needs} tokens, and the model in `{path}` {has}");
         return Err(refuse("tokenizer", problem, "leave [tokenizer] out to take the model's own"));

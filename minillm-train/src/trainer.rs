@@ -36,7 +36,7 @@ use crate::metrics::console::Console;
 use crate::metrics::jsonl::Jsonl;
 use crate::metrics::tensorboard::TensorBoard;
 use crate::metrics::{Metrics, Record, Sink, tag};
-use crate::objective::{Objective, Prompt, Weighed};
+use crate::objective::{Objective, Prompt, Weigh, Weighed};
 use crate::optimizer::ModelOptimizer;
 use crate::report::Updates;
 use crate::run_dir::{METRICS_FILE, RunDir, SAMPLES_FOLDER, TENSORBOARD_FOLDER};
@@ -116,7 +116,7 @@ impl Trainer {
         // What an adapter is for, or what a policy is compared with.
         let began_with = match &base {
             Some(base) => Some(base.sha256.clone()),
-            None if objective.is_weighed() => Some(weights_at_start(config)?),
+            None if objective.weighs().is_some() => Some(weights_at_start(config)?),
             None => None,
         };
         let (model, state) = match resume_from {
@@ -149,11 +149,10 @@ impl Trainer {
         };
         let model = model.with_compute(compute);
         let workers = Workers::new(threads, config.train.micro_batch_size())?;
-        if objective.is_weighed() {
-            let tokenizer = objective.tokenizer().clone();
+        let tokenizer = objective.tokenizer().clone();
+        if let (Some(weigh), Some(weights)) = (objective.weighs(), &began_with) {
             let first = || Ok(start(config, &tokenizer, &found.device)?.with_compute(compute));
-            let how = format!("{} {} {compute:?}", weights_at_start(config)?, found.name);
-            objective.begin(&first, &how, &workers)?;
+            weigh.begin(&first, &format!("{weights} {} {compute:?}", found.name), &workers)?;
         }
         let console = match label {
             Some(label) => Console::one_of_several(label, state.step, config.train.max_steps),
@@ -263,12 +262,12 @@ impl Trainer {
     fn step(mut self) -> Result<Self> {
         let options = StepOptions::of(&self.config, self.model.config(), self.begun());
         let mut batch = self.objective.batch(self.begun())?;
-        let mut weighed = None;
-        if self.objective.is_weighed() {
+        if self.objective.weighs().is_some() {
             self.finish_step()?; // the weights depend on what the model is now
-            let rows = self.config.train.micro_batch_size();
-            weighed = self.objective.weigh(&self.model.valid(), &self.workers, rows, self.begun(), &mut batch)?;
         }
+        let (begun, rows) = (self.begun(), self.config.train.micro_batch_size());
+        let weigh = |weigh: &mut dyn Weigh| weigh.weigh(&self.model.valid(), &self.workers, rows, begun, &mut batch);
+        let weighed = self.objective.weighs().map(weigh).transpose()?;
         let computed = Computed::new(&self.model, &self.optimizer, &batch, &self.workers, &options);
         self.finish_step()?;
         let limits = self.config.train.skip_spikes.then(|| self.state.spikes.limits()).flatten();

@@ -89,11 +89,11 @@ impl LanguageModel {
         }
         for (index, block) in self.model.layers.iter_mut().enumerate() {
             for (name, linear) in block.linears() {
-                if !options.targets.iter().any(|target| *target == name.rsplit('.').next().unwrap_or_default()) {
+                let place = format!("model.layers.{index}.{name}.lora.a");
+                if !added.iter().any(|(name, _)| *name == place) {
                     continue;
                 }
                 let [input, output] = linear.weight.dims();
-                let place = format!("model.layers.{index}.{name}.lora.a");
                 let a = uniform(&place, seed, [input, options.rank], &device);
                 let b = Tensor::zeros([options.rank, output], &device);
                 linear.lora = Some(Lora { a: Param::from_tensor(a), b: Param::from_tensor(b), scale: options.scale() });
@@ -296,8 +296,7 @@ pub fn restore(model: LanguageModel, options: &LoraOptions, directory: &Path) ->
         for (index, (part, first_row)) in parts.iter().enumerate() {
             let of_rank = index * options.rank..(index + 1) * options.rank;
             let part_a = a.values[of_rank.start * inputs..of_rank.end * inputs].to_vec();
-            let rows = parts.get(index + 1).map_or(outputs, |(_, next)| *next) - first_row;
-            let rows = rows.min(outputs_of(model.config(), part));
+            let rows = outputs_of(model.config(), part);
             let lines = b.values.chunks_exact(rank).skip(*first_row).take(rows);
             let part_b: Vec<f32> = lines.flat_map(|line| &line[of_rank.clone()]).copied().collect();
             let tensor = |rows: usize, values: Vec<f32>| HostTensor { shape: vec![rows, values.len() / rows], values };

@@ -40,6 +40,15 @@ impl Linear {
         }
     }
 
+    /// The layer without its adapter.
+    fn own(&self, x: Tensor<3>, context: &ForwardContext) -> Tensor<3> {
+        let bias = self.bias.as_ref().map(Param::val);
+        match &self.quantized {
+            Some(matrix) => add_bias(quantized_matmul(x, matrix), bias),
+            None => linear(x, self.weight.val(), bias, context),
+        }
+    }
+
     /// Whether `weight` is all that there is.
     pub(super) fn is_plain(&self) -> bool {
         self.quantized.is_none() && self.lora.is_none()
@@ -48,14 +57,9 @@ impl Linear {
     /// # Shapes
     /// - `x`: `[B, T, input]` -> `[B, T, output]`
     pub fn forward(&self, x: Tensor<3>, context: &ForwardContext) -> Tensor<3> {
-        let bias = self.bias.as_ref().map(Param::val);
-        let out = match &self.quantized {
-            Some(matrix) => add_bias(quantized_matmul(x.clone(), matrix), bias),
-            None => linear(x.clone(), self.weight.val(), bias, context),
-        };
         match &self.lora {
-            Some(lora) => out + lora.forward(x, context),
-            None => out,
+            Some(lora) => self.own(x.clone(), context) + lora.forward(x, context),
+            None => self.own(x, context),
         }
     }
 }

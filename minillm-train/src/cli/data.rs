@@ -15,7 +15,7 @@ use super::progress::Bars;
 ///   minillm-train data configs/chat.toml --show 3
 ///   minillm-train data configs/chat.toml --set "data.files=[mine.jsonl]" --show 1
 ///
-/// What is learned stands between > and <; on a terminal it is coloured. Nothing is trained.
+/// What is learned stands between > and <. The examples are those that are held out. Nothing is trained.
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {
@@ -33,17 +33,9 @@ pub(super) fn run(args: &Args) -> Result<()> {
         note(summary);
     }
     for (number, Shown { parts, tokens, targets }) in (1..).zip(objective.shown(args.show.get())?) {
-        let text: String = parts.iter().map(|(text, is_learned)| mark(text, *is_learned)).collect();
+        let mark = |(text, is_learned): (String, bool)| if is_learned { format!(">{text}<") } else { text };
+        let text: String = parts.into_iter().map(mark).collect();
         print(&format!("--- {number}: {tokens} tokens, {targets} learned\n{}\n\n", text.trim_end()))?;
     }
     Ok(())
-}
-
-fn mark(text: &str, is_learned: bool) -> String {
-    use std::io::IsTerminal;
-    match (is_learned, std::io::stdout().is_terminal()) {
-        (false, _) => text.to_owned(),
-        (true, true) => format!("\u{1b}[32m{text}\u{1b}[0m"), // green
-        (true, false) => format!(">{text}<"),
-    }
 }

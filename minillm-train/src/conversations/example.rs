@@ -1,5 +1,7 @@
 //! A conversation as tokens, in the rows of a batch.
 
+use sha2::{Digest, Sha256};
+
 use crate::data::{Batch, IGNORED};
 
 /// The tokens of a conversation.
@@ -22,10 +24,28 @@ impl Example {
         self.is_trained.iter().skip(1).filter(|is_trained| **is_trained).count()
     }
 
+    /// Adds all that makes it up to a fingerprint.
+    pub fn add_to(&self, hash: &mut Sha256) {
+        hash.update((self.ids.len() as u64).to_le_bytes());
+        self.ids.iter().for_each(|id| hash.update(id.to_le_bytes()));
+        self.is_trained.iter().for_each(|&is_trained| hash.update([u8::from(is_trained)]));
+    }
+
+    /// The tokens before the first that is learned, at least one: what a model is given to go on from.
+    pub fn given(&self) -> &[u32] {
+        let given = self.is_trained.iter().position(|is_trained| *is_trained).unwrap_or(0);
+        &self.ids[..given.max(1)]
+    }
+
     /// The ids of those targets.
     pub fn target_ids(&self) -> impl Iterator<Item = u32> {
         self.ids.iter().zip(&self.is_trained).skip(1).filter(|(_, is_trained)| **is_trained).map(|(id, _)| *id)
     }
+}
+
+/// Of `count` examples every n-th is held out, with this: at least one and never all.
+pub fn held_out_every(fraction: f64, count: usize) -> usize {
+    ((1.0 / fraction).round() as usize).clamp(2, count.max(2))
 }
 
 /// What a set of conversations is like, before the first step.

@@ -13,7 +13,7 @@ mod records;
 #[cfg(test)]
 mod tests;
 
-pub use self::example::{Example, Summary, push_row};
+pub use self::example::{Example, Summary, held_out_every, push_row};
 pub use self::format::{Format, TrainOn};
 pub use self::packing::{best_fit, best_fit_until_full};
-pub use self::records::{Kind, Record, read};
+pub use self::records::{Kind, Record, at_line, read};

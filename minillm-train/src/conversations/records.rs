@@ -187,6 +187,15 @@ pub fn read(
     })
 }
 
+/// An error about what became of a line.
+pub fn at_line(path: &Path, line: usize, error: &Error) -> Error {
+    Error::Data {
+        path: path.to_owned(),
+        problem: format!("line {line} cannot be written as the chat template has it: {error}"),
+        hint: error.hint().unwrap_or("mend or remove the line").to_owned(),
+    }
+}
+
 /// One line, `text` with these keys, as a record. Errors continue "line 7 ".
 fn record(kind: Kind, keys: &Map<String, Value>, text: &str) -> Result<Record, String> {
     match kind {

@@ -38,7 +38,7 @@ pub use minillm_infer::text_files::{Progress, Silent};
 
 use crate::error::{Error, Result};
 use config::invalid;
-pub(crate) use random::Permutation;
+pub(crate) use random::rows_of_step;
 use source::Text;
 pub(crate) use source::hex;
 use split::CorpusStats;

@@ -14,6 +14,13 @@ fn below(generator: &mut ChaCha8Rng, n: u64) -> u64 {
     ((u128::from(generator.next_u64()) * u128::from(n)) >> 64) as u64
 }
 
+/// Which of `count` things the `batch_size` rows of step `step` are: each once an epoch, in a new order every epoch.
+pub fn rows_of_step(seed: u64, step: usize, batch_size: usize, count: usize) -> impl Iterator<Item = usize> {
+    let count = count as u64;
+    let numbers = (step * batch_size) as u64..((step + 1) * batch_size) as u64;
+    numbers.map(move |number| Permutation::new(seed, number / count, count).at(number % count) as usize)
+}
+
 /// A pseudo-random permutation of `0..n` that is computed one place at a time, without a table of n entries.
 ///
 /// A Feistel network (Luby and Rackoff, 1988): the number is two halves, and each round replaces `(left, right)` by

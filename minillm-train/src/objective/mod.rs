@@ -8,12 +8,15 @@
 //! | `preference` | of two answers the better one | DPO: weighted negative log-likelihoods of the two |
 
 mod chat;
+mod format;
 pub mod preference;
 mod text;
 
 use std::fmt::Debug;
 use std::path::Path;
 
+use minillm_infer::generate::{Tokens, text};
+use minillm_infer::sampling::Sampling;
 use minillm_model::chat::ChatFormat;
 use minillm_model::decoder::LanguageModel;
 use minillm_model::tokenizer::Tokenizer;
@@ -22,9 +25,11 @@ pub use self::chat::Chat;
 pub use self::preference::Preference;
 pub use self::text::Text;
 use crate::config::{ObjectiveKind, RunConfig};
+use crate::conversations::{Example, Format};
 use crate::data::{Batch, Progress};
 use crate::error::Result;
 use crate::evaluate::Evaluation;
+use crate::tales::chat::{Message, as_conversation};
 use crate::workers::Workers;
 
 /// Batches of examples, one after the other.
@@ -46,30 +51,9 @@ pub trait Objective: Debug + Send + Sync {
     /// The rows of step `step`, counted from 0: a pure function of the configuration and the step.
     fn batch(&self, step: usize) -> Result<Batch>;
 
-    /// Is told the model that the run begins with, if it needs it, and what tells its weights from others: once, before the first step of a
-    /// session.
-    fn begin(&mut self, model: &dyn Fn() -> Result<LanguageModel>, weights: &str, workers: &Workers) -> Result<()> {
-        let _ = (model, weights, workers);
-        Ok(())
-    }
-
-    /// Sets the weights of the batch of step `step`, where they depend on what the model computes, `rows` rows at a time. `model` carries no
-    /// autodiff. `None`: all targets count alike.
-    fn weigh(
-        &self,
-        model: &LanguageModel,
-        workers: &Workers,
-        rows: usize,
-        step: usize,
-        batch: &mut Batch,
-    ) -> Result<Option<Weighed>> {
-        let _ = (model, workers, rows, step, batch);
-        Ok(None)
-    }
-
-    /// Whether [`Objective::weigh`] has anything to do.
-    fn is_weighed(&self) -> bool {
-        false
+    /// How its batches are weighed, where that depends on what the model computes; `None`: all targets count alike.
+    fn weighs(&mut self) -> Option<&mut dyn Weigh> {
+        None
     }
 
     /// Everything the model is scored on, `rows` rows at a time; always the same.
@@ -88,6 +72,22 @@ pub trait Objective: Debug + Send + Sync {
     fn summary(&self) -> Option<String> {
         None
     }
+}
+
+/// Weights for the losses of a batch's documents, by what the model computes.
+pub trait Weigh {
+    /// Is told the model that the run begins with, and what tells its weights from others: once, before the first step of a session.
+    fn begin(&mut self, model: &dyn Fn() -> Result<LanguageModel>, weights: &str, workers: &Workers) -> Result<()>;
+
+    /// Sets the weights of the batch of step `step`, `rows` rows at a time. `model` carries no autodiff.
+    fn weigh(
+        &self,
+        model: &LanguageModel,
+        workers: &Workers,
+        rows: usize,
+        step: usize,
+        batch: &mut Batch,
+    ) -> Result<Weighed>;
 }
 
 /// What a step with weights is like.
@@ -111,6 +111,11 @@ pub struct Shown {
 }
 
 impl Shown {
+    /// An example in full.
+    pub fn of(example: &Example, tokenizer: &Tokenizer) -> Self {
+        Self::new(tokenizer, &example.ids, &example.is_trained)
+    }
+
     /// From its tokens, with those marked that are learned.
     pub fn new(tokenizer: &Tokenizer, ids: &[u32], is_learned: &[bool]) -> Self {
         let mut shown = Self { tokens: ids.len(), ..Self::default() };
@@ -139,6 +144,31 @@ pub struct Prompt {
     pub shown: String,
     /// Tokens that end the sample.
     pub end_ids: Vec<u32>,
+}
+
+impl Prompt {
+    /// The beginning of an example, up to where the model speaks.
+    pub fn of(example: &Example, tokenizer: &Tokenizer, end_ids: &[u32]) -> Self {
+        let ids = example.given().to_vec();
+        Self { shown: tokenizer.decode(&ids), ids, end_ids: end_ids.to_vec() }
+    }
+}
+
+/// What the model says next in a conversation; nothing where its context has no room.
+fn speak(
+    model: &LanguageModel,
+    format: &Format,
+    end_ids: &[u32],
+    messages: &[Message],
+    sampling: Sampling,
+) -> Result<String> {
+    let prompt = format.prompt(&as_conversation(messages))?;
+    let room = model.config().context().saturating_sub(prompt.len());
+    if room == 0 {
+        return Ok(String::new());
+    }
+    let tokens = Tokens::new(model, &prompt, room, &sampling)?.end_at(end_ids);
+    Ok(text(tokens, format.tokenizer(), &[], |_| Ok(()))?.text)
 }
 
 /// Finds or downloads what the configuration's objective learns from, and makes its tokens or finds them in `cache_dir`.

@@ -1,19 +1,19 @@
 //! Held-out conversations of `tales-chat` in which the model answers for itself, graded by program.
 
-use minillm_infer::generate::{Tokens, text};
 use minillm_infer::sampling::Sampling;
 use minillm_model::decoder::LanguageModel;
 use minillm_model::random::derive;
 
+use super::super::speak;
 use crate::conversations::Format;
 use crate::error::Result;
 use crate::evaluate::Grade;
 use crate::metrics::tag;
-use crate::tales::chat::{Exam, Skill, as_conversation};
+use crate::tales::chat::{Exam, Skill};
 use crate::workers::Workers;
 
-/// The share of passes for every skill in so many conversations. Answers, of which one is right, are the model's likeliest words; tales are drawn at temperature 1, as
-/// the corpus is.
+/// The share of passes for every skill in so many conversations. Answers, of which one is right, are the model's likeliest words; tales are
+/// drawn at temperature 1, as the corpus is.
 pub fn hold(
     model: &LanguageModel,
     workers: &Workers,
@@ -35,16 +35,9 @@ pub fn hold(
 fn hold_one(model: &LanguageModel, format: &Format, end_ids: &[u32], index: u64) -> Result<Exam> {
     let mut exam = Exam::new(index);
     while let Some(messages) = exam.messages() {
-        let prompt = format.prompt(&as_conversation(messages))?;
-        let room = model.config().context().saturating_sub(prompt.len());
         let temperature = if exam.wants_tale() { 1.0 } else { 0.0 };
-        let sampling = Sampling { temperature, seed: derive(index, &[prompt.len() as u64]), ..Sampling::default() };
-        let words = if room == 0 {
-            String::new() // the conversation has outgrown the model's context
-        } else {
-            let tokens = Tokens::new(model, &prompt, room, &sampling)?.end_at(end_ids);
-            text(tokens, format.tokenizer(), &[], |_| Ok(()))?.text
-        };
+        let seed = derive(index, &[messages.len() as u64]);
+        let words = speak(model, format, end_ids, messages, Sampling { temperature, seed, ..Sampling::default() })?;
         exam.answer(&words);
     }
     Ok(exam)

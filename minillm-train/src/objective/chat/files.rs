@@ -1,12 +1,12 @@
 //! Conversations from files.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use sha2::{Digest, Sha256};
 
 use super::packed::Packed;
 use crate::config::RunConfig;
-use crate::conversations::{Format, Summary, read};
+use crate::conversations::{Format, Summary, at_line, held_out_every, read};
 use crate::data::{Progress, hex};
 use crate::error::{Error, Result};
 
@@ -34,9 +34,7 @@ pub fn prepare(config: &RunConfig, format: &Format, progress: &dyn Progress) -> 
     let mut hash = Sha256::new();
     hash.update(format.tokenizer().fingerprint());
     for example in &all {
-        hash.update((example.ids.len() as u64).to_le_bytes());
-        example.ids.iter().for_each(|id| hash.update(id.to_le_bytes()));
-        hash.update(example.is_trained.iter().map(|&is_trained| u8::from(is_trained)).collect::<Vec<_>>());
+        example.add_to(&mut hash);
     }
     let every = held_out_every(config.data.validation_fraction, all.len());
     let mut summaries = [Summary::default(); 2];
@@ -53,20 +51,6 @@ pub fn prepare(config: &RunConfig, format: &Format, progress: &dyn Progress) -> 
     }
     let [training, validation] = parts.map(|examples| Packed::new(examples, context));
     Ok(Files { training, validation, summaries, fingerprint: hex(&hash.finalize()) })
-}
-
-/// Every n-th conversation is held out, at least one of all and never all of them.
-fn held_out_every(fraction: f64, count: usize) -> usize {
-    ((1.0 / fraction).round() as usize).clamp(2, count.max(2))
-}
-
-/// An error about a line of a file.
-pub fn at_line(path: &Path, line: usize, error: &Error) -> Error {
-    Error::Data {
-        path: path.to_owned(),
-        problem: format!("line {line} cannot be written as the chat template has it: {error}"),
-        hint: error.hint().unwrap_or("mend or remove the line").to_owned(),
-    }
 }
 
 fn nothing_to_learn(path: PathBuf, part: &str, summaries: &[Summary; 2], context: usize) -> Error {

@@ -4,8 +4,7 @@
 //! number: an answer of two words counts as much a token as one of two hundred.
 
 mod exams;
-pub(super) mod files;
-pub(super) mod format;
+mod files;
 mod packed;
 mod tales;
 #[cfg(test)]
@@ -21,11 +20,12 @@ use minillm_model::tokenizer::Tokenizer;
 use self::files::Files;
 use self::packed::Packed;
 use self::tales::{HeldOut, Tales};
+use super::format::format;
 use super::{Batches, Objective, Prompt, Shown};
 use crate::config::RunConfig;
-use crate::conversations::{Example, Format, Summary};
-use crate::data::{Batch, Permutation, Progress, Shape};
-use crate::error::Result;
+use crate::conversations::{Format, Summary};
+use crate::data::{Batch, Progress, Shape, rows_of_step};
+use crate::error::{Error, Result};
 use crate::evaluate::{Evaluation, nats};
 use crate::workers::Workers;
 
@@ -59,11 +59,14 @@ enum Training {
 impl Chat {
     /// The conversations of a configuration.
     pub fn prepare(config: &RunConfig, progress: &dyn Progress) -> Result<Self> {
-        let format = format::format(config)?;
+        let format = format(config)?;
         let shape = Shape { context: config.train.context, batch_size: config.train.batch_size, seed: config.seed };
         let talk = ChatFormat { template: format.template().to_owned(), end_ids: format.end_ids() };
         if config.data.files.is_empty() {
             let HeldOut { packed, floor_nats, summary, fingerprint } = tales::held_out(&format, shape.context)?;
+            if summary.conversations == 0 {
+                return Err(no_room(shape.context));
+            }
             return Ok(Self {
                 training: Training::Tales(Tales::new()),
                 validation: packed,
@@ -104,10 +107,8 @@ impl Objective for Chat {
         };
         let Shape { context, batch_size, seed } = self.shape;
         let mut batch = Batch::with_capacity(batch_size, context);
-        let rows = packed.rows.len() as u64;
-        for number in (step * batch_size) as u64..((step + 1) * batch_size) as u64 {
-            let row = Permutation::new(seed, number / rows, rows).at(number % rows);
-            packed.push(&mut batch, row as usize);
+        for row in rows_of_step(seed, step, batch_size, packed.rows.len()) {
+            packed.push(&mut batch, row);
         }
         Ok(batch)
     }
@@ -140,15 +141,11 @@ impl Objective for Chat {
 
     /// The beginning of a held-out conversation, up to where the assistant speaks.
     fn prompt(&self) -> Result<Prompt> {
-        let example = &self.validation.examples[0];
-        let given = example.is_trained.iter().position(|is_trained| *is_trained).unwrap_or(0).max(1);
-        let ids = example.ids[..given].to_vec();
-        Ok(Prompt { shown: self.tokenizer().decode(&ids), ids, end_ids: self.talk.end_ids.clone() })
+        Ok(Prompt::of(&self.validation.examples[0], self.tokenizer(), &self.talk.end_ids))
     }
 
     fn shown(&self, count: usize) -> Result<Vec<Shown>> {
-        let shown = |example: &Example| Shown::new(self.tokenizer(), &example.ids, &example.is_trained);
-        Ok(self.validation.examples.iter().take(count).map(shown).collect())
+        Ok(self.validation.examples.iter().take(count).map(|example| Shown::of(example, self.tokenizer())).collect())
     }
 
     fn summary(&self) -> Option<String> {
@@ -157,6 +154,16 @@ impl Objective for Chat {
             Training::Tales(_) => "conversations about tales without end".to_owned(),
         };
         Some(format!("{training}; held out: {}", in_words(&self.held_out)))
+    }
+}
+
+/// Nothing to learn is left of any conversation, so there would be no end to looking for one.
+fn no_room(context: usize) -> Error {
+    Error::Config {
+        origin: "configuration".to_owned(),
+        field: "train.context".to_owned(),
+        problem: format!("is {context}, and no conversation of `tales-chat` is answered within it"),
+        hint: "512 holds every conversation".to_owned(),
     }
 }
 

@@ -14,8 +14,6 @@ use crate::tales::chat::{Told, as_conversation, conversation};
 
 /// Conversations that every run is scored on.
 const VALIDATION: u64 = 400;
-/// Conversations that a tokenizer is trained on.
-const FOR_TOKENIZER: u64 = 20_000;
 /// Steps whose rows are filled together. Only the conversation that fits into none of them is left out: of several hundred one, so that the
 /// long ones are hardly fewer than they should be.
 const STEPS: usize = 64;
@@ -43,12 +41,6 @@ pub struct HeldOut {
     pub fingerprint: String,
 }
 
-/// What a tokenizer is trained on: the same for every seed.
-pub fn tokenizer_texts() -> impl Iterator<Item = String> {
-    let seed = random::stream(0, "tales-chat for a tokenizer").next_u64();
-    (0..FOR_TOKENIZER).flat_map(move |index| conversation(seed, index).messages).map(|message| message.content)
-}
-
 /// The conversations to be scored on.
 pub fn held_out(format: &Format, context: usize) -> Result<HeldOut> {
     let seed = random::stream(0, "held-out tales-chat").next_u64();
@@ -58,8 +50,7 @@ pub fn held_out(format: &Format, context: usize) -> Result<HeldOut> {
     for index in 0..VALIDATION {
         let told = conversation(seed, index);
         let example = example(format, &told)?;
-        example.ids.iter().for_each(|id| hash.update(id.to_le_bytes()));
-        hash.update(example.is_trained.iter().map(|&is_trained| u8::from(is_trained)).collect::<Vec<_>>());
+        example.add_to(&mut hash);
         floor_nats += told.nats.iter().sum::<f64>();
         examples.extend(summary.admit(example, context));
     }

@@ -46,6 +46,14 @@ fn the_floor_is_known_only_of_whole_conversations() {
 }
 
 #[test]
+fn a_context_without_an_answer_is_refused() {
+    let text = "[objective]\nkind = \"chat\"\n[tokenizer]\nkind = \"bpe\"\nvocab_size = 500\n[train]\ncontext = 6";
+    let config = RunConfig::parse(text, std::path::Path::new("chat.toml"), &[]).unwrap();
+    let error = Chat::prepare(&config, &Silent).unwrap_err().to_string();
+    assert!(error.contains("`train.context` is 6, and no conversation"), "{error}");
+}
+
+#[test]
 fn a_sample_begins_with_a_question() {
     let chat = tales(900);
     let Prompt { ids, shown, end_ids } = chat.prompt().unwrap();

@@ -13,7 +13,6 @@ mod tests;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
-use minillm_infer::generate::{Tokens, text};
 use minillm_infer::sampling::Sampling;
 use minillm_infer::score::Score;
 use minillm_model::chat::ChatFormat;
@@ -24,15 +23,14 @@ use minillm_model::tokenizer::Tokenizer;
 use self::answers::logps;
 use self::loss::{Answer, Measures};
 use self::pairs::{Pairs, Set};
-use super::chat::format;
-use super::{Batches, Objective, Prompt, Shown, Weighed};
+use super::format::format;
+use super::{Batches, Objective, Prompt, Shown, Weigh, Weighed, speak};
 use crate::config::{ObjectiveConfig, PreferenceLoss, RunConfig};
-use crate::conversations::{Example, Format, push_row};
-use crate::data::{Batch, Permutation, Progress, Shape};
+use crate::conversations::{Format, push_row};
+use crate::data::{Batch, Progress, Shape, rows_of_step};
 use crate::error::Result;
 use crate::evaluate::{Evaluation, Grade};
 use crate::metrics::tag;
-use crate::tales::chat::as_conversation;
 use crate::tales::preferences::{held_out_wish, is_selfish, selfish_rate};
 use crate::workers::Workers;
 
@@ -55,7 +53,7 @@ pub struct Preference {
 impl Preference {
     /// The pairs of a configuration.
     pub fn prepare(config: &RunConfig, cache_dir: &Path, progress: &dyn Progress) -> Result<Self> {
-        let format = format::format(config)?;
+        let format = format(config)?;
         let shape = Shape { context: config.train.context, batch_size: config.train.batch_size, seed: config.seed };
         let pairs = Pairs::prepare(config, &format, progress)?;
         let chat_format = ChatFormat { template: format.template().to_owned(), end_ids: format.end_ids() };
@@ -84,24 +82,15 @@ impl Preference {
     }
 
     fn rows_of(&self, step: usize) -> Vec<usize> {
-        let count = self.pairs.training.len() as u64;
-        let numbers = (step * self.shape.batch_size) as u64..((step + 1) * self.shape.batch_size) as u64;
-        let row = |number: u64| Permutation::new(self.shape.seed, number / count, count).at(number % count) as usize;
-        numbers.map(row).collect()
-    }
-
-    fn push(batch: &mut Batch, pair: &[Example; 2]) {
-        push_row(batch, pair);
+        rows_of_step(self.shape.seed, step, self.shape.batch_size, self.pairs.training.len()).collect()
     }
 
     /// How often heroes eat alone, beside the share under the best policy, and how many of the tales still read.
     fn grades(&self, model: &LanguageModel, workers: &Workers) -> Result<Vec<Grade>> {
         let tell = |index: u64| -> Result<(bool, Option<bool>)> {
-            let prompt = self.format.prompt(&as_conversation(&held_out_wish(index).prompt()))?;
-            let room = model.config().context().saturating_sub(prompt.len());
             let sampling = Sampling { temperature: 1.0, seed: derive(index, &[1]), ..Sampling::default() };
-            let tokens = Tokens::new(model, &prompt, room, &sampling)?.end_at(&self.chat_format.end_ids);
-            let tale = text(tokens, self.format.tokenizer(), &[], |_| Ok(()))?.text;
+            let wish = held_out_wish(index).prompt();
+            let tale = speak(model, &self.format, &self.chat_format.end_ids, &wish, sampling)?;
             Ok((crate::tales::read(tale.trim()).is_some(), is_selfish(&tale)))
         };
         let told = workers.map(0..self.graded, tell).into_iter().collect::<Result<Vec<_>>>()?;
@@ -123,35 +112,13 @@ impl Preference {
     }
 }
 
-impl Objective for Preference {
-    fn tokenizer(&self) -> &Tokenizer {
-        self.format.tokenizer()
-    }
-
-    fn fingerprint(&self) -> &str {
-        &self.pairs.fingerprint
-    }
-
-    fn chat_format(&self) -> Option<&ChatFormat> {
-        Some(&self.chat_format)
-    }
-
+impl Weigh for Preference {
     fn begin(&mut self, model: &dyn Fn() -> Result<LanguageModel>, weights: &str, workers: &Workers) -> Result<()> {
         let counts = [self.pairs.training.len(), self.pairs.validation.len()];
         let key = format!("{} {counts:?} {weights} {}", self.pairs.fingerprint, self.shape.context);
         let sets = [&self.pairs.training[..], &self.pairs.validation];
         self.reference = reference::logps_of(&self.cache_dir, &key, sets, self.shape.context, model, workers)?;
         Ok(())
-    }
-
-    fn batch(&self, step: usize) -> Result<Batch> {
-        let mut batch = Batch::with_capacity(self.shape.batch_size, self.shape.context);
-        self.rows_of(step).into_iter().for_each(|row| Self::push(&mut batch, &self.pairs.training[row]));
-        Ok(batch)
-    }
-
-    fn is_weighed(&self) -> bool {
-        true
     }
 
     fn weigh(
@@ -161,7 +128,7 @@ impl Objective for Preference {
         rows: usize,
         step: usize,
         batch: &mut Batch,
-    ) -> Result<Option<Weighed>> {
+    ) -> Result<Weighed> {
         let logps = logps(model, workers, rows, batch)?;
         let pairs = Self::answers(&self.pairs.training, &self.reference[0], &self.rows_of(step), &logps);
         let ObjectiveConfig { beta, loss, .. } = self.config;
@@ -177,7 +144,31 @@ impl Objective for Preference {
             (tag::LOGPS_CHOSEN, measures.logps_chosen),
             (tag::LOGPS_REJECTED, measures.logps_rejected),
         ];
-        Ok(Some(Weighed { loss: measures.loss, values }))
+        Ok(Weighed { loss: measures.loss, values })
+    }
+}
+
+impl Objective for Preference {
+    fn tokenizer(&self) -> &Tokenizer {
+        self.format.tokenizer()
+    }
+
+    fn fingerprint(&self) -> &str {
+        &self.pairs.fingerprint
+    }
+
+    fn chat_format(&self) -> Option<&ChatFormat> {
+        Some(&self.chat_format)
+    }
+
+    fn batch(&self, step: usize) -> Result<Batch> {
+        let mut batch = Batch::with_capacity(self.shape.batch_size, self.shape.context);
+        self.rows_of(step).into_iter().for_each(|row| push_row(&mut batch, &self.pairs.training[row]));
+        Ok(batch)
+    }
+
+    fn weighs(&mut self) -> Option<&mut dyn Weigh> {
+        Some(self)
     }
 
     fn validation(&self, rows: usize) -> Batches<'_> {
@@ -185,7 +176,7 @@ impl Objective for Preference {
         Box::new(self.pairs.validation.chunks(rows).map(move |pairs| {
             let mut batch = Batch::with_capacity(rows, self.shape.context);
             for pair in pairs {
-                Self::push(&mut batch, pair);
+                push_row(&mut batch, pair);
             }
             Ok(batch)
         }))
@@ -209,15 +200,12 @@ impl Objective for Preference {
     }
 
     fn prompt(&self) -> Result<Prompt> {
-        let example = &self.pairs.validation[0][0];
-        let given = example.is_trained.iter().position(|is_trained| *is_trained).unwrap_or(0).max(1);
-        let ids = example.ids[..given].to_vec();
-        Ok(Prompt { shown: self.tokenizer().decode(&ids), ids, end_ids: self.chat_format.end_ids.clone() })
+        Ok(Prompt::of(&self.pairs.validation[0][0], self.tokenizer(), &self.chat_format.end_ids))
     }
 
     fn shown(&self, count: usize) -> Result<Vec<Shown>> {
-        let shown = |example: &Example| Shown::new(self.tokenizer(), &example.ids, &example.is_trained);
-        Ok(self.pairs.validation.iter().flatten().take(count).map(shown).collect())
+        let examples = self.pairs.validation.iter().flatten().take(count);
+        Ok(examples.map(|example| Shown::of(example, self.tokenizer())).collect())
     }
 
     fn summary(&self) -> Option<String> {

@@ -2,9 +2,8 @@
 
 use sha2::{Digest, Sha256};
 
-use super::super::chat::files::at_line;
 use crate::config::RunConfig;
-use crate::conversations::{Example, Format, Record, read};
+use crate::conversations::{Example, Format, Record, at_line, held_out_every, read};
 use crate::data::{Progress, hex};
 use crate::error::{Error, Result};
 use crate::tales::chat::{Message, Role, as_conversation};
@@ -13,8 +12,8 @@ use crate::tales::preferences::{Pair, is_selfish, pair};
 /// Pairs, the chosen answer first, each with its prompt.
 pub type Set = [[Example; 2]];
 
-/// Pairs about tales that are learned from: more than the steps of the configuration take, and few enough that what the reference thinks
-/// of them is known within half a minute.
+/// Pairs about tales that are learned from: more than the steps of the configuration take. What the reference thinks of each is computed
+/// before the first step.
 const TALES: u64 = 2048;
 /// Pairs about tales that are held out.
 const HELD_OUT_TALES: u64 = 400;
@@ -75,9 +74,7 @@ impl Pairs {
                     example.ids.truncate(most + 1);
                     example.is_trained.truncate(most + 1);
                 }
-                example.ids.iter().for_each(|id| hash.update(id.to_le_bytes()));
-                hash.update(example.is_trained.iter().map(|&is_trained| u8::from(is_trained)).collect::<Vec<_>>());
-                hash.update([0xff; 4]);
+                example.add_to(&mut hash);
             }
         }
         // Of a pair without two different answers nothing can be learned.
@@ -87,7 +84,7 @@ impl Pairs {
         if config.data.files.is_empty() && left_out > 0 {
             return Err(no_room(config.train.context));
         }
-        let every = ((1.0 / config.data.validation_fraction).round() as usize).clamp(2, pairs.len().max(2));
+        let every = held_out_every(config.data.validation_fraction, pairs.len());
         let is_held_out = |index: usize| {
             if config.data.files.is_empty() { index as u64 >= TALES } else { (index + 1).is_multiple_of(every) }
         };

@@ -6,6 +6,7 @@ use minillm_model::layers::dropout::Dropout;
 use serde_json::Value;
 
 use super::*;
+use crate::conversations::Example;
 use crate::gradients::Gradients;
 use crate::trainable::Trainable;
 
@@ -40,7 +41,7 @@ fn losses_metrics_and_gradients_are_those_of_trl() {
             Example { ids: [prompt, answer].concat(), is_trained }
         };
         set.push([answer("chosen_ids"), answer("rejected_ids")]);
-        Preference::push(&mut batch, set.last().unwrap());
+        push_row(&mut batch, set.last().unwrap());
     }
     let reference = logps(&reference_model, &workers, 4, &batch).unwrap();
     let reference = reference.as_chunks::<2>().0.to_vec();
@@ -156,11 +157,75 @@ fn the_floor_of_tales_is_that_of_the_best_policy_on_the_pairs_that_are_held_out(
         );
         RunConfig::parse(&text, Path::new("pairs.toml"), &[]).unwrap()
     };
-    let format = format::format(&config(1.0, true)).unwrap();
+    let format = format(&config(1.0, true)).unwrap();
     for (rho, only_unlike) in [(1.0, true), (1.0, false), (0.2, true)] {
         let floor = Pairs::prepare(&config(rho, only_unlike), &format, &crate::data::Silent).unwrap().floor.unwrap();
         // 400 choices, each rho apart: at most rho / 2 / sqrt(400) of standard deviation, and here four of them; what is unlike varies, too.
         let expected = least_loss(rho, only_unlike);
         assert!((floor - expected).abs() < 4.0 * rho / 2.0 / 20.0, "{floor} {expected}");
+    }
+}
+
+/// Pairs from a file, and a small model that knows nothing of them.
+fn small(folder: &Path) -> (Preference, LanguageModel, RunConfig) {
+    let path = folder.join("pairs.jsonl");
+    let pair = |i: usize| {
+        serde_json::json!({ "prompt": format!("{i}: "), "chosen": "yes, it is", "rejected": "no" }).to_string()
+    };
+    fs_err::write(&path, (0..12).map(pair).collect::<Vec<_>>().join("\n")).unwrap();
+    let text = format!(
+        "[objective]\nkind = \"preference\"\n[data]\nfiles = [{:?}]\n[tokenizer]\nkind = \"bpe\"\nvocab_size = 280\n\
+         [model]\nhidden_size = 16\nnum_hidden_layers = 1\nnum_attention_heads = 2\n[train]\ncontext = 64\nbatch_size = 5\n",
+        path.to_str().unwrap()
+    );
+    let config = RunConfig::parse(&text, Path::new("pairs.toml"), &[]).unwrap();
+    let mut preference = Preference::prepare(&config, folder, &crate::data::Silent).unwrap();
+    let device = burn::tensor::Device::flex();
+    let start = |device| crate::start::start(&config, preference.format.tokenizer(), device).unwrap();
+    let (model, first) = (start(&device.clone().autodiff()), start(&device));
+    preference.begin(&|| Ok(first.clone()), "test", &Workers::new(1, 1).unwrap()).unwrap();
+    (preference, model, config)
+}
+
+#[test]
+fn steps_make_the_chosen_answers_likelier_than_the_rejected() {
+    let folder = tempfile::tempdir().unwrap();
+    let (preference, mut model, config) = small(folder.path());
+    let workers = Workers::new(1, 5).unwrap();
+    let mut optimizer = crate::optimizer::ModelOptimizer::new(&config.optimizer);
+    let mut losses = Vec::new();
+    for step in 0..8 {
+        let mut batch = preference.batch(step).unwrap();
+        let weighed = preference.weigh(&model.valid(), &workers, 2, step, &mut batch).unwrap();
+        losses.push(weighed.loss);
+        let options = crate::step::StepOptions::of(&config, model.config(), 100);
+        (model, _) = crate::step::train_step(model, &mut optimizer, &batch, &workers, &options).unwrap();
+    }
+    // Before the first step policy and reference are one model: f32 rounds the sums of both alike.
+    assert!((losses[0] - std::f64::consts::LN_2).abs() < 1e-6, "{losses:?}");
+    assert!(losses.windows(2).all(|pair| pair[1] < pair[0]), "{losses:?}");
+}
+
+#[test]
+fn the_split_of_a_weighed_batch_changes_rounding_only() {
+    let folder = tempfile::tempdir().unwrap();
+    let (preference, model, config) = small(folder.path());
+    let norm = |rows: usize, threads: usize| {
+        let workers = Workers::new(threads, rows).unwrap();
+        let mut batch = preference.batch(1).unwrap();
+        preference.weigh(&model.valid(), &workers, rows, 1, &mut batch).unwrap();
+        // Weights of their own for each answer, so that one that is taken for another shows.
+        batch.weights.iter_mut().zip(1..).for_each(|(weight, place)| *weight *= f64::from(place));
+        let mut optimizer = crate::optimizer::ModelOptimizer::new(&config.optimizer);
+        let options = crate::step::StepOptions {
+            micro_batch_size: rows,
+            ..crate::step::StepOptions::of(&config, model.config(), 100)
+        };
+        crate::step::train_step(model.clone(), &mut optimizer, &batch, &workers, &options).unwrap().1.grad_norm
+    };
+    let whole = norm(5, 1);
+    for (rows, threads) in [(1, 1), (2, 1), (3, 2), (5, 2)] {
+        let other = norm(rows, threads);
+        assert!((other - whole).abs() < 1e-5 * whole, "{rows} rows, {threads} threads: {other} {whole}");
     }
 }

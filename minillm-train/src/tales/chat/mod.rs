@@ -21,6 +21,7 @@ mod tests;
 mod wish;
 
 use minillm_model::random;
+use rand::Rng;
 
 use dialogue::Dialogue;
 pub use exam::Exam;
@@ -35,6 +36,15 @@ pub struct Told {
     pub messages: Vec<Message>,
     /// For each turn of the assistant, -ln of the probability of its words given all before: what a perfect model pays.
     pub nats: Vec<f64>,
+}
+
+/// Conversations that a tokenizer is trained on.
+const FOR_TOKENIZER: u64 = 20_000;
+
+/// What a tokenizer is trained on: the same for every seed of a run.
+pub fn tokenizer_texts() -> impl Iterator<Item = String> {
+    let seed = random::stream(0, "tales-chat for a tokenizer").next_u64();
+    (0..FOR_TOKENIZER).flat_map(move |index| conversation(seed, index).messages).map(|message| message.content)
 }
 
 /// The `index`-th conversation of `seed`: a pure function of both.

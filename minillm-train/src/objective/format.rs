@@ -7,11 +7,11 @@ use minillm_model::chat::TemplateTokens;
 use minillm_model::checkpoint::{TextFiles, load_text_files, locate};
 use minillm_model::tokenizer::{TURN_TOKENS, Tokenizer};
 
-use super::tales;
 use crate::config::RunConfig;
 use crate::conversations::{Format, TrainOn, read};
 use crate::data::{Silent, TokenizerConfig, read_tokenizer};
 use crate::error::{Error, Result};
+use crate::tales::chat::tokenizer_texts;
 
 /// How the run's conversations are written.
 pub fn format(config: &RunConfig) -> Result<Format> {
@@ -21,7 +21,7 @@ pub fn format(config: &RunConfig) -> Result<Format> {
         TokenizerConfig::Bpe { vocab_size } => {
             let mut texts = Vec::new();
             if config.data.files.is_empty() {
-                texts.extend(tales::tokenizer_texts());
+                texts.extend(tokenizer_texts());
             } else {
                 read(&config.data.files, &Silent, |_, _, record| {
                     texts.extend(record.texts());
