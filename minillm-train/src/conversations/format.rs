@@ -77,6 +77,10 @@ impl Format {
         let is_control = |id: u32| control.iter().any(|token| token.id == id);
         let trained = tokens.ids.iter().zip(&tokens.is_trained).filter(|(_, is_trained)| **is_trained);
         let mut ids: Vec<u32> = trained.map(|(id, _)| *id).filter(|id| is_control(*id)).collect();
+        if ids.is_empty() {
+            // A template that marks nothing: what it ends the turn with.
+            ids.extend(tokens.ids.iter().rev().find(|id| is_control(**id)));
+        }
         ids.extend(self.tokenizer.end_of_text());
         ids.dedup();
         ids

@@ -71,6 +71,24 @@ fn five_kinds_of_lines_are_known_by_their_keys() {
 }
 
 #[test]
+fn a_turn_ends_with_its_token_whether_the_template_marks_it_or_not() {
+    let marked = format(TrainOn::Assistant);
+    let tokenizer = marked.tokenizer();
+    let control: Vec<String> = tokenizer.control_tokens().into_iter().map(|token| token.text).collect();
+    let plain = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}";
+    // One that wants a system's message first.
+    let strict =
+        "{% if messages[0].role != 'system' %}{{ raise_exception('no system') }}{% endif %}".to_owned() + plain;
+    for template in [plain, &strict] {
+        let tokens = TemplateTokens { control: control.clone(), ..TemplateTokens::default() };
+        let other = Format::new(tokenizer, Some(template), tokens, TrainOn::All).unwrap();
+        let names: Vec<_> = other.end_ids().into_iter().map(|id| tokenizer.name(id).unwrap()).collect();
+        assert_eq!(names, ["<|im_end|>", "<|endoftext|>"]);
+        assert_eq!(other.end_ids(), marked.end_ids());
+    }
+}
+
+#[test]
 fn a_line_that_cannot_be_learned_is_named() {
     let good = r#"{"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "a cat"}]}"#;
     for (line, part) in [
