@@ -160,14 +160,14 @@ fn speak(
     format: &Format,
     end_ids: &[u32],
     messages: &[Message],
-    sampling: Sampling,
+    sampling: &Sampling,
 ) -> Result<String> {
     let prompt = format.prompt(&as_conversation(messages))?;
     let room = model.config().context().saturating_sub(prompt.len());
     if room == 0 {
         return Ok(String::new());
     }
-    let tokens = Tokens::new(model, &prompt, room, &sampling)?.end_at(end_ids);
+    let tokens = Tokens::new(model, &prompt, room, sampling)?.end_at(end_ids);
     Ok(text(tokens, format.tokenizer(), &[], |_| Ok(()))?.text)
 }
 

@@ -37,7 +37,8 @@ fn hold_one(model: &LanguageModel, format: &Format, end_ids: &[u32], index: u64)
     while let Some(messages) = exam.messages() {
         let temperature = if exam.wants_tale() { 1.0 } else { 0.0 };
         let seed = derive(index, &[messages.len() as u64]);
-        let words = speak(model, format, end_ids, messages, Sampling { temperature, seed, ..Sampling::default() })?;
+        let sampling = Sampling { temperature, seed, ..Sampling::default() };
+        let words = speak(model, format, end_ids, messages, &sampling)?;
         exam.answer(&words);
     }
     Ok(exam)

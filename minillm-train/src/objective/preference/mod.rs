@@ -90,7 +90,7 @@ impl Preference {
         let tell = |index: u64| -> Result<(bool, Option<bool>)> {
             let sampling = Sampling { temperature: 1.0, seed: derive(index, &[1]), ..Sampling::default() };
             let wish = held_out_wish(index).prompt();
-            let tale = speak(model, &self.format, &self.chat_format.end_ids, &wish, sampling)?;
+            let tale = speak(model, &self.format, &self.chat_format.end_ids, &wish, &sampling)?;
             Ok((crate::tales::read(tale.trim()).is_some(), is_selfish(&tale)))
         };
         let told = workers.map(0..self.graded, tell).into_iter().collect::<Result<Vec<_>>>()?;
